@@ -114,6 +114,7 @@ export const ERROR_CODES = [
   'hub.bad-response',
   'hub.digest-mismatch',
   'hub.unsafe-path',
+  'hub.file-changed',
   // tools and the Temporal server
   'tool.not-found',
   'tool.install-failed',

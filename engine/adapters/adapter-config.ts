@@ -1,0 +1,172 @@
+import { z } from 'zod';
+import { WeldlineError } from '../errors.ts';
+import { type ModelFiles, readTextFile } from '../model-files.ts';
+
+export const ADAPTER_CONFIG_FILE = 'adapter_config.json';
+
+const numberByPattern = z.record(z.string(), z.number().positive());
+
+/** The keys of PEFT's `LoraConfig` that decide the delta, with PEFT's defaults. */
+const schema = z.looseObject({
+  peft_type: z.string(),
+  r: z.number().int().positive().default(8),
+  lora_alpha: z.number().default(8),
+  use_rslora: z.boolean().nullish(),
+  rank_pattern: numberByPattern.nullish(),
+  alpha_pattern: numberByPattern.nullish(),
+  fan_in_fan_out: z.boolean().nullish(),
+  target_modules: z.union([z.array(z.string()), z.string()]).nullish(),
+  exclude_modules: z.union([z.array(z.string()), z.string()]).nullish(),
+  layers_to_transform: z.union([z.array(z.number()), z.number()]).nullish(),
+  modules_to_save: z.array(z.string()).nullish(),
+  base_model_name_or_path: z.string().nullish(),
+  revision: z.string().nullish(),
+  init_lora_weights: z.union([z.boolean(), z.string()]).nullish(),
+  bias: z.string().nullish(),
+});
+
+export interface LoraConfig {
+  readonly r: number;
+  readonly loraAlpha: number;
+  readonly useRslora: boolean;
+  readonly rankPattern: ReadonlyMap<string, number>;
+  readonly alphaPattern: ReadonlyMap<string, number>;
+  readonly fanInFanOut: boolean;
+  /** Module names, a regular expression (a string in PEFT), or undefined. */
+  readonly targetModules: readonly string[] | string | undefined;
+  /** Whether keys narrow `target_modules` further, so that absent modules mean nothing. */
+  readonly targetsAreNarrowed: boolean;
+  readonly modulesToSave: readonly string[];
+  readonly baseModel: string | undefined;
+  readonly baseRevision: string | undefined;
+}
+
+/** Features that change the delta or what is stored, and that are refused until they are exact. */
+const UNSUPPORTED_FEATURES = [
+  'use_dora',
+  'use_qalora',
+  'use_bdlora',
+  'lora_bias',
+  'layer_replication',
+  'target_parameters',
+  'trainable_token_indices',
+  'alora_invocation_tokens',
+  'arrow_config',
+  'kasa_config',
+  'velora_config',
+  'monteclora_config',
+] as const;
+
+/** Keys without influence on a finished adapter: how it was trained, initialised and described. */
+const NEUTRAL_KEYS = new Set([
+  ...Object.keys(schema.shape),
+  'auto_mapping',
+  'corda_config',
+  'ensure_weight_tying',
+  'eva_config',
+  'inference_mode',
+  'layers_pattern',
+  'loftq_config',
+  'lora_dropout',
+  'lora_ga_config',
+  'megatron_config',
+  'megatron_core',
+  'peft_version',
+  'qalora_group_size',
+  'runtime_config',
+  'task_type',
+  'unsloth_fixed',
+]);
+
+/** With these, training changes the factors but not the base they are applied to. */
+const PLAIN_INITIALISATIONS = new Set<unknown>([
+  undefined,
+  null,
+  true,
+  false,
+  'gaussian',
+  'eva',
+  'orthogonal',
+]);
+
+/**
+ * Reads `adapter_config.json`.
+ * @throws WeldlineError `adapter.config-missing`, `adapter.config-invalid`,
+ *   `adapter.unsupported-type`, `adapter.unsupported-feature`
+ */
+export async function readAdapterConfig(files: ModelFiles): Promise<LoraConfig> {
+  const where = `${files.name}/${ADAPTER_CONFIG_FILE}`;
+  if (!files.sizes.has(ADAPTER_CONFIG_FILE)) {
+    throw new WeldlineError(
+      'adapter.config-missing',
+      `${files.name} has no ${ADAPTER_CONFIG_FILE}, so it is no PEFT adapter. Point to the ` +
+        'directory that save_pretrained wrote (trainers often write it to checkpoint-N/).',
+    );
+  }
+  let json: unknown;
+  try {
+    json = JSON.parse(await readTextFile(files, ADAPTER_CONFIG_FILE));
+  } catch (error) {
+    if (error instanceof WeldlineError) throw error;
+    throw new WeldlineError('adapter.config-invalid', `${where} is not JSON.`, { cause: error });
+  }
+  const parsed = schema.safeParse(json);
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map((i) => `${i.path.join('.') || 'file'}: ${i.message}`);
+    throw new WeldlineError('adapter.config-invalid', `${where}: ${problems.join('; ')}.`);
+  }
+  refuseUnsupported(parsed.data, where);
+  return toLoraConfig(parsed.data);
+}
+
+function isSet(value: unknown): boolean {
+  if (value === null || value === undefined || value === false) return false;
+  return typeof value !== 'object' || Object.keys(value).length > 0;
+}
+
+function refuseUnsupported(config: z.infer<typeof schema>, where: string): void {
+  if (config.peft_type !== 'LORA') {
+    throw new WeldlineError(
+      'adapter.unsupported-type',
+      `${where}: peft_type ${JSON.stringify(config.peft_type)} cannot be merged; LORA can.`,
+    );
+  }
+  const refuse = (feature: string, remedy: string): WeldlineError =>
+    new WeldlineError('adapter.unsupported-feature', `${where}: ${feature}. ${remedy}`);
+  const notYet = 'This version of weldline does not merge it and will not merge it in part.';
+  const feature = UNSUPPORTED_FEATURES.find((key) => isSet(config[key]));
+  if (feature !== undefined) throw refuse(`the adapter uses ${feature}`, notYet);
+  if (config.bias !== undefined && config.bias !== null && config.bias !== 'none') {
+    throw refuse(`the adapter trains biases (bias: ${config.bias})`, notYet);
+  }
+  if (!PLAIN_INITIALISATIONS.has(config.init_lora_weights)) {
+    throw refuse(
+      `init_lora_weights ${JSON.stringify(config.init_lora_weights)} changes the base as it loads`,
+      'Convert the adapter with PEFT first (save_pretrained with ' +
+        'path_initial_model_for_weight_conversion), which makes it a plain LoRA.',
+    );
+  }
+  const unknown = Object.keys(config).find((key) => !NEUTRAL_KEYS.has(key) && isSet(config[key]));
+  if (unknown !== undefined && !UNSUPPORTED_FEATURES.some((key) => key === unknown)) {
+    throw refuse(
+      `the key ${JSON.stringify(unknown)} is not known, so its effect on the merge is not either`,
+      'If it has none (a note of your trainer), remove it from a copy of the adapter.',
+    );
+  }
+}
+
+function toLoraConfig(config: z.infer<typeof schema>): LoraConfig {
+  return {
+    r: config.r,
+    loraAlpha: config.lora_alpha,
+    useRslora: config.use_rslora === true,
+    rankPattern: new Map(Object.entries(config.rank_pattern ?? {})),
+    alphaPattern: new Map(Object.entries(config.alpha_pattern ?? {})),
+    fanInFanOut: config.fan_in_fan_out === true,
+    targetModules: config.target_modules ?? undefined,
+    targetsAreNarrowed: isSet(config.exclude_modules) || config.layers_to_transform != null,
+    modulesToSave: config.modules_to_save ?? [],
+    baseModel: config.base_model_name_or_path ?? undefined,
+    baseRevision: config.revision ?? undefined,
+  };
+}

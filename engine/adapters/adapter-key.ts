@@ -1,0 +1,66 @@
+import { WeldlineError } from '../errors.ts';
+
+/** What a tensor of an adapter is for. */
+export type AdapterKey =
+  | { readonly kind: 'lora_A' | 'lora_B'; readonly module: string; readonly adapterName: string }
+  /** A whole tensor that takes the place of the base's tensor of that name. */
+  | { readonly kind: 'replacement'; readonly tensor: string };
+
+const PREFIX = 'base_model.model.';
+
+/** Suffixes of features that are refused by name; a test holds this list beside PEFT's layouts. */
+const UNSUPPORTED_SUFFIXES: readonly (readonly [RegExp, string])[] = [
+  [/\.lora_magnitude_vector(\.|$)/, 'DoRA (a magnitude vector)'],
+  [/\.lora_embedding_[AB](\.|$)/, 'LoRA on an embedding'],
+  [/\.lora_B(\.[^.]+)?\.bias$/, 'lora_bias'],
+  [/\.base_layer\.bias$/, 'trained biases'],
+  [/\.token_adapter\./, 'trainable_token_indices'],
+  [/\.experts(\.base_layer)?\.lora_[AB](\.|$)/, 'LoRA on fused expert parameters'],
+  [/\.base_layer\.lora_[AB](\.|$)/, 'LoRA on several parameters of one module'],
+  [/\.(lora_down|lora_up|alpha)(\.|$)/, 'the kohya layout'],
+  [/\.(hada_|lokr_|ia3_l|vera_lambda|oft_)/, 'an adapter type other than LoRA'],
+];
+
+/**
+ * Reads the name of an adapter tensor. Layouts: PEFT's `get_peft_model_state_dict` (no adapter
+ * name) and trainers that save the live names (`.lora_A.default.weight`,
+ * `.modules_to_save.default.weight`).
+ *
+ * @param where the adapter, for errors
+ * @throws WeldlineError `adapter.unknown-key`, `adapter.unsupported-feature`
+ */
+export function parseAdapterKey(key: string, where: string): AdapterKey {
+  const unsupported = UNSUPPORTED_SUFFIXES.find(([pattern]) => pattern.test(key));
+  if (unsupported !== undefined) {
+    throw new WeldlineError(
+      'adapter.unsupported-feature',
+      `${where}: tensor "${key}" belongs to ${unsupported[1]}. This version of weldline does not ` +
+        'merge it and will not merge the adapter in part.',
+    );
+  }
+  if (!key.startsWith(PREFIX)) {
+    throw new WeldlineError(
+      'adapter.unknown-key',
+      `${where}: tensor "${key}" does not begin with "${PREFIX}" as PEFT's do. Save the adapter ` +
+        'with PEFT (save_pretrained).',
+    );
+  }
+  const path = key.slice(PREFIX.length);
+  const pair = /^(.+)\.(lora_[AB])(?:\.([^.]+))?\.weight$/.exec(path);
+  if (pair !== null) {
+    const [, module = '', kind, adapterName = 'default'] = pair;
+    return { kind: kind === 'lora_A' ? 'lora_A' : 'lora_B', module, adapterName };
+  }
+  if (/\.(lora_|hada_|lokr_)/.test(path)) {
+    throw new WeldlineError(
+      'adapter.unknown-key',
+      `${where}: tensor "${key}" is of no known LoRA layout. Save the adapter with PEFT.`,
+    );
+  }
+  // Saved live, `modules_to_save` puts the adapter's name between module and parameter; a targeted
+  // embedding or head is saved with the base weight it was trained on, under `base_layer`.
+  const tensor = path
+    .replace(/\.modules_to_save(\.[^.]+)?\.(weight|bias)$/, '.$2')
+    .replace(/\.base_layer\.weight$/, '.weight');
+  return { kind: 'replacement', tensor };
+}

@@ -1,0 +1,163 @@
+import { WeldlineError } from '../errors.ts';
+import type { ModelFiles } from '../model-files.ts';
+import { isMergeDtype } from '../safetensors/dtype.ts';
+import { readHeader, type TensorEntry } from '../safetensors/header.ts';
+import { type LoraConfig, readAdapterConfig } from './adapter-config.ts';
+import { parseAdapterKey } from './adapter-key.ts';
+import { scalingOf } from './scaling.ts';
+
+export const ADAPTER_WEIGHTS_FILE = 'adapter_model.safetensors';
+
+/** The two factors of one module's delta, `scaling · B A`. */
+export interface LoraPair {
+  /** Path without the `base_model.model.` prefix, as PEFT saw it. */
+  readonly module: string;
+  /** Shape [rank, in]. */
+  readonly a: TensorEntry;
+  /** Shape [out, rank]. */
+  readonly b: TensorEntry;
+  readonly rank: number;
+  readonly alpha: number;
+  readonly scaling: number;
+}
+
+/** What the headers of an adapter say; no weight has been read. */
+export interface Adapter {
+  readonly id: string;
+  /** What a person would call it: a path or a URI. */
+  readonly name: string;
+  readonly config: LoraConfig;
+  readonly pairs: readonly LoraPair[];
+  /** Whole tensors that take the place of the base's, by the base tensor's name. */
+  readonly replacements: ReadonlyMap<string, TensorEntry>;
+}
+
+/**
+ * Reads an adapter's configuration and header and pairs its tensors up, strictly: unlike PEFT's
+ * loader, a missing half, an unknown key or an empty tensor is an error.
+ *
+ * @throws WeldlineError `adapter.*`, or `safetensors.*` for a malformed file
+ */
+export async function readAdapter(id: string, files: ModelFiles): Promise<Adapter> {
+  const config = await readAdapterConfig(files);
+  const tensors = await readTensors(files);
+  const halves = new Map<string, { lora_A?: TensorEntry; lora_B?: TensorEntry }>();
+  const replacements = new Map<string, TensorEntry>();
+  const adapterNames = new Set<string>();
+  for (const tensor of tensors) {
+    const key = parseAdapterKey(tensor.name, files.name);
+    if (key.kind === 'replacement') {
+      if (replacements.has(key.tensor)) throw duplicateKey(files.name, tensor.name);
+      replacements.set(key.tensor, tensor);
+      continue;
+    }
+    adapterNames.add(key.adapterName);
+    const pair = halves.get(key.module) ?? {};
+    if (pair[key.kind] !== undefined) throw duplicateKey(files.name, tensor.name);
+    halves.set(key.module, { ...pair, [key.kind]: tensor });
+  }
+  if (adapterNames.size > 1) {
+    throw new WeldlineError(
+      'adapter.duplicate-key',
+      `${files.name} holds several adapters (${[...adapterNames].join(', ')}) in one file. Save ` +
+        'each with save_pretrained(selected_adapters=[…]).',
+    );
+  }
+  const pairs = [...halves].map(([module, half]) => toPair(files.name, config, module, half));
+  return { id, name: files.name, config, pairs, replacements };
+}
+
+function duplicateKey(where: string, key: string): WeldlineError {
+  return new WeldlineError(
+    'adapter.duplicate-key',
+    `${where}: tensor "${key}" says again, in another spelling, what an earlier one said. Save ` +
+      'the adapter again with PEFT.',
+  );
+}
+
+async function readTensors(files: ModelFiles): Promise<readonly TensorEntry[]> {
+  if (!files.sizes.has(ADAPTER_WEIGHTS_FILE)) throw noAdapterWeights(files);
+  const source = await files.open(ADAPTER_WEIGHTS_FILE);
+  try {
+    const { tensors } = await readHeader(source);
+    if (tensors.length === 0) {
+      throw new WeldlineError(
+        'adapter.empty',
+        `${source.name} holds no tensors. Under DeepSpeed ZeRO-3 the weights must be gathered ` +
+          'before they are saved (stage3_gather_16bit_weights_on_model_save).',
+      );
+    }
+    for (const tensor of tensors) checkTensor(tensor, source.name);
+    return tensors;
+  } finally {
+    await source.close();
+  }
+}
+
+function noAdapterWeights(files: ModelFiles): WeldlineError {
+  if (files.sizes.has('adapter_model.bin')) {
+    return new WeldlineError(
+      'adapter.pickle',
+      `${files.name} has its weights as a PyTorch pickle (adapter_model.bin). Weldline never ` +
+        'executes pickles; load the adapter with PEFT and save it again (safe_serialization=True).',
+    );
+  }
+  return new WeldlineError(
+    'adapter.weights-missing',
+    `${files.name} has no ${ADAPTER_WEIGHTS_FILE}. Point to the directory that PEFT's ` +
+      'save_pretrained wrote.',
+  );
+}
+
+function checkTensor(tensor: TensorEntry, where: string): void {
+  if (tensor.byteLength === 0) {
+    throw new WeldlineError(
+      'adapter.empty-tensor',
+      `${where}: tensor "${tensor.name}" has shape [${tensor.shape.join(', ')}], so no values. ` +
+        'Under DeepSpeed ZeRO-3 the weights must be gathered before they are saved.',
+    );
+  }
+  if (!isMergeDtype(tensor.dtype)) {
+    throw new WeldlineError(
+      'adapter.bad-dtype',
+      `${where}: tensor "${tensor.name}" has dtype ${tensor.dtype}; adapters are F32, F16 or BF16.`,
+    );
+  }
+}
+
+function toPair(
+  where: string,
+  config: LoraConfig,
+  module: string,
+  half: { lora_A?: TensorEntry; lora_B?: TensorEntry },
+): LoraPair {
+  const { lora_A: a, lora_B: b } = half;
+  if (a === undefined || b === undefined) {
+    throw new WeldlineError(
+      'adapter.half-pair',
+      `${where}: module "${module}" has lora_${a === undefined ? 'B' : 'A'} but no ` +
+        `lora_${a === undefined ? 'A' : 'B'}. The file is incomplete; save the adapter again.`,
+    );
+  }
+  const [rank, , ...restA] = a.shape;
+  const [, rankOfB, ...restB] = b.shape;
+  if (rank === undefined || a.shape.length !== 2 || b.shape.length !== 2 || rank !== rankOfB) {
+    const shapes = `A [${a.shape.join(', ')}], B [${b.shape.join(', ')}]`;
+    const convolution = restA.length > 0 || restB.length > 0;
+    throw new WeldlineError(
+      'adapter.bad-shape',
+      `${where}: module "${module}" has ${shapes}; expected A [r, in] and B [out, r]` +
+        `${convolution ? ' (convolutions are not supported)' : ' of one rank'}.`,
+    );
+  }
+  const expected = scalingOf(config, module);
+  if (expected.rank !== rank) {
+    throw new WeldlineError(
+      'adapter.rank-mismatch',
+      `${where}: module "${module}" has tensors of rank ${rank}, but adapter_config.json gives it ` +
+        `${expected.rank} (r and rank_pattern). The strength would be wrong; use the ` +
+        'configuration that was saved with these weights.',
+    );
+  }
+  return { module, a, b, ...expected };
+}

@@ -1,0 +1,142 @@
+import { isConv1d } from '../architectures/conv1d.ts';
+import type { ModelConfig } from '../architectures/model-config.ts';
+import { findTiedEmbeddings, type TiedEmbeddings } from '../architectures/tied-embeddings.ts';
+import { WeldlineError } from '../errors.ts';
+import type { Checkpoint, CheckpointTensor } from '../safetensors/checkpoint.ts';
+import { isMergeDtype } from '../safetensors/dtype.ts';
+import type { TensorEntry } from '../safetensors/header.ts';
+import type { Adapter, LoraPair } from './adapter.ts';
+import { type BindingRule, chooseRule } from './binding-rule.ts';
+import { checkTargets } from './check-targets.ts';
+import { nearestNames } from './nearest-names.ts';
+import { observeOrientation, orient } from './orient.ts';
+
+/** A pair and the base tensor it changes. */
+export interface BoundDelta {
+  readonly pair: LoraPair;
+  /** Whether the base stores the weight [in, out], so that the delta is added transposed. */
+  readonly transposed: boolean;
+}
+
+/** Where every tensor of one adapter goes. Keys are names on disk. */
+export interface Binding {
+  readonly rule: BindingRule;
+  readonly deltas: ReadonlyMap<string, BoundDelta>;
+  readonly replacements: ReadonlyMap<string, TensorEntry>;
+  /** Set if the adapter changes one side of a tied pair: both tensors are then written. */
+  readonly untied: TiedEmbeddings | undefined;
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Binds every tensor of an adapter to exactly one tensor of the base, from headers alone.
+ *
+ * @throws WeldlineError `adapter.unbound-tensor`, `adapter.ambiguous-binding`,
+ *   `adapter.shape-mismatch`, `adapter.ambiguous-orientation`, `adapter.target-without-tensors`,
+ *   `checkpoint.unsupported-dtype`
+ */
+export function bindAdapter(
+  adapter: Adapter,
+  checkpoint: Checkpoint,
+  config: ModelConfig,
+): Binding {
+  const tied = findTiedEmbeddings(checkpoint, config);
+  const rule = bindNames(adapter, checkpoint, tied);
+  const toDisk = (tensor: string): string => (tensor === tied?.head ? tensor : rule.toDisk(tensor));
+  // The head of a tied pair is the embedding under another name.
+  const baseTensor = (name: string): CheckpointTensor => {
+    const onDisk = name === tied?.head ? tied.embedding : name;
+    return checkpoint.tensors.get(onDisk) as CheckpointTensor;
+  };
+
+  const replacements = new Map<string, TensorEntry>();
+  for (const [tensor, entry] of adapter.replacements) {
+    const name = toDisk(tensor);
+    checkReplacement(adapter, name, entry, baseTensor(name));
+    replacements.set(name, entry);
+  }
+
+  const deltas = new Map<string, BoundDelta>();
+  const warnings: string[] = [];
+  const targets = adapter.pairs.map((pair) => {
+    const name = toDisk(`${pair.module}.weight`);
+    return { name, pair, target: baseTensor(name) };
+  });
+  const observed = observeOrientation(targets);
+  for (const { name, pair, target } of targets) {
+    checkTargetDtype(adapter, name, target);
+    const layerIsConv1d = isConv1d(config.modelType, pair.module);
+    const { transposed, warning } = orient(adapter, { pair, target }, layerIsConv1d, observed);
+    if (warning !== undefined) warnings.push(warning);
+    deltas.set(name, { pair, transposed });
+  }
+  checkTargets(adapter, checkpoint, deltas, rule);
+
+  const changed = (name: string | undefined): boolean =>
+    name !== undefined && (deltas.has(name) || replacements.has(name));
+  const untied = changed(tied?.head) || changed(tied?.embedding) ? tied : undefined;
+  if (untied !== undefined) {
+    warnings.push(
+      `The embeddings are tied and adapter "${adapter.id}" changes one side: both ` +
+        `${untied.embedding} and ${untied.head} are written and tie_word_embeddings becomes false.`,
+    );
+  }
+  return { rule, deltas, replacements, untied, warnings: [...new Set(warnings)] };
+}
+
+function bindNames(
+  adapter: Adapter,
+  checkpoint: Checkpoint,
+  tied: TiedEmbeddings | undefined,
+): BindingRule {
+  const names = [
+    ...adapter.pairs.map((pair) => `${pair.module}.weight`),
+    ...adapter.replacements.keys(),
+  ];
+  const elsewhere = new Set(tied === undefined ? [] : [tied.head]);
+  const { rule, unbound, fitting } = chooseRule(names, checkpoint, elsewhere);
+  const [first] = unbound;
+  if (first === undefined) return rule;
+  if (fitting > 1) {
+    throw new WeldlineError(
+      'adapter.ambiguous-binding',
+      `Adapter "${adapter.id}": tensor "${first}" and its like fit the base under more than one ` +
+        'prefix. Rename the adapter to the names of the base.',
+    );
+  }
+  const nearest = nearestNames(first, checkpoint.tensors.keys(), 3);
+  const trainedOn = adapter.config.baseModel;
+  throw new WeldlineError(
+    'adapter.unbound-tensor',
+    `${unbound.length} of ${names.length} tensors of adapter "${adapter.id}" (${adapter.name}) ` +
+      `change nothing in the base: it has no "${first}". ` +
+      (nearest.length > 0 ? `The nearest names are ${nearest.map((n) => `"${n}"`).join(', ')}. ` : '') +
+      (trainedOn === undefined ? '' : `The adapter was trained on ${trainedOn}; `) +
+      'check that this is the base. Nothing was written.',
+    { details: { unbound: unbound.slice(0, 20), nearest } },
+  );
+}
+
+function checkReplacement(
+  adapter: Adapter,
+  name: string,
+  entry: TensorEntry,
+  target: CheckpointTensor,
+): void {
+  if (entry.shape.join() === target.shape.join()) return;
+  throw new WeldlineError(
+    'adapter.shape-mismatch',
+    `Adapter "${adapter.id}" replaces "${name}" of shape [${target.shape.join(', ')}] by one of ` +
+      `shape [${entry.shape.join(', ')}]. A changed vocabulary is not supported by this version; ` +
+      'otherwise check that this is the base the adapter was trained on.',
+  );
+}
+
+function checkTargetDtype(adapter: Adapter, name: string, target: CheckpointTensor): void {
+  if (isMergeDtype(target.dtype)) return;
+  throw new WeldlineError(
+    'checkpoint.unsupported-dtype',
+    `Adapter "${adapter.id}" changes "${name}", which the base stores as ${target.dtype}. This ` +
+      'version merges into BF16, F16 and F32 only; use the original 16-bit checkpoint.',
+  );
+}

@@ -1,0 +1,44 @@
+import { WeldlineError } from '../errors.ts';
+import type { Checkpoint } from '../safetensors/checkpoint.ts';
+import type { Adapter } from './adapter.ts';
+import type { BindingRule } from './binding-rule.ts';
+
+/**
+ * Checks that every module the configuration targets has tensors: PEFT injects a pair into each
+ * module whose path ends with a target's name, so a base module that matches and has none was lost
+ * when the adapter was saved, and its part of the training would be dropped in silence.
+ *
+ * Only decidable for a list of names that nothing narrows.
+ * @throws WeldlineError `adapter.target-without-tensors`
+ */
+export function checkTargets(
+  adapter: Adapter,
+  checkpoint: Checkpoint,
+  bound: ReadonlyMap<string, unknown>,
+  rule: BindingRule,
+): void {
+  const targets = adapter.config.targetModules;
+  if (!Array.isArray(targets) || adapter.config.targetsAreNarrowed) return;
+  // transformers keeps the head and modules_to_save out of what a name targets.
+  const excluded = new Set(adapter.config.modulesToSave);
+  const missing: string[] = [];
+  for (const [name, { shape }] of checkpoint.tensors) {
+    if (!name.endsWith('.weight') || shape.length !== 2 || bound.has(name)) continue;
+    const module = name.slice(0, -'.weight'.length);
+    const isTarget = targets.some(
+      (target: string) =>
+        module === target || module === rule.toDisk(target) || module.endsWith(`.${target}`),
+    );
+    const isExcluded = [...excluded].some((e) => module === e || module.endsWith(`.${e}`));
+    if (isTarget && !isExcluded) missing.push(module);
+  }
+  if (missing.length === 0) return;
+  throw new WeldlineError(
+    'adapter.target-without-tensors',
+    `adapter_config.json of "${adapter.id}" targets ${missing.length} modules of the base for ` +
+      `which the adapter has no tensors (${missing.slice(0, 3).join(', ')}, …). Part of the ` +
+      'adapter was lost when it was saved; save it again. If those modules were never trained, ' +
+      'narrow target_modules in a copy of the adapter.',
+    { details: { missing: missing.slice(0, 20) } },
+  );
+}

@@ -1,0 +1,86 @@
+import { WeldlineError } from '../errors.ts';
+import type { CheckpointTensor } from '../safetensors/checkpoint.ts';
+import type { Adapter, LoraPair } from './adapter.ts';
+
+interface PairAndTarget {
+  readonly pair: LoraPair;
+  readonly target: CheckpointTensor;
+}
+
+function fits({ pair, target }: PairAndTarget): { plain: boolean; transposed: boolean } {
+  const outputs = pair.b.shape[0];
+  const inputs = pair.a.shape[1];
+  const [rows, columns, ...rest] = target.shape;
+  const matrix = columns !== undefined && rest.length === 0;
+  return {
+    plain: matrix && rows === outputs && columns === inputs,
+    transposed: matrix && rows === inputs && columns === outputs,
+  };
+}
+
+/**
+ * What the modules that are not square say about how this base stores its weights.
+ * @returns whether they are stored transposed; undefined if none says so or they disagree
+ */
+export function observeOrientation(modules: readonly PairAndTarget[]): boolean | undefined {
+  const seen = new Set<boolean>();
+  for (const module of modules) {
+    const { plain, transposed } = fits(module);
+    if (plain !== transposed) seen.add(transposed);
+  }
+  return seen.size === 1 ? [...seen][0] : undefined;
+}
+
+/**
+ * Decides which way round a delta is added. The architecture decides where it is known; otherwise
+ * the shape does; on a square weight `fan_in_fan_out` is believed only if the other modules show
+ * that the base stores its weights so. (PEFT corrects the flag by the layer's class.)
+ *
+ * @param layerIsConv1d what the architecture table says, if it says anything
+ * @param observed what the modules that are not square say
+ * @throws WeldlineError `adapter.shape-mismatch`, `adapter.ambiguous-orientation`
+ */
+export function orient(
+  adapter: Adapter,
+  { pair, target }: PairAndTarget,
+  layerIsConv1d: boolean | undefined,
+  observed: boolean | undefined,
+): { readonly transposed: boolean; readonly warning?: string } {
+  const { plain, transposed: fitsTransposed } = fits({ pair, target });
+  const flag = adapter.config.fanInFanOut;
+  const square = plain && fitsTransposed;
+  const fallback = square ? flag && observed : fitsTransposed && flag;
+  if (square && layerIsConv1d === undefined && fallback === undefined) {
+    throw new WeldlineError(
+      'adapter.ambiguous-orientation',
+      `Adapter "${adapter.id}" sets fan_in_fan_out, and "${pair.module}" is square in an ` +
+        'architecture whose layers are not known: which way round the delta belongs cannot be ' +
+        'told. Set fan_in_fan_out to false in a copy of the adapter if the layer is a Linear.',
+    );
+  }
+  const transposed = layerIsConv1d ?? fallback === true;
+  if (transposed ? !fitsTransposed : !plain) throw shapeMismatch(adapter, pair, target);
+  if (transposed === flag) return { transposed };
+  return {
+    transposed,
+    warning:
+      `Adapter "${adapter.id}" says fan_in_fan_out: ${flag}, but the base stores some of its ` +
+      `layers ${transposed ? '[in, out]' : '[out, in]'}; the layers decide (as in PEFT).`,
+  };
+}
+
+function shapeMismatch(
+  adapter: Adapter,
+  pair: LoraPair,
+  target: CheckpointTensor,
+): WeldlineError {
+  const trainedOn = adapter.config.baseModel;
+  return new WeldlineError(
+    'adapter.shape-mismatch',
+    `Adapter "${adapter.id}": module "${pair.module}" is for a weight of ` +
+      `[${pair.b.shape[0]}, ${pair.a.shape[1]}], ` +
+      `the base has [${target.shape.join(', ')}]. ` +
+      (trainedOn === undefined ? '' : `The adapter was trained on ${trainedOn}. `) +
+      'Use the base it was trained on. Nothing was written.',
+  );
+}

@@ -1,0 +1,286 @@
+import { visit } from 'jsonc-parser';
+import type { ByteSource } from '../byte-source.ts';
+import { type ErrorCode, WeldlineError } from '../errors.ts';
+import { bitsOf, type Dtype, elementCount, isDtype } from './dtype.ts';
+import { diagnoseStart, FILE_START_BYTES } from './file-start.ts';
+
+/** The reference implementation refuses larger headers (its `MAX_HEADER_SIZE`); so do we. */
+export const HEADER_BYTES_MAX = 100_000_000;
+
+/** A 400B mixture of experts has 36,000 tensors; ten times that is not a model. */
+export const TENSORS_MAX = 400_000;
+
+/** No tensor in use has more than 5 dimensions; the bound keeps shapes from being a way to hang. */
+const DIMENSIONS_MAX = 32;
+
+const LENGTH_PREFIX_BYTES = 8;
+
+/** One tensor of a safetensors file. */
+export interface TensorEntry {
+  readonly name: string;
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  /** Absolute byte offset in the file. */
+  readonly offset: number;
+  readonly byteLength: number;
+}
+
+export interface SafetensorsHeader {
+  /** In the order of their bytes; tensors without bytes stand where their offset puts them. */
+  readonly tensors: readonly TensorEntry[];
+  readonly metadata: Readonly<Record<string, string>>;
+  /** Offset of the first tensor byte: 8 + the length of the JSON. */
+  readonly dataOffset: number;
+}
+
+/**
+ * Reads and checks the header of a safetensors file, strictly: every byte after the header belongs
+ * to exactly one tensor. Format: the "Format" section of the safetensors README, whose checks
+ * (`Metadata::validate`) these follow.
+ *
+ * @throws WeldlineError `safetensors.*`, one code per way a file can be malformed
+ */
+export async function readHeader(source: ByteSource): Promise<SafetensorsHeader> {
+  const start = await source.read(0, Math.min(FILE_START_BYTES, source.size));
+  const jsonLength = headerLength(start, source);
+  const json = await source.read(LENGTH_PREFIX_BYTES, jsonLength);
+  return parseHeader(json, source.size, source.name);
+}
+
+function headerLength(start: Uint8Array, source: ByteSource): number {
+  const suspect = diagnoseStart(start, source.name);
+  if (start.length < LENGTH_PREFIX_BYTES) {
+    throw (
+      suspect ??
+      new WeldlineError(
+        'safetensors.too-short',
+        `${source.name} has ${source.size} bytes, too few for a safetensors file (the first 8 ` +
+          'give the header length). Download it again.',
+      )
+    );
+  }
+  const length = new DataView(start.buffer, start.byteOffset).getBigUint64(0, true);
+  if (length > BigInt(HEADER_BYTES_MAX)) {
+    throw (
+      suspect ??
+      new WeldlineError(
+        'safetensors.header-too-large',
+        `${source.name} claims a header of ${length} bytes (the limit is ${HEADER_BYTES_MAX}). ` +
+          'It is damaged or no safetensors file; download it again.',
+      )
+    );
+  }
+  if (LENGTH_PREFIX_BYTES + Number(length) > source.size) {
+    throw (
+      suspect ??
+      new WeldlineError(
+        'safetensors.header-truncated',
+        `${source.name} ends inside its header (${source.size} bytes, the header needs ` +
+          `${LENGTH_PREFIX_BYTES + Number(length)}). Download it again.`,
+      )
+    );
+  }
+  return Number(length);
+}
+
+/**
+ * Parses the JSON part of a header.
+ * @param json the header without its 8-byte length
+ * @param fileSize size in bytes of the whole file, to check that tensors cover it exactly
+ * @param where the file's name, for errors
+ */
+export function parseHeader(json: Uint8Array, fileSize: number, where: string): SafetensorsHeader {
+  const fail = (code: ErrorCode, problem: string): WeldlineError =>
+    new WeldlineError(code, `${where}: ${problem}`);
+  const dataOffset = LENGTH_PREFIX_BYTES + json.length;
+  const root = parseJson(json, fail);
+  const { __metadata__: rawMetadata, ...rawTensors } = root;
+  const metadata = parseMetadata(rawMetadata, fail);
+  const names = Object.keys(rawTensors);
+  if (names.length > TENSORS_MAX) {
+    throw fail(
+      'safetensors.too-many-tensors',
+      `the header lists ${names.length} tensors; the limit is ${TENSORS_MAX}.`,
+    );
+  }
+  const tensors = names.map((name) => parseEntry(name, rawTensors[name], dataOffset, fail));
+  tensors.sort((a, b) => a.offset - b.offset || a.byteLength - b.byteLength);
+  checkCover(tensors, dataOffset, fileSize, fail);
+  return { tensors, metadata, dataOffset };
+}
+
+type Fail = (code: ErrorCode, problem: string) => WeldlineError;
+
+function parseJson(json: Uint8Array, fail: Fail): Record<string, unknown> {
+  if (json[0] !== 0x7b) {
+    throw fail('safetensors.header-bad-start', "the header does not start with '{'.");
+  }
+  let text: string;
+  try {
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(json);
+  } catch {
+    throw fail('safetensors.header-not-utf8', 'the header is not valid UTF-8.');
+  }
+  let root: unknown;
+  try {
+    root = JSON.parse(text);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message.slice(0, 120) : 'unreadable';
+    throw fail('safetensors.header-not-json', `the header is not JSON (${reason}).`);
+  }
+  const object = root as Record<string, unknown>;
+  if (countMembers(object) !== countColons(text)) {
+    throw fail(
+      'safetensors.duplicate-key',
+      `the header has the key ${firstDuplicate(text)} twice; which of the two is meant cannot ` +
+        'be known. Write the file again.',
+    );
+  }
+  return object;
+}
+
+/** Members of all objects in a parsed value. Iterative: input decides the depth. */
+function countMembers(root: unknown): number {
+  let count = 0;
+  const stack: unknown[] = [root];
+  while (stack.length > 0) {
+    const value = stack.pop();
+    if (typeof value !== 'object' || value === null) continue;
+    const children = Object.values(value);
+    if (!Array.isArray(value)) count += children.length;
+    for (const child of children) if (typeof child === 'object') stack.push(child);
+  }
+  return count;
+}
+
+/**
+ * Members of all objects in valid JSON text: the colons outside strings. `JSON.parse` keeps the
+ * last of two equal keys, so fewer members than colons means a duplicate.
+ */
+function countColons(text: string): number {
+  let count = 0;
+  let inString = false;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (inString) {
+      if (code === 0x5c) i++;
+      else if (code === 0x22) inString = false;
+    } else if (code === 0x22) inString = true;
+    else if (code === 0x3a) count++;
+  }
+  return count;
+}
+
+/** Names the duplicate for the error; called only when there is one. */
+function firstDuplicate(text: string): string {
+  const open: Set<string>[] = [];
+  let found: string | undefined;
+  try {
+    visit(text, {
+      onObjectBegin: () => void open.push(new Set()),
+      onObjectEnd: () => void open.pop(),
+      onObjectProperty: (name) => {
+        const keys = open.at(-1);
+        if (keys?.has(name)) found ??= name;
+        keys?.add(name);
+      },
+    });
+  } catch {
+    // Nested so deep that the visitor ran out of stack: the error stands without the name.
+  }
+  return found === undefined ? '(deeply nested)' : JSON.stringify(found.slice(0, 200));
+}
+
+function parseMetadata(raw: unknown, fail: Fail): Record<string, string> {
+  if (raw === undefined) return {};
+  const valid =
+    typeof raw === 'object' &&
+    raw !== null &&
+    !Array.isArray(raw) &&
+    Object.values(raw).every((value) => typeof value === 'string');
+  if (!valid) {
+    throw fail('safetensors.bad-metadata', '__metadata__ must map strings to strings.');
+  }
+  return raw as Record<string, string>;
+}
+
+function isNaturalNumber(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function parseEntry(name: string, raw: unknown, dataOffset: number, fail: Fail): TensorEntry {
+  const label = JSON.stringify(name.slice(0, 200));
+  if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) {
+    throw fail('safetensors.bad-entry', `tensor ${label} is not described by an object.`);
+  }
+  if (name === '' || name.includes('\0')) {
+    throw fail('safetensors.bad-name', `a tensor has an empty name or one with a NUL (${label}).`);
+  }
+  const entry = raw as Record<string, unknown>;
+  const unknownKey = Object.keys(entry).find(
+    (key) => key !== 'dtype' && key !== 'shape' && key !== 'data_offsets',
+  );
+  if (unknownKey !== undefined) {
+    throw fail('safetensors.bad-entry', `tensor ${label} has the unknown field ${unknownKey}.`);
+  }
+  const { dtype, shape, data_offsets: offsets } = entry;
+  if (!isDtype(dtype)) {
+    throw fail(
+      'safetensors.unknown-dtype',
+      `tensor ${label} has the unknown dtype ${JSON.stringify(dtype) ?? 'none'}.`,
+    );
+  }
+  if (!Array.isArray(shape) || shape.length > DIMENSIONS_MAX || !shape.every(isNaturalNumber)) {
+    throw fail('safetensors.bad-shape', `tensor ${label} has no valid shape.`);
+  }
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isNaturalNumber)) {
+    throw fail('safetensors.bad-offsets', `tensor ${label} has no valid data_offsets.`);
+  }
+  const [begin, end] = offsets as [number, number];
+  if (begin > end || !Number.isSafeInteger(end + dataOffset)) {
+    throw fail('safetensors.bad-offsets', `tensor ${label} ends (${end}) before it begins.`);
+  }
+  const bits = elementCount(shape) * bitsOf(dtype);
+  if (!Number.isSafeInteger(bits) || bits !== (end - begin) * 8) {
+    throw fail(
+      'safetensors.size-mismatch',
+      `tensor ${label} of dtype ${dtype} and shape [${shape.join(', ')}] needs ${bits / 8} bytes, ` +
+        `its offsets span ${end - begin}.`,
+    );
+  }
+  return { name, dtype, shape, offset: dataOffset + begin, byteLength: end - begin };
+}
+
+function checkCover(
+  tensors: readonly TensorEntry[],
+  dataOffset: number,
+  fileSize: number,
+  fail: Fail,
+): void {
+  let position = dataOffset;
+  for (const { name, offset, byteLength } of tensors) {
+    if (offset < position) {
+      throw fail('safetensors.overlap', `tensor "${name}" overlaps the one before it.`);
+    }
+    if (offset > position) {
+      throw fail(
+        'safetensors.gap',
+        `${offset - position} bytes before tensor "${name}" belong to no tensor.`,
+      );
+    }
+    position = offset + byteLength;
+  }
+  if (position > fileSize) {
+    throw fail(
+      'safetensors.truncated',
+      `the file ends ${position - fileSize} bytes before its last tensor does (it has ` +
+        `${fileSize} bytes, the header promises ${position}). Download it again.`,
+    );
+  }
+  if (position < fileSize) {
+    throw fail(
+      'safetensors.trailing-bytes',
+      `${fileSize - position} bytes after the last tensor belong to no tensor.`,
+    );
+  }
+}
