@@ -117,6 +117,7 @@ export const ERROR_CODES = [
   'hub.file-changed',
   // tools and the Temporal server
   'tool.not-found',
+  'tool.failed',
   'tool.install-failed',
   'tool.wrong-version',
   'temporal.unreachable',

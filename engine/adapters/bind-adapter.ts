@@ -110,7 +110,9 @@ function bindNames(
     'adapter.unbound-tensor',
     `${unbound.length} of ${names.length} tensors of adapter "${adapter.id}" (${adapter.name}) ` +
       `change nothing in the base: it has no "${first}". ` +
-      (nearest.length > 0 ? `The nearest names are ${nearest.map((n) => `"${n}"`).join(', ')}. ` : '') +
+      (nearest.length > 0
+        ? `The nearest names are ${nearest.map((n) => `"${n}"`).join(', ')}. `
+        : '') +
       (trainedOn === undefined ? '' : `The adapter was trained on ${trainedOn}; `) +
       'check that this is the base. Nothing was written.',
     { details: { unbound: unbound.slice(0, 20), nearest } },
@@ -123,6 +125,7 @@ function checkReplacement(
   entry: TensorEntry,
   target: CheckpointTensor,
 ): void {
+  checkTargetDtype(adapter, name, target);
   if (entry.shape.join() === target.shape.join()) return;
   throw new WeldlineError(
     'adapter.shape-mismatch',

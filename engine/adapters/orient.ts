@@ -69,11 +69,7 @@ export function orient(
   };
 }
 
-function shapeMismatch(
-  adapter: Adapter,
-  pair: LoraPair,
-  target: CheckpointTensor,
-): WeldlineError {
+function shapeMismatch(adapter: Adapter, pair: LoraPair, target: CheckpointTensor): WeldlineError {
   const trainedOn = adapter.config.baseModel;
   return new WeldlineError(
     'adapter.shape-mismatch',

@@ -8,9 +8,7 @@ const schema = z.looseObject({
   model_type: z.string().optional(),
   tie_word_embeddings: z.boolean().nullish(),
   quantization_config: z.unknown(),
-  text_config: z
-    .looseObject({ tie_word_embeddings: z.boolean().nullish() })
-    .nullish(),
+  text_config: z.looseObject({ tie_word_embeddings: z.boolean().nullish() }).nullish(),
 });
 
 /** The parts of config.json that decide how a model is merged. */

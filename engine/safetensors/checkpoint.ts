@@ -141,10 +141,7 @@ function checkIndexAgainstHeaders(
   }
 }
 
-function assemble(
-  files: readonly CheckpointFile[],
-  weightFiles: readonly string[],
-): Checkpoint {
+function assemble(files: readonly CheckpointFile[], weightFiles: readonly string[]): Checkpoint {
   const tensors = new Map<string, CheckpointTensor>();
   for (const file of files) for (const tensor of file.tensors) tensors.set(tensor.name, tensor);
   const used = new Set(files.map((file) => file.path));

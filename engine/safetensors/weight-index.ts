@@ -60,10 +60,7 @@ function checkFileName(file: string, where: string): void {
  * @param fileByTensor tensor name → file name
  * @param totalBytes size of all tensors together, in bytes
  */
-export function formatIndex(
-  fileByTensor: ReadonlyMap<string, string>,
-  totalBytes: number,
-): string {
+export function formatIndex(fileByTensor: ReadonlyMap<string, string>, totalBytes: number): string {
   const weightMap = Object.fromEntries([...fileByTensor].sort(([a], [b]) => (a < b ? -1 : 1)));
   return `${JSON.stringify({ metadata: { total_size: totalBytes }, weight_map: weightMap }, null, 2)}\n`;
 }

@@ -1,0 +1,151 @@
+import { type FileHandle, mkdir, open, rename, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { crc32 } from 'node:zlib';
+import { forEachPiece, syncDirectory } from '../durable-files.ts';
+import type { PlannedShard } from '../plan/plan.ts';
+import { layoutFile } from '../safetensors/layout.ts';
+import type { ByteRange } from './chunks.ts';
+import {
+  type CompletedShard,
+  formatLine,
+  type JournalHead,
+  joinRanges,
+  readJournal,
+  type WrittenRange,
+} from './journal.ts';
+
+/** Where the output shards of a merge grow. */
+export interface MergeDirectory {
+  /** Finished shards, and unfinished ones under `<file>.partial`. */
+  readonly files: string;
+  readonly journals: string;
+}
+
+export function partialPath(directory: MergeDirectory, shard: PlannedShard): string {
+  return join(directory.files, `${shard.file}.partial`);
+}
+
+/**
+ * One output shard on disk with its journal. Attempts may overlap (a worker that was thought dead):
+ * both write the same bytes to the same places, nothing is truncated that may hold data, and only a
+ * complete file is renamed.
+ */
+export class ShardFile {
+  readonly #shard: PlannedShard;
+  readonly #directory: MergeDirectory;
+  readonly #data: FileHandle;
+  readonly #journal: FileHandle;
+  /** Ranges that an earlier attempt wrote and that were verified. */
+  readonly verified: readonly ByteRange[];
+
+  private constructor(
+    shard: PlannedShard,
+    directory: MergeDirectory,
+    data: FileHandle,
+    journal: FileHandle,
+    verified: readonly ByteRange[],
+  ) {
+    this.#shard = shard;
+    this.#directory = directory;
+    this.#data = data;
+    this.#journal = journal;
+    this.verified = verified;
+  }
+
+  /** Opens a shard for writing and verifies what an earlier attempt left of it. */
+  static async open(
+    shard: PlannedShard,
+    directory: MergeDirectory,
+    planDigest: string,
+    signal: AbortSignal | undefined,
+  ): Promise<ShardFile> {
+    const head: JournalHead = { journal: 1, plan: planDigest, shard: shard.file };
+    const journalPath = journalPathOf(directory, shard);
+    await mkdir(directory.files, { recursive: true });
+    await mkdir(dirname(journalPath), { recursive: true });
+    const state = await readJournal(journalPath, head);
+    const path = partialPath(directory, shard);
+    const size = await sizeOf(path);
+    const data = await open(path, size === undefined ? 'wx+' : 'r+').catch(async (error) => {
+      // Another attempt created it between the two calls: share it.
+      if ((error as NodeJS.ErrnoException).code === 'EEXIST') return open(path, 'r+');
+      throw error;
+    });
+    try {
+      if (size !== shard.size) await data.truncate(shard.size);
+      const ranges = size === shard.size ? (state?.ranges ?? []) : [];
+      const verified = await verifyRanges(data, ranges, signal);
+      const journal = await open(journalPath, 'a');
+      await journal.truncate(state?.soundBytes ?? 0);
+      if (state === undefined) await journal.appendFile(formatLine(head));
+      const { header } = layoutFile(shard.tensors);
+      await data.write(header, 0, header.length, 0);
+      return new ShardFile(shard, directory, data, journal, verified);
+    } catch (error) {
+      await data.close();
+      throw error;
+    }
+  }
+
+  /** Makes ranges durable: first their bytes, then the lines that speak of them. */
+  async record(ranges: readonly WrittenRange[]): Promise<void> {
+    await this.#data.datasync();
+    await this.#journal.appendFile(ranges.map(formatLine).join(''));
+  }
+
+  /** Closes a whole shard under its final name. */
+  async complete(result: CompletedShard): Promise<void> {
+    await this.#data.sync();
+    await this.#journal.appendFile(formatLine(result));
+    await this.#journal.sync();
+    await this.close();
+    const { files } = this.#directory;
+    await rename(partialPath(this.#directory, this.#shard), join(files, this.#shard.file));
+    await syncDirectory(files);
+  }
+
+  async close(): Promise<void> {
+    await this.#data.close();
+    await this.#journal.close();
+  }
+}
+
+function journalPathOf(directory: MergeDirectory, shard: PlannedShard): string {
+  return join(directory.journals, `${shard.file}.jsonl`);
+}
+
+/** What the journal says of a finished shard; the caller verifies it against the file. */
+export async function readCompletion(
+  shard: PlannedShard,
+  directory: MergeDirectory,
+  planDigest: string,
+): Promise<CompletedShard | undefined> {
+  const head: JournalHead = { journal: 1, plan: planDigest, shard: shard.file };
+  return (await readJournal(journalPathOf(directory, shard), head))?.complete;
+}
+
+async function sizeOf(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).size;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The ranges whose bytes on disk are those the journal speaks of, joined. */
+async function verifyRanges(
+  data: FileHandle,
+  ranges: readonly WrittenRange[],
+  signal: AbortSignal | undefined,
+): Promise<ByteRange[]> {
+  const sound: ByteRange[] = [];
+  for (const range of ranges) {
+    let checksum = 0;
+    const add = (piece: Uint8Array): void => {
+      checksum = crc32(piece, checksum);
+    };
+    await forEachPiece(data, range, add, signal);
+    if (checksum === range.crc32) sound.push(range);
+  }
+  return joinRanges(sound);
+}

@@ -1,0 +1,144 @@
+import type { Adapter } from '../adapters/adapter.ts';
+import { ADAPTER_WEIGHTS_FILE } from '../adapters/adapter.ts';
+import { type Binding, bindAdapter } from '../adapters/bind-adapter.ts';
+import type { ModelConfig } from '../architectures/model-config.ts';
+import type { Checkpoint } from '../safetensors/checkpoint.ts';
+import { DTYPE_BY_TORCH_NAME, type Dtype, isMergeDtype } from '../safetensors/dtype.ts';
+import type { TensorEntry } from '../safetensors/header.ts';
+import { planConfigEdits } from './config-edits.ts';
+import { groupByFile, planShards, type TensorGroup, type UnplacedTensor } from './output-shards.ts';
+import {
+  ENGINE_FORMAT,
+  type InputFile,
+  type MergeOptions,
+  type Plan,
+  type PlannedDelta,
+  type TensorReference,
+} from './plan.ts';
+import { chooseSideFiles } from './side-files.ts';
+
+/** What a plan is made of: what headers and configurations say, and the digests of all files. */
+export interface PlanInputs {
+  readonly base: {
+    readonly checkpoint: Checkpoint;
+    readonly config: ModelConfig;
+    readonly files: readonly InputFile[];
+  };
+  readonly adapter: { readonly adapter: Adapter; readonly files: readonly InputFile[] };
+  readonly options: MergeOptions;
+}
+
+/**
+ * Plans a merge: binds every adapter tensor, then fixes every output byte range. Pure; reads
+ * nothing.
+ *
+ * @throws WeldlineError `adapter.*` and `checkpoint.*` codes of binding
+ */
+export function buildPlan({ base, adapter: input, options }: PlanInputs): Plan {
+  const { checkpoint, config } = base;
+  const { adapter } = input;
+  const binding = bindAdapter(adapter, checkpoint, config);
+  const groups = groupByFile(checkpoint.files, (name) =>
+    planTensor(name, name, checkpoint, adapter.id, binding, options),
+  );
+  const withHead = addUntiedHead(groups, checkpoint, adapter.id, binding, options);
+  const { dtype, shardBytesMax } = options;
+  return {
+    format: 'weldline.plan',
+    engineFormat: ENGINE_FORMAT,
+    options: {
+      ...(dtype === undefined ? {} : { dtype }),
+      ...(shardBytesMax === undefined ? {} : { shardBytesMax }),
+    },
+    inputs: [
+      { id: 'base', files: [...base.files] },
+      { id: adapter.id, files: [...input.files] },
+    ],
+    rules: [{ adapter: adapter.id, rule: binding.rule.name }],
+    shards: planShards(withHead, shardBytesMax),
+    configEdits: planConfigEdits(config, binding.untied !== undefined, dtype),
+    sideFiles: chooseSideFiles(base.files, { id: adapter.id, files: input.files }),
+    warnings: [...binding.warnings, ...extraFileWarnings(checkpoint)],
+  };
+}
+
+/**
+ * @param name the output tensor
+ * @param source the base tensor it comes from: another name only for the head of a tied pair
+ */
+function planTensor(
+  name: string,
+  source: string,
+  checkpoint: Checkpoint,
+  adapterId: string,
+  binding: Binding,
+  options: MergeOptions,
+): UnplacedTensor {
+  const inBase = checkpoint.tensors.get(source);
+  const replacement = binding.replacements.get(name);
+  const from =
+    replacement === undefined
+      ? referTo('base', inBase!.file, inBase!)
+      : referTo(adapterId, ADAPTER_WEIGHTS_FILE, replacement);
+  const bound = binding.deltas.get(name);
+  const dtype = outputDtype(inBase!.dtype, options);
+  return {
+    name,
+    dtype,
+    shape: [...from.shape],
+    from,
+    ...(bound === undefined ? {} : { delta: planDelta(adapterId, bound.pair, bound.transposed) }),
+  };
+}
+
+function planDelta(
+  adapterId: string,
+  pair: Adapter['pairs'][number],
+  transposed: boolean,
+): PlannedDelta {
+  const { module, rank, alpha, scaling } = pair;
+  const a = referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.a);
+  const b = referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.b);
+  return { adapter: adapterId, module, a, b, rank, alpha, scaling, transposed };
+}
+
+function referTo(input: string, file: string, tensor: TensorEntry): TensorReference {
+  const { offset, byteLength, dtype, shape } = tensor;
+  return { input, file, offset, byteLength, dtype, shape: [...shape] };
+}
+
+/** Each tensor keeps the base's dtype, also one an adapter replaces, unless one was asked for. */
+function outputDtype(dtype: Dtype, options: MergeOptions): Dtype {
+  if (options.dtype === undefined || !isMergeDtype(dtype)) return dtype;
+  return DTYPE_BY_TORCH_NAME[options.dtype];
+}
+
+/** Once the embeddings are no longer tied, a head that was not on disk must be. */
+function addUntiedHead(
+  groups: readonly TensorGroup[],
+  checkpoint: Checkpoint,
+  adapterId: string,
+  binding: Binding,
+  options: MergeOptions,
+): readonly TensorGroup[] {
+  const { untied } = binding;
+  if (untied === undefined) return groups;
+  // Also where a head is on disk: while the pair is tied, loaders use the embedding in its place.
+  const head = planTensor(untied.head, untied.embedding, checkpoint, adapterId, binding, options);
+  const file = checkpoint.tensors.get(untied.head)?.file ?? checkpoint.files.at(-1)?.path;
+  return groups.map((group) =>
+    group.file === file
+      ? { file, tensors: [...group.tensors.filter((t) => t.name !== untied.head), head] }
+      : group,
+  );
+}
+
+function extraFileWarnings(checkpoint: Checkpoint): string[] {
+  const { extraFiles } = checkpoint;
+  if (extraFiles.length === 0) return [];
+  const noun = extraFiles.length === 1 ? 'file is' : 'files are';
+  return [
+    `${extraFiles.length} safetensors ${noun} not part of the base's index and will not be read: ` +
+      `${extraFiles.slice(0, 5).join(', ')}.`,
+  ];
+}

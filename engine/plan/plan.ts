@@ -1,0 +1,133 @@
+import { z } from 'zod';
+import { digestOf } from '../canonical-json.ts';
+import { WeldlineError } from '../errors.ts';
+import { isDtype, type MergeDtype, type TorchDtype } from '../safetensors/dtype.ts';
+
+/**
+ * Version of everything that decides output bytes: layout rules, arithmetic, edits. It changes when
+ * the same inputs would give other bytes, and plans of another version are not resumed.
+ */
+export const ENGINE_FORMAT = 1;
+
+const digest = z.string().regex(/^[0-9a-f]{64}$/);
+const natural = z.number().int().nonnegative();
+const dtype = z.string().refine(isDtype);
+const mergeDtype = z.enum(['BF16', 'F16', 'F32']) satisfies z.ZodType<MergeDtype>;
+const plainPath = z.string().regex(/^[A-Za-z0-9_.-][A-Za-z0-9_. -]*$/);
+
+const inputFile = z.object({ path: z.string(), size: natural, sha256: digest });
+
+/** A tensor in an input: `input` is `base` or the id of an adapter. */
+const tensorReference = z.object({
+  input: z.string(),
+  file: z.string(),
+  offset: natural,
+  byteLength: natural,
+  dtype,
+  shape: z.array(natural),
+});
+
+/**
+ * `W += scaling · L R` with L [rows, rank] and R [rank, columns]: for a weight stored [out, in] they
+ * are B and A; for one stored [in, out] (`transposed`), Aᵀ and Bᵀ.
+ */
+const delta = z.object({
+  adapter: z.string(),
+  module: z.string(),
+  a: tensorReference,
+  b: tensorReference,
+  rank: natural,
+  alpha: z.number(),
+  scaling: z.number(),
+  transposed: z.boolean(),
+});
+
+const plannedTensor = z.object({
+  name: z.string(),
+  dtype,
+  shape: z.array(natural),
+  /** Absolute byte offset in the output shard. */
+  offset: natural,
+  byteLength: natural,
+  /** Where the weight comes from: the base, or an adapter that replaces it. */
+  from: tensorReference,
+  delta: delta.optional(),
+});
+
+const plannedShard = z.object({
+  file: plainPath,
+  size: natural,
+  tensors: z.array(plannedTensor),
+});
+
+/** A change of one value of config.json. */
+const configEdit = z.object({
+  path: z.array(z.string()),
+  value: z.union([z.boolean(), z.string()]),
+});
+
+const sideFile = z.object({ input: z.string(), path: plainPath, size: natural, sha256: digest });
+
+const inputSchema = z.object({
+  /** `base`, or the id of an adapter. */
+  id: z.string(),
+  files: z.array(inputFile),
+});
+
+const planSchema = z.object({
+  format: z.literal('weldline.plan'),
+  engineFormat: z.literal(ENGINE_FORMAT),
+  options: z.object({
+    dtype: z.enum(['bfloat16', 'float16', 'float32']).optional(),
+    shardBytesMax: natural.optional(),
+  }),
+  /** The base first, then the adapters. */
+  inputs: z.array(inputSchema),
+  rules: z.array(z.object({ adapter: z.string(), rule: z.string() })),
+  shards: z.array(plannedShard),
+  configEdits: z.array(configEdit),
+  sideFiles: z.array(sideFile),
+  warnings: z.array(z.string()),
+});
+
+/**
+ * Everything about a merge that is decided before a weight is read. Pure data, the same on every
+ * machine: paths are relative to the inputs, and inputs are known by the digests of their files.
+ */
+export type Plan = z.infer<typeof planSchema>;
+export type PlannedShard = z.infer<typeof plannedShard>;
+export type PlannedTensor = z.infer<typeof plannedTensor>;
+export type PlannedDelta = z.infer<typeof delta>;
+export type TensorReference = z.infer<typeof tensorReference>;
+export type ConfigEdit = z.infer<typeof configEdit>;
+export type SideFile = z.infer<typeof sideFile>;
+export type InputFile = z.infer<typeof inputFile>;
+export { mergeDtype };
+
+export interface MergeOptions {
+  /** Dtype of every floating-point tensor of the output; by default each keeps its own. */
+  readonly dtype?: TorchDtype | undefined;
+  /** Largest size of an output shard in bytes; by default the base's files are kept. */
+  readonly shardBytesMax?: number | undefined;
+}
+
+/** What resuming is keyed by: covers the inputs' digests, the options and the engine format. */
+export function planDigest(plan: Plan): string {
+  return digestOf(plan);
+}
+
+/**
+ * Reads a plan back from its file.
+ * @throws WeldlineError `plan.invalid`
+ */
+export function parsePlan(text: string, where: string): Plan {
+  try {
+    return planSchema.parse(JSON.parse(text));
+  } catch (error) {
+    throw new WeldlineError(
+      'plan.invalid',
+      `${where} is not a plan of this version of weldline. Delete it and plan again.`,
+      { cause: error },
+    );
+  }
+}

@@ -1,0 +1,72 @@
+import type { InputFile, SideFile } from './plan.ts';
+
+/**
+ * Vocabulary files: an adapter's own win one by one, and what it lacks comes from the base (the
+ * GGUF converter needs `tokenizer.model`, which trainers often do not save).
+ */
+const VOCABULARY_FILES = new Set([
+  'tokenizer.json',
+  'tokenizer.model',
+  'tokenizer.model.v3',
+  'vocab.json',
+  'vocab.txt',
+  'merges.txt',
+  'spiece.model',
+  'sentencepiece.bpe.model',
+  'tekken.json',
+]);
+
+/**
+ * How text becomes tokens around the vocabulary. These only make sense together: a base's
+ * chat_template.jinja would win over the template in an adapter's tokenizer_config.json. So an
+ * adapter that ships tokenizer_config.json brings all of them.
+ */
+const TOKENIZER_SETTINGS = new Set([
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'added_tokens.json',
+  'chat_template.jinja',
+  'chat_template.json',
+]);
+
+/** Files of the base that a release needs to load anywhere, or must carry by its licence. */
+const BASE_FILE =
+  /^(config\.json|generation_config\.json|((video_)?pre)?processor_config\.json|[^/]+\.tiktoken|(LICEN[CS]E|NOTICE|USE_POLICY|COPYING)([.-][^/]*)?)$/i;
+
+/**
+ * Chooses the files beside the weights. They are copied byte for byte, save the edits of
+ * config.json that the plan lists.
+ *
+ * @param inputs files of the base, then of the adapter, by their input's id
+ */
+export function chooseSideFiles(
+  base: readonly InputFile[],
+  adapter: { readonly id: string; readonly files: readonly InputFile[] },
+): SideFile[] {
+  const chosen = new Map<string, SideFile>();
+  const adapterHasTokenizer = adapter.files.some((file) => file.path === 'tokenizer_config.json');
+  for (const file of base) {
+    const isSetting = TOKENIZER_SETTINGS.has(file.path);
+    if (isSetting ? adapterHasTokenizer : !isVocabulary(file) && !BASE_FILE.test(file.path)) {
+      continue;
+    }
+    chosen.set(file.path, { input: 'base', ...file });
+  }
+  if (adapterHasTokenizer) {
+    for (const file of adapter.files) {
+      if (TOKENIZER_SETTINGS.has(file.path) || isVocabulary(file)) {
+        chosen.set(file.path, { input: adapter.id, ...file });
+      }
+    }
+  }
+  return [...chosen.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+/** Whether a file can stand beside the weights of a release. */
+export function isSideFile(path: string): boolean {
+  return VOCABULARY_FILES.has(path) || TOKENIZER_SETTINGS.has(path) || BASE_FILE.test(path);
+}
+
+function isVocabulary(file: InputFile): boolean {
+  return VOCABULARY_FILES.has(file.path);
+}
