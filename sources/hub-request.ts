@@ -54,7 +54,7 @@ export async function hubRequest(
 
 function redirectTarget(response: Response, from: URL, name: string): URL {
   const location = response.headers.get('location') ?? '';
-  if (location === '' || !URL.canParse(location, from)) {
+  if (location === '' || !URL.canParse(location, from.href)) {
     throw badResponse(name, 'redirects without saying where to');
   }
   const target = new URL(location, from);
