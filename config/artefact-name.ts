@@ -1,0 +1,44 @@
+import { assert } from '../engine/errors.ts';
+
+/** File systems stop at 255 bytes; the rest is for suffixes such as `.partial-0123abcd`. */
+const PART_LENGTH_MAX = 50;
+/** As git shortens commits: enough to tell the adapters of one release apart. */
+const SHORT_DIGEST_LENGTH = 8;
+
+export interface ArtefactNameParts {
+  /** A path or `hf://org/name`; the last component is used. */
+  base: string;
+  version: string;
+  adapter: string;
+  adapterVersion?: string | undefined;
+  /** Hex digest or commit of the adapter, with or without `sha256:`; the default version. */
+  adapterDigest: string;
+}
+
+/**
+ * `merged-<base>-<version>-adapter-<adapter>-<adapter version>`, of `[A-Za-z0-9._-]` only, at most
+ * 222 characters: safe as a file name, an OCI tag component and a hub repository name.
+ */
+export function artefactName(parts: ArtefactNameParts): string {
+  const digest = parts.adapterDigest.replace(/^sha256:/, '').slice(0, SHORT_DIGEST_LENGTH);
+  const adapterVersion = parts.adapterVersion ?? digest;
+  assert(adapterVersion !== '', 'an artefact name needs the adapter version or its digest');
+  const base = modelName(parts.base);
+  return [
+    `merged-${namePart(base)}`,
+    namePart(parts.version),
+    `adapter-${namePart(parts.adapter)}`,
+    namePart(adapterVersion),
+  ].join('-');
+}
+
+/** The last component of a path or a hub reference, without `@revision`. */
+function modelName(model: string): string {
+  const reference = model.startsWith('hf://') ? model.replace(/@.*$/, '') : model;
+  return reference.split(/[\\/]+/).findLast((part) => part !== '' && part !== '.') ?? '';
+}
+
+function namePart(text: string): string {
+  const safe = text.replace(/[^A-Za-z0-9._-]+/g, '-').replace(/^-+|-+$/g, '');
+  return safe.slice(0, PART_LENGTH_MAX) || 'unnamed';
+}

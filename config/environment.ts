@@ -1,0 +1,192 @@
+import { readFileSync } from 'node:fs';
+import { availableParallelism, homedir } from 'node:os';
+import { isAbsolute, join, resolve } from 'node:path';
+import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
+import { parseSize } from './parse-size.ts';
+import { Secret } from './secret.ts';
+
+export type Variables = Readonly<Record<string, string | undefined>>;
+
+export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** Everything weldline takes from the environment, checked. Paths are absolute. */
+export interface Environment {
+  /** Where weldline keeps its workspace, tools and embedded server. */
+  home: string;
+  hub: {
+    /** Without a trailing slash. */
+    endpoint: string;
+    token?: Secret;
+    /** The cache that Hugging Face tools share, `~/.cache/huggingface/hub` by default. */
+    cacheDirectory: string;
+  };
+  /** The user named a Temporal server or profile, so weldline must not start its own. */
+  temporalConfigured: boolean;
+  /** Worker threads; the number of cores by default. */
+  threads: number;
+  memoryBudgetBytes?: number;
+  logLevel: LogLevel;
+  /** False when NO_COLOR asks for none; whether the output is a terminal is the command's affair. */
+  color: boolean;
+  ci: boolean;
+  /** The Python to use instead of the first that fits on PATH. */
+  python?: string;
+  /** The Temporal CLI to use instead of the one on PATH or an installed one. */
+  temporalCli?: string;
+}
+
+const DEFAULT_HUB_ENDPOINT = 'https://huggingface.co';
+const TEMPORAL_SERVER_VARIABLES = ['TEMPORAL_ADDRESS', 'TEMPORAL_PROFILE', 'TEMPORAL_CONFIG_FILE'];
+/** More threads than any machine this runs on has; a larger number is a slip. */
+const THREADS_MAX = 1024;
+
+/**
+ * Reads and checks the environment; the only code that looks at `process.env`.
+ *
+ * @throws WeldlineError `config.invalid` that names the variable and what it may be
+ */
+export function readEnvironment(variables: Variables = process.env): Environment {
+  const get = (name: string) => variables[name]?.trim() || undefined;
+  const python = get('WELDLINE_PYTHON');
+  const temporalCli = get('WELDLINE_TEMPORAL_CLI');
+  const memoryBudgetBytes = readMemoryBudget(get('WELDLINE_MEMORY_BUDGET'));
+  return {
+    home: toPath(
+      'WELDLINE_HOME',
+      get('WELDLINE_HOME') ?? join(xdg(get('XDG_DATA_HOME'), '.local/share'), 'weldline'),
+    ),
+    hub: readHub(get),
+    temporalConfigured: TEMPORAL_SERVER_VARIABLES.some((name) => get(name) !== undefined),
+    threads: readThreads(get('WELDLINE_THREADS')),
+    ...(memoryBudgetBytes === undefined ? {} : { memoryBudgetBytes }),
+    logLevel: readLogLevel(get('WELDLINE_LOG_LEVEL')),
+    color: get('NO_COLOR') === undefined,
+    ci: !['', '0', 'false'].includes((get('CI') ?? '').toLowerCase()),
+    ...(python === undefined ? {} : { python: toCommand(python) }),
+    ...(temporalCli === undefined ? {} : { temporalCli: toCommand(temporalCli) }),
+  };
+}
+
+/** Secrets of weldline's own that no child program needs, and settings that would mislead one. */
+const NOT_FOR_CHILDREN = /^(HF_TOKEN|HUGGING_FACE_HUB_TOKEN|TEMPORAL_.*)$/;
+
+/** The environment for a program that weldline runs: its own, less credentials, plus `additions`. */
+export function childVariables(
+  additions: Readonly<Record<string, string>> = {},
+  variables: Variables = process.env,
+): Record<string, string> {
+  const kept: Record<string, string> = {};
+  for (const [name, value] of Object.entries(variables)) {
+    if (value !== undefined && !NOT_FOR_CHILDREN.test(name)) kept[name] = value;
+  }
+  return { ...kept, ...additions };
+}
+
+type Get = (name: string) => string | undefined;
+
+function readHub(get: Get): Environment['hub'] {
+  const hubHome = toPath(
+    'HF_HOME',
+    get('HF_HOME') ?? join(xdg(get('XDG_CACHE_HOME'), '.cache'), 'huggingface'),
+  );
+  const tokenPath = get('HF_TOKEN_PATH');
+  const token =
+    get('HF_TOKEN') ??
+    readToken(
+      tokenPath === undefined ? join(hubHome, 'token') : toPath('HF_TOKEN_PATH', tokenPath),
+    );
+  if (token !== undefined && !/^[\x21-\x7e]+$/.test(token)) {
+    throw invalid('HF_TOKEN', 'holds characters that no token has', 'one token, without spaces');
+  }
+  return {
+    endpoint: readEndpoint(get('HF_ENDPOINT') ?? DEFAULT_HUB_ENDPOINT),
+    ...(token === undefined ? {} : { token: new Secret(token) }),
+    cacheDirectory: toPath('HF_HUB_CACHE', get('HF_HUB_CACHE') ?? join(hubHome, 'hub')),
+  };
+}
+
+/** The token the Hugging Face tools saved, if there is one. */
+function readToken(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8').trim() || undefined;
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes(systemErrorCode(error) ?? '')) return undefined;
+    throw new WeldlineError(
+      'config.invalid',
+      `The Hugging Face token file ${path} cannot be read (${(error as Error).message}). ` +
+        'Make it readable, or set HF_TOKEN.',
+      { cause: error },
+    );
+  }
+}
+
+function readEndpoint(value: string): string {
+  const url = URL.canParse(value) ? new URL(value) : undefined;
+  if (url === undefined || !['http:', 'https:'].includes(url.protocol)) {
+    throw invalid('HF_ENDPOINT', 'is not a URL', 'a URL such as https://huggingface.co');
+  }
+  if (url.username !== '' || url.password !== '' || url.search !== '' || url.hash !== '') {
+    throw invalid(
+      'HF_ENDPOINT',
+      'holds credentials, a query or a fragment',
+      'the bare URL of the hub; credentials go into HF_TOKEN',
+    );
+  }
+  return value.replace(/\/+$/, '');
+}
+
+function readThreads(value: string | undefined): number {
+  if (value === undefined) return availableParallelism();
+  const threads = /^\d{1,5}$/.test(value) ? Number(value) : 0;
+  if (threads < 1 || threads > THREADS_MAX) {
+    throw invalid('WELDLINE_THREADS', `is "${value}"`, `a whole number from 1 to ${THREADS_MAX}`);
+  }
+  return threads;
+}
+
+function readMemoryBudget(value: string | undefined): number | undefined {
+  if (value === undefined) return undefined;
+  try {
+    return parseSize(value);
+  } catch (error) {
+    throw invalid('WELDLINE_MEMORY_BUDGET', `is "${value}"`, 'a size such as 4GB', error);
+  }
+}
+
+function readLogLevel(value: string | undefined): LogLevel {
+  const level = LOG_LEVELS.find((name) => name === (value ?? 'info').toLowerCase());
+  if (level === undefined) {
+    throw invalid('WELDLINE_LOG_LEVEL', `is "${value}"`, `one of ${LOG_LEVELS.join(', ')}`);
+  }
+  return level;
+}
+
+function invalid(name: string, problem: string, expected: string, cause?: unknown): WeldlineError {
+  return new WeldlineError(
+    'config.invalid',
+    `The environment variable ${name} ${problem}. Set it to ${expected}, or unset it.`,
+    { cause, details: { variable: name } },
+  );
+}
+
+/** The XDG specification says to ignore relative values. */
+function xdg(value: string | undefined, fallback: string): string {
+  return value !== undefined && isAbsolute(value) ? value : join(homedir(), fallback);
+}
+
+function toPath(name: string, value: string): string {
+  if (value.includes('\0')) throw invalid(name, 'holds a NUL byte', 'a path');
+  return resolve(expandHome(value));
+}
+
+/** A bare name is looked up on PATH; anything with a slash is a path. */
+function toCommand(value: string): string {
+  const expanded = expandHome(value);
+  return expanded.includes('/') ? resolve(expanded) : expanded;
+}
+
+/** Variables set in files (`.env`, CI settings) reach us with their `~` unexpanded. */
+function expandHome(value: string): string {
+  return value === '~' || value.startsWith('~/') ? join(homedir(), value.slice(1)) : value;
+}

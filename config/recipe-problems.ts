@@ -1,0 +1,102 @@
+import type { z } from 'zod';
+import { WeldlineError } from '../engine/errors.ts';
+import { closestName } from './closest-name.ts';
+import { KEYS_NOT_SUPPORTED, recipeJsonSchema, type SchemaNode } from './recipe-schema.ts';
+import type { Position, RecipeText } from './recipe-text.ts';
+
+interface Problem extends Position {
+  path: string;
+  message: string;
+}
+
+type Issue = z.core.$ZodIssue;
+type Path = readonly PropertyKey[];
+
+/** All that is wrong with a recipe in one error, in the order in which it stands in the file. */
+export function recipeInvalid(issues: readonly Issue[], text: RecipeText): WeldlineError {
+  const schema = recipeJsonSchema();
+  const problems = issues
+    .flatMap((issue) => problemsOf(issue, text, schema))
+    .sort((a, b) => a.line - b.line || a.column - b.column);
+  const lines = problems.map(
+    ({ line, column, path, message }) =>
+      `${text.file}:${line}:${column} ${path === '' ? '' : `${path}: `}${message}`,
+  );
+  const unique = [...new Set(lines)];
+  const count = unique.length === 1 ? '1 problem' : `${unique.length} problems`;
+  return new WeldlineError(
+    'recipe.invalid',
+    `${text.file} is not a valid recipe, ${count}:\n${unique.map((line) => `  ${line}`).join('\n')}`,
+    { details: { file: text.file, problems: unique } },
+  );
+}
+
+function problemsOf(issue: Issue, text: RecipeText, schema: SchemaNode): Problem[] {
+  const { path } = issue;
+  if (issue.code === 'unrecognized_keys') {
+    const known = Object.keys(schemaAt(schema, path)?.properties ?? {});
+    return issue.keys.map((key) => ({
+      ...text.keyPositionOf([...path, key]),
+      path: dotted([...path, key]),
+      message: unknownKey(path, key, known),
+    }));
+  }
+  const node = schemaAt(schema, path);
+  return [
+    {
+      ...text.positionOf(path),
+      path: dotted(path),
+      message: issue.code === 'custom' ? issue.message : mismatch(text, path, node),
+    },
+  ];
+}
+
+function unknownKey(path: Path, key: string, known: readonly string[]): string {
+  const pattern = path.map((segment) => (typeof segment === 'number' ? '*' : segment)).join('.');
+  if (KEYS_NOT_SUPPORTED[pattern]?.includes(key)) {
+    return 'not supported by this version of weldline; remove it';
+  }
+  const closest = closestName(key, known);
+  return closest === undefined
+    ? `unknown key; known here: ${known.join(', ')}`
+    : `unknown key; did you mean ${closest}?`;
+}
+
+function mismatch(text: RecipeText, path: Path, node: SchemaNode | undefined): string {
+  const expected = node?.description ?? 'something else';
+  const value = valueAt(text.value, path);
+  if (value === undefined) return `missing; expected ${expected}`;
+  const source = text.sourceOf(path) ?? String(value);
+  if (node?.type === 'string' && (typeof value === 'number' || typeof value === 'boolean')) {
+    // YAML reads 1.10 as the number 1.1 and 1e5 as 100000: the text as written is what was meant.
+    return `expected ${expected}, got the ${typeof value} ${source}; quote it: "${source}"`;
+  }
+  return `expected ${expected}; got ${shown(value)}`;
+}
+
+function shown(value: unknown): string {
+  if (value === null) return 'nothing';
+  if (Array.isArray(value)) return `a list of ${value.length}`;
+  if (typeof value === 'object') return 'a mapping';
+  const json = JSON.stringify(value);
+  return json.length <= 60 ? json : `${json.slice(0, 57)}…`;
+}
+
+function schemaAt(schema: SchemaNode, path: Path): SchemaNode | undefined {
+  return path.reduce<SchemaNode | undefined>(
+    (node, segment) =>
+      typeof segment === 'number' ? node?.items : node?.properties?.[String(segment)],
+    schema,
+  );
+}
+
+function valueAt(value: unknown, path: Path): unknown {
+  return path.reduce<unknown>(
+    (node, segment) => (node as Record<PropertyKey, unknown> | null | undefined)?.[segment],
+    value,
+  );
+}
+
+function dotted(path: Path): string {
+  return path.map(String).join('.');
+}

@@ -1,0 +1,182 @@
+import { z } from 'zod';
+import { parseSize, SIZE_EXPECTATION } from './parse-size.ts';
+
+/**
+ * The recipe as it is written (snake_case). Every `description` completes the sentence
+ * "expected …": errors and `recipe.schema.json` are both made from it.
+ */
+
+/** Names become parts of file names and workflow ids: 100 leaves room for the rest of a name. */
+const NAME_LENGTH_MAX = 100;
+/** More threads than any machine this runs on has; a larger number is a slip. */
+const THREADS_MAX = 1024;
+/** Far above any real list of targets; keeps a release's fan-out bounded. */
+const PUBLISH_TARGETS_MAX = 20;
+
+const HUB_REFERENCE = /^hf:\/\/[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*(@[^\s@]+)?$/;
+const REVISION = /^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]*$/;
+const MODEL_EXPECTATION = 'a path or hf://org/name[@revision]';
+const REVISION_EXPECTATION = 'a branch, tag or commit of the hub repository';
+
+function nameLike(description: string) {
+  return z
+    .string()
+    .max(NAME_LENGTH_MAX)
+    .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/)
+    .describe(`${description}: letters, digits, ".", "_" and "-"`);
+}
+
+const version = z
+  .string()
+  .max(NAME_LENGTH_MAX)
+  .regex(/^v?\d+(\.\d+)*([-+.][0-9A-Za-z]+)*$/)
+  .describe('a version such as 1.2.0 or 2026.11-rc.1');
+
+const model = z
+  .string()
+  .min(1)
+  .max(4096)
+  .superRefine((value, context) => {
+    const problem = modelProblem(value);
+    if (problem !== undefined) context.addIssue({ code: 'custom', message: problem });
+  })
+  .describe(MODEL_EXPECTATION);
+
+function modelProblem(value: string): string | undefined {
+  const scheme = /^([A-Za-z][\w+.-]*):\/\//.exec(value)?.[1];
+  if (scheme === undefined) return undefined;
+  if (scheme !== 'hf') {
+    return `${scheme}:// is not supported by this version: expected ${MODEL_EXPECTATION}`;
+  }
+  if (!HUB_REFERENCE.test(value)) return `expected ${MODEL_EXPECTATION}`;
+  const at = value.indexOf('@');
+  if (at >= 0 && !REVISION.test(value.slice(at + 1))) {
+    return `expected ${REVISION_EXPECTATION} after "@"`;
+  }
+  return undefined;
+}
+
+const revision = z.string().max(200).regex(REVISION).describe(REVISION_EXPECTATION);
+
+/** `revision` must say something `model` does not say already. */
+function refineRevision(
+  value: { model: string; revision?: string | undefined },
+  context: z.RefinementCtx,
+): void {
+  if (value.revision === undefined) return;
+  const problem = !value.model.startsWith('hf://')
+    ? 'a revision belongs to an hf:// model; a local path has none, so remove it'
+    : value.model.includes('@')
+      ? 'the revision is given twice, here and after "@" in model; keep one'
+      : undefined;
+  if (problem !== undefined) {
+    context.addIssue({ code: 'custom', path: ['revision'], message: problem });
+  }
+}
+
+const size = z
+  .union([z.string(), z.int()])
+  .superRefine((value, context) => {
+    try {
+      parseSize(value);
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: (error as Error).message });
+    }
+  })
+  .describe(SIZE_EXPECTATION);
+
+const text = (description: string) => z.string().min(1).max(500).describe(description);
+
+const base = z
+  .strictObject({ model, revision: revision.optional() })
+  .superRefine(refineRevision)
+  .describe('a mapping with the base model: {model, revision}');
+
+const adapter = z
+  .strictObject({
+    id: nameLike('a short name of the adapter'),
+    model,
+    revision: revision.optional(),
+    weight: z.literal(1).optional().describe('1, the only weight this version supports'),
+    training_run: text('the name of the training run, for the records').optional(),
+    version: version.optional(),
+  })
+  .superRefine(refineRevision)
+  .describe('a mapping with one adapter: {id, model, …}');
+
+const merge = z
+  .strictObject({
+    dtype: z
+      .enum(['bfloat16', 'float16', 'float32'])
+      .optional()
+      .describe('bfloat16, float16 or float32; without it every tensor keeps its dtype'),
+    max_shard_size: size.optional(),
+    threads: z
+      .int()
+      .min(1)
+      .max(THREADS_MAX)
+      .optional()
+      .describe(`a whole number of threads from 1 to ${THREADS_MAX}`),
+    memory_budget: size.optional(),
+  })
+  .describe('a mapping with merge options: {dtype, max_shard_size, threads, memory_budget}');
+
+const publishTarget = z
+  .strictObject({
+    directory: z
+      .strictObject({ path: z.string().min(1).max(4096).describe('the path of a directory') })
+      .describe('a mapping {path}'),
+  })
+  .describe('a mapping with one target: {directory: {path}}');
+
+export const recipeSchema = z
+  .strictObject({
+    name: nameLike('the name of the release'),
+    version,
+    base,
+    adapters: z
+      .array(adapter)
+      .min(1)
+      .max(1)
+      .describe('a list with exactly one adapter; combining several comes with a later version'),
+    combination: z
+      .strictObject({
+        method: z.literal('linear').describe('linear, the only method this version supports'),
+      })
+      .optional()
+      .describe('a mapping {method: linear}, the only combination of this version'),
+    merge: merge.optional(),
+    publish: z
+      .array(publishTarget)
+      .max(PUBLISH_TARGETS_MAX)
+      .optional()
+      .describe('a list of targets; without it the release stays in the workspace'),
+  })
+  .describe('a mapping with name, version, base and adapters');
+
+export type RecipeDocument = z.infer<typeof recipeSchema>;
+
+/**
+ * Keys the design has and this version does not: refused by name, because a recipe that asks for
+ * an evaluation must never be released without one. Keyed by path, list indices written `*`.
+ */
+export const KEYS_NOT_SUPPORTED: Readonly<Record<string, readonly string[]>> = {
+  '': ['convert', 'evaluate', 'approval'],
+  'publish.*': ['hub', 's3', 'oci'],
+};
+
+/** The part of a JSON Schema that errors are made from. */
+export interface SchemaNode {
+  type?: string;
+  description?: string;
+  properties?: Readonly<Record<string, SchemaNode>>;
+  items?: SchemaNode;
+}
+
+/** The schema as JSON Schema, which editors use to complete and check a recipe. */
+export function recipeJsonSchema(): SchemaNode {
+  return {
+    ...z.toJSONSchema(recipeSchema, { io: 'input' }),
+    title: 'weldline recipe',
+  } as SchemaNode;
+}

@@ -1,0 +1,192 @@
+import { open } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
+import { canonicalDigest } from './canonical-digest.ts';
+import { parseSize } from './parse-size.ts';
+import { recipeInvalid } from './recipe-problems.ts';
+import { type RecipeDocument, recipeSchema } from './recipe-schema.ts';
+import { refuseSecrets } from './recipe-secrets.ts';
+import { RECIPE_BYTES_MAX, readRecipeText } from './recipe-text.ts';
+
+export interface ModelReference {
+  /** An absolute path or `hf://org/name`, never with `@revision`. */
+  model: string;
+  /** Branch, tag or commit; only for `hf://`. */
+  revision?: string;
+}
+
+export interface RecipeAdapter extends ModelReference {
+  id: string;
+  weight: number;
+  version?: string;
+  trainingRun?: string;
+}
+
+export interface RecipeMerge {
+  /** Absent: every tensor keeps the dtype it has in the base. */
+  dtype?: 'bfloat16' | 'float16' | 'float32';
+  shardBytesMax?: number;
+  threads?: number;
+  memoryBudgetBytes?: number;
+}
+
+/** Where a release goes besides the workspace it is made in. */
+export interface PublishTarget {
+  directory: { path: string };
+}
+
+/** What to release, with paths absolute, sizes in bytes and defaults filled in. */
+export interface Recipe {
+  name: string;
+  version: string;
+  base: ModelReference;
+  adapters: readonly [RecipeAdapter];
+  combination: { method: 'linear' };
+  merge: RecipeMerge;
+  /** Empty when the recipe names none: the release then stays in the workspace. */
+  publish: readonly PublishTarget[];
+}
+
+export interface LoadedRecipe {
+  recipe: Recipe;
+  /** sha256 over the recipe as written, whatever the order of its keys and wherever it stands. */
+  digest: string;
+  /** The absolute path it was read from. */
+  path: string;
+}
+
+/**
+ * Reads and checks a recipe, YAML or JSON.
+ *
+ * @param path relative paths are relative to the current directory
+ * @throws WeldlineError `recipe.not-found`, `recipe.syntax`, `recipe.invalid` (all problems at
+ *   once, each with `file:line:column`) or `recipe.secret`
+ */
+export async function loadRecipe(path: string): Promise<LoadedRecipe> {
+  return parseRecipe(await readRecipe(path), path);
+}
+
+/**
+ * {@link loadRecipe} on text that is already in memory.
+ *
+ * @param path where the text stands: paths in the recipe are relative to its directory
+ */
+export function parseRecipe(text: string, path: string): LoadedRecipe {
+  const absolutePath = resolve(path);
+  // Before anything that may quote a line of the recipe.
+  refuseSecrets(text, path);
+  const recipeText = readRecipeText(text, path);
+  const result = recipeSchema.safeParse(recipeText.value);
+  if (!result.success) throw recipeInvalid(result.error.issues, recipeText);
+  return {
+    recipe: toRecipe(result.data, dirname(absolutePath)),
+    digest: canonicalDigest(result.data),
+    path: absolutePath,
+  };
+}
+
+async function readRecipe(path: string): Promise<string> {
+  let bytes: Buffer;
+  try {
+    bytes = await readAtMost(path, RECIPE_BYTES_MAX + 1);
+  } catch (error) {
+    const reason = { ENOENT: 'does not exist', EISDIR: 'is a directory, not a file' }[
+      systemErrorCode(error) ?? ''
+    ];
+    throw new WeldlineError(
+      'recipe.not-found',
+      `The recipe ${resolve(path)} ${reason ?? `cannot be read: ${(error as Error).message}`}. ` +
+        'Give the path of a YAML or JSON recipe.',
+      { cause: error },
+    );
+  }
+  if (bytes.length > RECIPE_BYTES_MAX) {
+    throw new WeldlineError(
+      'recipe.invalid',
+      `${path} is larger than ${RECIPE_BYTES_MAX / 1024} KiB, which no recipe is. ` +
+        'Is this the right file?',
+    );
+  }
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch (error) {
+    throw new WeldlineError(
+      'recipe.syntax',
+      `${path} is not UTF-8 text. Save it as UTF-8, or give the path of the recipe.`,
+      { cause: error },
+    );
+  }
+}
+
+async function readAtMost(path: string, byteCount: number): Promise<Buffer> {
+  const file = await open(path, 'r');
+  try {
+    const buffer = Buffer.alloc(byteCount);
+    let filled = 0;
+    while (filled < byteCount) {
+      const { bytesRead } = await file.read(buffer, filled, byteCount - filled);
+      if (bytesRead === 0) break;
+      filled += bytesRead;
+    }
+    return buffer.subarray(0, filled);
+  } finally {
+    await file.close();
+  }
+}
+
+/** The only place where the recipe's snake_case becomes camelCase. */
+function toRecipe(document: RecipeDocument, directory: string): Recipe {
+  const [adapter] = document.adapters;
+  if (adapter === undefined) throw new WeldlineError('internal.bug', 'a recipe without adapters');
+  return {
+    name: document.name,
+    version: document.version,
+    base: toModelReference(document.base, directory),
+    adapters: [
+      {
+        id: adapter.id,
+        ...toModelReference(adapter, directory),
+        weight: adapter.weight ?? 1,
+        ...(adapter.version === undefined ? {} : { version: adapter.version }),
+        ...(adapter.training_run === undefined ? {} : { trainingRun: adapter.training_run }),
+      },
+    ],
+    combination: document.combination ?? { method: 'linear' },
+    merge: toMerge(document.merge ?? {}),
+    publish: (document.publish ?? []).map((target) => ({
+      directory: { path: toPath(target.directory.path, directory) },
+    })),
+  };
+}
+
+function toMerge(merge: NonNullable<RecipeDocument['merge']>): RecipeMerge {
+  return {
+    ...(merge.dtype === undefined ? {} : { dtype: merge.dtype }),
+    ...(merge.max_shard_size === undefined
+      ? {}
+      : { shardBytesMax: parseSize(merge.max_shard_size) }),
+    ...(merge.threads === undefined ? {} : { threads: merge.threads }),
+    ...(merge.memory_budget === undefined
+      ? {}
+      : { memoryBudgetBytes: parseSize(merge.memory_budget) }),
+  };
+}
+
+function toModelReference(
+  source: { model: string; revision?: string | undefined },
+  directory: string,
+): ModelReference {
+  if (!source.model.startsWith('hf://')) return { model: toPath(source.model, directory) };
+  const at = source.model.indexOf('@');
+  const model = at < 0 ? source.model : source.model.slice(0, at);
+  const revision = source.revision ?? (at < 0 ? undefined : source.model.slice(at + 1));
+  return { model, ...(revision === undefined ? {} : { revision }) };
+}
+
+/** `~/` is the home directory, as in a shell; anything else is relative to the recipe. */
+function toPath(path: string, directory: string): string {
+  return path === '~' || path.startsWith('~/')
+    ? join(homedir(), path.slice(1))
+    : resolve(directory, path);
+}
