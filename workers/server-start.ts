@@ -1,0 +1,111 @@
+import { WeldlineError } from '../engine/errors.ts';
+import { findFreePort, isPortFree } from './free-port.ts';
+import {
+  isServerAlive,
+  readPorts,
+  readState,
+  type ServerFiles,
+  type ServerPorts,
+  type ServerState,
+  writePorts,
+} from './server-files.ts';
+import { addressOf, isAnswering, launchServer, terminateServer } from './server-process.ts';
+import { waitUntil } from './wait-until.ts';
+
+/** A live server that does not answer for this long is hung, and is replaced. */
+const UNRESPONSIVE_AFTER_MS = 20_000;
+/** How long a restart waits for its port before it gives up: the kernel frees it at once. */
+const PORT_FREE_TIMEOUT_MS = 10_000;
+const POLL_MS = 100;
+/** Another program can take a port between the check and the start; hardly twice. */
+const START_ATTEMPTS_MAX = 3;
+
+export interface StartOptions {
+  cli: { path: string; version: string };
+  ui: boolean;
+  signal?: AbortSignal | undefined;
+  log?: ((line: string) => void) | undefined;
+}
+
+/** The server that runs, or a new one. The lock must be held. */
+export async function ensureRunning(
+  files: ServerFiles,
+  options: StartOptions,
+): Promise<ServerState> {
+  const state = readState(files);
+  if (state !== undefined && isServerAlive(files, state)) {
+    if (await isAnsweringSoon(state, options.signal)) return state;
+    options.log?.(`The embedded Temporal server (process ${state.pid}) hangs; replacing it.`);
+    await terminateServer(files, state);
+  }
+  for (let attempt = 1; ; attempt++) {
+    const ports = await choosePorts(files);
+    try {
+      return await launch(files, ports, options);
+    } catch (error) {
+      const mayRetry = error instanceof WeldlineError && error.details['addressInUse'] === true;
+      if (!mayRetry || attempt === START_ATTEMPTS_MAX) throw error;
+    }
+  }
+}
+
+/** Restarts a server that died, on its address, for clients know no other. The lock must be held. */
+export async function bringBack(files: ServerFiles, options: StartOptions): Promise<ServerState> {
+  const state = readState(files);
+  if (state === undefined) throw serverStopped();
+  if (isServerAlive(files, state)) {
+    if (await isAnsweringSoon(state, options.signal)) return state;
+    await terminateServer(files, state);
+  }
+  const { port, uiPort } = state;
+  const arePortsFree = async () =>
+    (await isPortFree(port)) && (uiPort === undefined || (await isPortFree(uiPort)));
+  // Should another program keep the port, the launch fails and says so.
+  await waitUntil(arePortsFree, { timeoutMs: PORT_FREE_TIMEOUT_MS, pollMs: POLL_MS });
+  return await launch(
+    files,
+    { port, uiPort: uiPort ?? port },
+    { ...options, ui: uiPort !== undefined },
+  );
+}
+
+/** The server was stopped on purpose: its state file is gone. */
+export function serverStopped(): WeldlineError {
+  return new WeldlineError(
+    'temporal.unreachable',
+    'The embedded Temporal server was stopped by another command. ' +
+      'Run this command again, or `weldline resume`, to go on.',
+  );
+}
+
+async function launch(
+  files: ServerFiles,
+  { port, uiPort }: ServerPorts,
+  { cli, ui, signal }: StartOptions,
+): Promise<ServerState> {
+  return await launchServer({ files, cli, port, signal, ...(ui ? { uiPort } : {}) });
+}
+
+async function isAnsweringSoon(
+  state: ServerState,
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  return await waitUntil(() => isAnswering(addressOf(state)), {
+    timeoutMs: UNRESPONSIVE_AFTER_MS,
+    pollMs: POLL_MS,
+    signal,
+  });
+}
+
+/** The ports of the last time, unless another program has taken them since. */
+async function choosePorts(files: ServerFiles): Promise<ServerPorts> {
+  const last = readPorts(files);
+  const keep = async (port: number | undefined) =>
+    port !== undefined && (await isPortFree(port)) ? port : await findFreePort();
+  const port = await keep(last?.port);
+  let uiPort = await keep(last?.uiPort);
+  while (uiPort === port) uiPort = await findFreePort();
+  const ports = { port, uiPort };
+  if (port !== last?.port || uiPort !== last.uiPort) await writePorts(files, ports);
+  return ports;
+}
