@@ -1,12 +1,10 @@
 import type { ByteSource } from '../byte-source.ts';
 import { WeldlineError } from '../errors.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
+import { EXPONENT_BY_DTYPE } from '../verify/find-non-finite.ts';
 import type { Adapter } from './adapter.ts';
 
 const PIECE_BYTES = 4 * 1024 * 1024;
-
-/** Bits of a value that are all set in Inf and NaN, and only there; and the sign bit. */
-const EXPONENT_BY_DTYPE = { F32: 0x7f800000, BF16: 0x7f80, F16: 0x7c00 } as const;
 
 /**
  * Reads the values of an adapter once, before anything is written.

@@ -7,7 +7,7 @@ export const MODEL_CONFIG_FILE = 'config.json';
 const schema = z.looseObject({
   model_type: z.string().optional(),
   tie_word_embeddings: z.boolean().nullish(),
-  quantization_config: z.unknown(),
+  quantization_config: z.unknown().optional(),
   text_config: z.looseObject({ tie_word_embeddings: z.boolean().nullish() }).nullish(),
 });
 

@@ -1,4 +1,4 @@
-import { type FileHandle, mkdir, open, rename, stat } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, rename, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { forEachPiece, syncDirectory } from '../durable-files.ts';
@@ -148,4 +148,15 @@ async function verifyRanges(
     if (checksum === range.crc32) sound.push(range);
   }
   return joinRanges(sound);
+}
+
+/** Bytes that the files of an earlier attempt take on disk; partial files have holes. */
+export async function bytesOnDisk(directory: MergeDirectory): Promise<number> {
+  let bytes = 0;
+  for (const name of await readdir(directory.files).catch(() => [])) {
+    const stats = await stat(join(directory.files, name)).catch(() => undefined);
+    // The unit of `blocks` is 512 bytes on every file system.
+    bytes += (stats?.blocks ?? 0) * 512;
+  }
+  return bytes;
 }

@@ -31,7 +31,7 @@ const TOKENIZER_SETTINGS = new Set([
 
 /** Files of the base that a release needs to load anywhere, or must carry by its licence. */
 const BASE_FILE =
-  /^(config\.json|generation_config\.json|((video_)?pre)?processor_config\.json|[^/]+\.tiktoken|(LICEN[CS]E|NOTICE|USE_POLICY|COPYING)([.-][^/]*)?)$/i;
+  /^(config\.json|generation_config\.json|((video_)?pre)?processor_config\.json|[^/]+\.(tiktoken|py)|(LICEN[CS]E|NOTICE|USE_POLICY|COPYING)([.-][^/]*)?)$/i;
 
 /**
  * Chooses the files beside the weights. They are copied byte for byte, save the edits of
