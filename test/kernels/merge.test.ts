@@ -1,0 +1,149 @@
+import * as fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { ELEMENT_BYTES } from '../../kernels/index.ts';
+import { loadElement } from '../../kernels/reference.ts';
+import type { MergeCase } from './kernel-pair.ts';
+import { bytesOf, DTYPE_PAIRS, runMerge, wordsOf } from './kernel-pair.ts';
+import { fillTensor, mergeCases } from './tensor-arbitrary.ts';
+
+const { fround } = Math;
+
+function plainCase(shape: Partial<MergeCase>): MergeCase {
+  const base = {
+    rows: 8,
+    cols: 16,
+    rank: 4,
+    scale: 0.5,
+    dtypeIn: 'bf16',
+    dtypeOut: 'bf16',
+    factorDtype: 'f32',
+    layout: 'linear',
+    ...shape,
+  } as const;
+  return {
+    ...base,
+    weights: shape.weights ?? fillTensor(base.rows * base.cols, base.dtypeIn, 'plain', 1),
+    left: shape.left ?? fillTensor(base.rows * base.rank, base.factorDtype, 'plain', 2),
+    right: shape.right ?? fillTensor(base.rank * base.cols, base.factorDtype, 'plain', 3),
+  };
+}
+
+describe('the WebAssembly kernel against the scalar reference', () => {
+  it('gives the same bytes and the same count for any shape, type, layout and content', () => {
+    fc.assert(
+      fc.property(mergeCases, (test) => {
+        expect(runMerge('wasm', test)).toEqual(runMerge('scalar', test));
+      }),
+      { numRuns: 1500 },
+    );
+  });
+
+  it('gives the same bytes at every rank from 1 to 70', () => {
+    for (let rank = 1; rank <= 70; rank++) {
+      const test = plainCase({ rows: 7, cols: 19, rank, factorDtype: 'bf16' });
+      expect(runMerge('wasm', test), `rank ${rank}`).toEqual(runMerge('scalar', test));
+    }
+  });
+
+  it.each(DTYPE_PAIRS)(
+    'gives the same bytes from $dtypeIn to $dtypeOut over column blocks',
+    (pair) => {
+      // Rank 1024 leaves eight panels to a column block: 75 columns make a second, ragged one.
+      for (const [rank, cols] of [
+        [1024, 75],
+        [1024, 64],
+        [1000, 131],
+      ] as const) {
+        const test = plainCase({ ...pair, rows: 9, cols, rank, scale: 0.01 });
+        expect(runMerge('wasm', test)).toEqual(runMerge('scalar', test));
+      }
+    },
+  );
+});
+
+describe('the scalar reference', () => {
+  it('follows the definition, written out for one element at a time', () => {
+    fc.assert(
+      fc.property(mergeCases, (test) => {
+        const output = runMerge('scalar', { ...test, dtypeOut: 'f32' });
+        const expected = new Float32Array(test.rows * test.cols);
+        for (let row = 0; row < test.rows; row++) {
+          for (let col = 0; col < test.cols; col++) {
+            expected[row * test.cols + col] = mergeOne(test, row, col);
+          }
+        }
+        const words = wordsOf(bytesOf(expected)).map((word, i) =>
+          Number.isNaN(expected[i]) ? 0x7fc00000 : word,
+        );
+        expect(wordsOf(output.bytes)).toEqual(words);
+      }),
+      { numRuns: 200 },
+    );
+  });
+});
+
+function mergeOne(test: MergeCase, row: number, col: number): number {
+  const element = (bytes: Uint8Array, index: number, dtype: MergeCase['dtypeIn']): number =>
+    loadElement(new DataView(bytes.buffer), index * ELEMENT_BYTES[dtype], dtype);
+  const { rows, cols, rank, factorDtype, layout } = test;
+  let sum = 0;
+  for (let k = 0; k < rank; k++) {
+    const leftIndex = layout === 'linear' ? row * rank + k : k * rows + row;
+    const rightIndex = layout === 'linear' ? k * cols + col : col * rank + k;
+    const left = element(test.left, leftIndex, factorDtype);
+    const right = element(test.right, rightIndex, factorDtype);
+    sum = fround(sum + fround(left * right));
+  }
+  const weight = element(test.weights, row * cols + col, test.dtypeIn);
+  return fround(weight + fround(sum * fround(test.scale)));
+}
+
+describe('bands', () => {
+  it('never change a byte, wherever the rows are cut', () => {
+    fc.assert(
+      fc.property(mergeCases, fc.integer({ min: 1, max: 21 }), (test, bandRows) => {
+        const whole = runMerge('wasm', test);
+        expect(runMerge('wasm', test, Math.min(bandRows, test.rows))).toEqual(whole);
+      }),
+      { numRuns: 500 },
+    );
+  });
+});
+
+describe('numbers that are not finite', () => {
+  it('pass through from the weights, and only their own elements are counted', () => {
+    const weights = fillTensor(8 * 16, 'f16', 'plain', 4);
+    const halves = new Uint16Array(weights.buffer);
+    halves[3] = 0x7c00;
+    halves[20] = 0xfc00;
+    halves[127] = 0xfe01;
+    const test = plainCase({ dtypeIn: 'f16', dtypeOut: 'f16', weights });
+    const result = runMerge('wasm', test);
+    const output = new Uint16Array(result.bytes.buffer);
+    expect(result.nonFinite).toBe(3);
+    expect([output[3], output[20], output[127]]).toEqual([0x7c00, 0xfc00, 0x7e00]);
+  });
+
+  it('in a factor reach a whole row or column, and no padding lane is counted', () => {
+    const left = fillTensor(5 * 3, 'f32', 'plain', 5);
+    new Float32Array(left.buffer)[4 * 3] = Number.POSITIVE_INFINITY;
+    const byRow = runMerge('wasm', plainCase({ rows: 5, cols: 11, rank: 3, left }));
+    expect(byRow.nonFinite).toBe(11);
+    const right = fillTensor(3 * 11, 'f32', 'plain', 6);
+    new Float32Array(right.buffer)[10] = Number.NaN;
+    const byCol = runMerge('wasm', plainCase({ rows: 5, cols: 11, rank: 3, right }));
+    expect(byCol.nonFinite).toBe(5);
+  });
+
+  it('are counted after the rounding: finite in f32, infinite in f16', () => {
+    const weights = bytesOf(new Float32Array(16).fill(65_519));
+    const left = bytesOf(new Float32Array([0, 1]));
+    const right = bytesOf(new Float32Array(8).fill(1));
+    const shape = { rows: 2, cols: 8, rank: 1, scale: 1, dtypeIn: 'f32', weights, left, right };
+    const half = runMerge('wasm', plainCase({ ...shape, dtypeOut: 'f16' } as Partial<MergeCase>));
+    const full = runMerge('wasm', plainCase({ ...shape, dtypeOut: 'f32' } as Partial<MergeCase>));
+    expect([half.nonFinite, full.nonFinite]).toEqual([8, 0]);
+    const halves = new Uint16Array(half.bytes.buffer);
+    expect([halves[0], halves[8]]).toEqual([0x7bff, 0x7c00]);
+  });
+});
