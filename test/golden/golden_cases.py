@@ -1,0 +1,140 @@
+"""The golden cases: which base, which adapter, and why the case exists.
+
+Every case names one way in which merged weights come out wrong without an error. To add one,
+append it here and run make_golden.py; existing cases keep their bytes because each has its own
+seed.
+"""
+
+from dataclasses import dataclass, field
+
+ALL_LINEAR = (
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+)  # fmt: skip
+BFLOAT16, FLOAT16, FLOAT32 = "bfloat16", "float16", "float32"
+SHORT = {BFLOAT16: "bf16", FLOAT16: "fp16", FLOAT32: "fp32"}
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    seed: int
+    description: str
+    base_dtypes: tuple[str, ...] = (BFLOAT16,)
+    architecture: str = "llama"
+    tied: bool = False
+    # The base is saved in three shards with an index.
+    sharded: bool = False
+    # Norms are float32 on disk, with values that no narrower type can hold.
+    float32_norms: bool = False
+    # The dtype the adapter is converted to after PEFT saved it in float32.
+    adapter_dtype: str = FLOAT32
+    # A LoRA on lm_head of a tied model: merged into the head alone, the embedding kept.
+    untie_head: bool = False
+    lora: dict = field(default_factory=lambda: {"r": 4, "lora_alpha": 8})
+    target_modules: tuple[str, ...] = ALL_LINEAR
+    modules_to_save: tuple[str, ...] = ()
+
+
+CASES = (
+    Case(
+        "plain", 11,
+        "LoRA on all linear layers of an untied model.",
+        (BFLOAT16, FLOAT16, FLOAT32),
+        lora={"r": 8, "lora_alpha": 16},
+    ),
+    Case(
+        "rslora", 12,
+        "use_rslora: the scaling is alpha / sqrt(r), here 8 times alpha / r.",
+        (BFLOAT16, FLOAT16),
+        lora={"r": 64, "lora_alpha": 16, "use_rslora": True},
+        target_modules=("q_proj", "o_proj"),
+    ),
+    Case(
+        "patterns", 13,
+        "rank_pattern and alpha_pattern with different keys, looked up separately. A key matches"
+        r" as `(.*\.)?(KEY)$` and the first match in the file's order wins: 'proj' matches nothing,"
+        " one key is a regular expression, and 'layers.1.self_attn.v_proj' goes before"
+        " 'self_attn.v_proj', because PEFT sorts the keys when it saves (and so, here, applies"
+        " another scaling after loading than it trained with).",
+        (BFLOAT16, FLOAT16),
+        lora={
+            "r": 4,
+            "lora_alpha": 8,
+            "rank_pattern": {"layers.0.self_attn.q_proj": 8, "down_proj": 2, "proj": 16},
+            "alpha_pattern": {
+                "q_proj": 32,
+                "self_attn.v_proj": 12,
+                "layers.1.self_attn.v_proj": 20,
+                r"layers\.1\.mlp\.(gate|up)_proj": 6,
+                "proj": 100,
+            },
+        },
+    ),
+    Case(
+        "fan_in_fan_out", 14,
+        "GPT-2, whose Conv1D weights are [in, out]: the delta is transposed. One of them is"
+        " square, so that a wrong orientation is not caught by its shape.",
+        (BFLOAT16, FLOAT16, FLOAT32),
+        architecture="gpt2",
+        tied=True,
+        lora={"r": 4, "lora_alpha": 8, "fan_in_fan_out": True},
+        target_modules=("c_attn", "c_proj", "c_fc"),
+    ),
+    Case(
+        "modules_to_save", 15,
+        "lm_head and the final norm were trained in full: they replace the base's tensors.",
+        (BFLOAT16, FLOAT16, FLOAT32),
+        modules_to_save=("lm_head", "model.norm"),
+    ),
+    Case(
+        "modules_to_save_tied", 16,
+        "embed_tokens and lm_head of a tied model were both trained in full and differ: both are"
+        " written and the model is no longer tied.",
+        (BFLOAT16, FLOAT16),
+        tied=True,
+        modules_to_save=("embed_tokens", "lm_head"),
+    ),
+    Case(
+        "tied", 17,
+        "LoRA on the linear layers of a tied model: lm_head is on disk neither before nor after.",
+        (BFLOAT16, FLOAT16, FLOAT32),
+        tied=True,
+    ),
+    Case(
+        "lora_lm_head_tied", 18,
+        "LoRA on lm_head of a tied model. PEFT would add the delta to the shared tensor and so"
+        " change the input embedding too; expected here is lm_head = embedding + delta, the"
+        " embedding as it was, and the model no longer tied.",
+        (BFLOAT16, FLOAT16),
+        tied=True,
+        untie_head=True,
+        target_modules=("q_proj", "lm_head"),
+    ),
+    Case(
+        "lora_lm_head", 19,
+        "LoRA on lm_head of an untied model; PEFT stores a full copy of the base's lm_head in"
+        " the adapter, which is the base's weight and no update.",
+        (BFLOAT16, FLOAT16),
+        target_modules=("q_proj", "lm_head"),
+    ),
+    Case(
+        "adapter_bf16", 20,
+        "The adapter is stored in bfloat16 and computed with in float32.",
+        adapter_dtype=BFLOAT16,
+    ),
+    Case(
+        "adapter_fp16", 21,
+        "The adapter is stored in float16 and computed with in float32.",
+        adapter_dtype=FLOAT16,
+    ),
+    Case(
+        "sharded", 22,
+        "The base is split into three shards with an index.",
+        sharded=True,
+    ),
+    Case(
+        "mixed_dtype", 23,
+        "Norms are float32 beside bfloat16 linear layers: each tensor keeps its own dtype.",
+        float32_norms=True,
+    ),
+)  # fmt: skip
