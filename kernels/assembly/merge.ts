@@ -78,8 +78,7 @@ function mergeQuad<In, Out>(
   tileRows: i32 = TILE_ROWS,
   tileCols: i32 = TILE_COLS,
 ): i32 {
-  const inputStride = inputCols * sizeof<In>();
-  const outputStride = outputCols * sizeof<Out>();
+  const inputStride = inputCols * sizeof<In>(), outputStride = outputCols * sizeof<Out>();
   const scales = f32x4.splat(scale);
   const leftEnd = left + <usize>rank * TILE_ROWS * 4;
   let nonFinite = 0;
