@@ -1,6 +1,6 @@
 import { ADAPTER_WEIGHTS_FILE, type Adapter, readAdapter } from '../adapters/adapter.ts';
 import { scanAdapter } from '../adapters/scan-adapter.ts';
-import { readModelConfig } from '../architectures/model-config.ts';
+import { type ModelConfig, readModelConfig } from '../architectures/model-config.ts';
 import type { ModelFiles } from '../model-files.ts';
 import { type Checkpoint, readCheckpoint } from '../safetensors/checkpoint.ts';
 import { INDEX_FILE } from '../safetensors/weight-index.ts';
@@ -32,7 +32,7 @@ export async function planMerge(
   adapter: AdapterInput,
   options: MergeOptions,
 ): Promise<Plan> {
-  const { checkpoint, config, opened, warnings } = await checkMerge(base.files, adapter, options);
+  const { checkpoint, config, opened, scanned } = await checkMerge(base.files, adapter, options);
   const baseFiles = await digestFiles(base, basePaths(base.files, checkpoint));
   const adapterFiles = await digestFiles(adapter, adapterPaths(adapter.files));
   const plan = buildPlan({
@@ -40,13 +40,17 @@ export async function planMerge(
     adapter: { adapter: opened, files: adapterFiles },
     options,
   });
-  return { ...plan, warnings: [...plan.warnings, ...warnings] };
+  return { ...plan, warnings: [...plan.warnings, ...scanned] };
 }
 
 interface CheckedMerge {
   readonly checkpoint: Checkpoint;
-  readonly config: Awaited<ReturnType<typeof readModelConfig>>;
+  readonly config: ModelConfig;
   readonly opened: Adapter;
+  /** The plan as far as headers tell: complete but for the digests of files. */
+  readonly plan: Plan;
+  /** Warnings about the adapter's values. */
+  readonly scanned: readonly string[];
   readonly warnings: readonly string[];
 }
 
@@ -54,7 +58,7 @@ interface CheckedMerge {
  * Everything about a merge that can fail cheaply: headers, configurations, binding, and the
  * adapter's values. Reads no weight of the base.
  */
-async function checkMerge(
+export async function checkMerge(
   base: ModelFiles,
   adapter: { readonly id: string; readonly files: ModelFiles },
   options: MergeOptions,
@@ -63,15 +67,16 @@ async function checkMerge(
   const opened = await readAdapter(adapter.id, adapter.files);
   const config = await readModelConfig(base);
   const checkpoint = await readCheckpoint(base);
-  buildPlan({
+  const plan = buildPlan({
     base: { checkpoint, config, files: [] },
     adapter: { adapter: opened, files: [] },
     options,
   });
   const source = await adapter.files.open(ADAPTER_WEIGHTS_FILE);
   try {
-    const warnings = await scanAdapter(opened, source);
-    return { checkpoint, config, opened, warnings };
+    const scanned = await scanAdapter(opened, source);
+    const warnings = [...plan.warnings, ...scanned];
+    return { checkpoint, config, opened, plan, scanned, warnings };
   } finally {
     await source.close();
   }

@@ -1,0 +1,35 @@
+import type { Dependencies } from './dependencies.ts';
+import { toFailure } from './failures.ts';
+import { createInputActivities } from './input-activities.ts';
+import { createMergeActivities } from './merge-activities.ts';
+import { createReleaseActivities } from './release-activities.ts';
+
+/** All activities, by the names workflows call them. */
+export type Activities = ReturnType<typeof createInputActivities> &
+  ReturnType<typeof createMergeActivities> &
+  ReturnType<typeof createReleaseActivities>;
+
+/** Binds the activities to what they need; every error leaves them as a Temporal failure. */
+export function createActivities(dependencies: Dependencies): Activities {
+  return withFailures({
+    ...createInputActivities(dependencies),
+    ...createMergeActivities(dependencies),
+    ...createReleaseActivities(dependencies),
+  });
+}
+
+type AnyActivity = (...input: never[]) => Promise<unknown>;
+
+function withFailures<T extends Record<keyof T, AnyActivity>>(activities: T): T {
+  const wrap = (activity: AnyActivity): AnyActivity => {
+    return async (...input) => {
+      try {
+        return await activity(...input);
+      } catch (error) {
+        throw toFailure(error);
+      }
+    };
+  };
+  const entries = Object.entries<AnyActivity>(activities);
+  return Object.fromEntries(entries.map(([name, activity]) => [name, wrap(activity)])) as T;
+}

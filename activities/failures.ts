@@ -1,0 +1,66 @@
+import { ApplicationFailure, CancelledFailure } from '@temporalio/activity';
+import { type ErrorCode, WeldlineError } from '../engine/errors.ts';
+
+/**
+ * What becomes of a stage that fails:
+ * - `permanent`: the same inputs fail in the same way; the release fails at once
+ * - `mend`: a person can mend the cause and resume; the release waits
+ * - `retry`: it may pass by itself; it is tried again, and if it does not pass, the release waits
+ */
+export type Disposition = 'permanent' | 'mend' | 'retry';
+
+/** Codes that are not permanent. Everything else follows from the inputs, and stays as it is. */
+const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
+  'disk.full': 'mend',
+  'disk.read-failed': 'retry',
+  'disk.write-failed': 'retry',
+  'output.not-writable': 'mend',
+  'output.locked': 'retry',
+  'publish.not-writable': 'mend',
+  'merge.worker-crashed': 'retry',
+  'merge.cancelled': 'retry',
+  'hub.unauthorized': 'mend',
+  'hub.gated': 'mend',
+  'hub.rate-limited': 'retry',
+  'hub.unavailable': 'retry',
+  'hub.stalled': 'retry',
+  'hub.bad-response': 'retry',
+  'hub.digest-mismatch': 'retry',
+  'tool.not-found': 'mend',
+  'tool.install-failed': 'mend',
+  'kernel.missing': 'mend',
+};
+
+export function dispositionOf(code: ErrorCode): Disposition {
+  return DISPOSITION_BY_CODE[code] ?? 'permanent';
+}
+
+/** What an `ApplicationFailure` carries in its details, beside its type (the code). */
+export interface FailureDetails {
+  readonly disposition: Disposition;
+}
+
+/**
+ * An error as a Temporal failure: the code as its type, since classes do not survive the journey
+ * into a workflow. An error without a code is a bug, which trying again does not mend.
+ */
+export function toFailure(error: unknown): Error {
+  if (error instanceof CancelledFailure || error instanceof ApplicationFailure) return error;
+  const known =
+    error instanceof WeldlineError
+      ? error
+      : new WeldlineError(
+          'internal.bug',
+          `This is a bug in weldline: ${error instanceof Error ? error.message : String(error)}`,
+          { cause: error },
+        );
+  const disposition = dispositionOf(known.code);
+  const details: FailureDetails = { disposition };
+  return ApplicationFailure.create({
+    message: known.message,
+    type: known.code,
+    nonRetryable: disposition !== 'retry',
+    details: [details],
+    // The stack is for the log of this worker; histories carry the message.
+  });
+}

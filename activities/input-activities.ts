@@ -1,0 +1,89 @@
+import { artefactName } from '../config/artefact-name.ts';
+import { chooseResources } from '../engine/merge/resources.ts';
+import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
+import { checkMerge } from '../engine/plan/plan-merge.ts';
+import { checkTarget } from '../publishers/directory.ts';
+import { openModelDirectory } from '../sources/model-directory.ts';
+import {
+  downloadBytes,
+  fetchToDisk,
+  identityOf,
+  openRemotely,
+  type ResolvedModel,
+  resolveModel,
+} from '../sources/model-input.ts';
+import type { Dependencies } from './dependencies.ts';
+import { withHeartbeat } from './heartbeat.ts';
+import type { Preflight, ReleaseContext, ResolvedInputs } from './types.ts';
+
+/** resolve, fetch and preflight: what happens before a plan. */
+export function createInputActivities({ home, access, ...limits }: Dependencies) {
+  return {
+    /** Pins the base and the adapter to what they are now. */
+    async resolveInputs({ recipe }: ReleaseContext): Promise<ResolvedInputs> {
+      return withHeartbeat('resolve', async (report, signal) => {
+        const [wanted] = recipe.adapters;
+        let bytesDone = 0;
+        const onBytes = (count: number): void => {
+          bytesDone += count;
+          report({ item: 'digests of local files', bytesDone, bytesTotal: 0 });
+        };
+        // The adapter first: it is small, and a typo in its name is found at once.
+        const adapter = await resolveModel(access, { ...wanted, role: 'adapter', signal, onBytes });
+        const base = await resolveModel(access, { ...recipe.base, role: 'base', signal, onBytes });
+        const artefact = artefactName({
+          base: recipe.base.model,
+          version: recipe.version,
+          adapter: wanted.id,
+          adapterVersion: wanted.version,
+          adapterDigest: identityOf(adapter),
+        });
+        return { base, adapter, artefact };
+      });
+    },
+
+    /** Brings one input to this machine's disk. */
+    async fetchInput(model: ResolvedModel): Promise<string> {
+      return withHeartbeat('fetch', async (report, signal) =>
+        fetchToDisk(access, model, {
+          signal,
+          onProgress: ({ file, bytesDone, bytesTotal }) =>
+            report({ item: file, bytesDone, bytesTotal }),
+        }),
+      );
+    },
+
+    /** Everything that can fail cheaply, from headers and the adapter's values. */
+    async preflight(
+      { recipe }: ReleaseContext,
+      inputs: ResolvedInputs,
+      adapterDirectory: string,
+    ): Promise<Preflight> {
+      return withHeartbeat('preflight', async () => {
+        const base = await openRemotely(access, inputs.base);
+        const files = await openModelDirectory(adapterDirectory);
+        const { id } = recipe.adapters[0];
+        const { plan, warnings } = await checkMerge(base, { id, files }, recipe.merge);
+        chooseResources(plan, {
+          threads: recipe.merge.threads ?? limits.threads,
+          memoryBudgetBytes: recipe.merge.memoryBudgetBytes ?? limits.memoryBudgetBytes,
+        });
+        const download = await downloadBytes(access, inputs.base);
+        const output = outputBytes(plan);
+        const targets = recipe.publish.map((target) => target.directory.path);
+        for (const path of targets) await checkTarget(path);
+        await checkDiskSpace([
+          { directory: access.cacheDirectory, bytes: download, purpose: 'the base' },
+          { directory: home, bytes: output, purpose: 'the merged checkpoint' },
+        ]);
+        const tensors = plan.shards.flatMap((shard) => shard.tensors);
+        return {
+          warnings,
+          tensorsMerged: tensors.filter((tensor) => tensor.delta !== undefined).length,
+          downloadBytes: download,
+          outputBytes: output,
+        };
+      });
+    },
+  };
+}

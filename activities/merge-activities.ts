@@ -1,0 +1,150 @@
+import { mkdir, readFile } from 'node:fs/promises';
+import { toReadError } from '../engine/disk-errors.ts';
+import { digestFile, writeFileDurably } from '../engine/durable-files.ts';
+import { WeldlineError } from '../engine/errors.ts';
+import { MANIFEST_FILE } from '../engine/manifest.ts';
+import type { CompletedShard } from '../engine/merge/journal.ts';
+import { mergeShard } from '../engine/merge/merge-shard.ts';
+import { inspectOutput, moveIntoPlace } from '../engine/merge/output-directory.ts';
+import { chooseResources } from '../engine/merge/resources.ts';
+import { bytesOnDisk } from '../engine/merge/shard-file.ts';
+import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
+import { type Plan, parsePlan, planDigest } from '../engine/plan/plan.ts';
+import { planMerge } from '../engine/plan/plan-merge.ts';
+import { sealMerge } from '../engine/seal.ts';
+import { type Verification, verifyMerge } from '../engine/verify/verify-merge.ts';
+import { compileKernel, type KernelModule } from '../kernels/index.ts';
+import { openModelDirectory } from '../sources/model-directory.ts';
+import { openInput } from '../sources/model-input.ts';
+import type { Dependencies } from './dependencies.ts';
+import { withHeartbeat } from './heartbeat.ts';
+import { provenanceOf } from './provenance.ts';
+import type {
+  MergeShardInput,
+  PlanReference,
+  ReleaseContext,
+  ResolvedInputs,
+  Roots,
+  SealedMerge,
+  SealInput,
+} from './types.ts';
+import { mergeWorkspace } from './workspace.ts';
+
+/** plan, merge, seal and verify: from inputs on disk to a checked checkpoint in the workspace. */
+export function createMergeActivities({ home, access, ...limits }: Dependencies) {
+  let kernel: Promise<KernelModule> | undefined;
+
+  return {
+    /** Writes the plan file and returns its digest. */
+    async plan(
+      { recipe }: ReleaseContext,
+      inputs: ResolvedInputs,
+      roots: Roots,
+    ): Promise<PlanReference> {
+      return withHeartbeat('plan', async (_report, signal) => {
+        const { id } = recipe.adapters[0];
+        const base = await openInput(access, inputs.base, roots['base'] ?? '', signal);
+        const adapter = await openInput(access, inputs.adapter, roots[id] ?? '', signal);
+        const plan = await planMerge(base, { id, ...adapter }, recipe.merge);
+        await access.digests.save();
+        const digest = planDigest(plan);
+        const workspace = mergeWorkspace(home, digest);
+        await mkdir(workspace.root, { recursive: true });
+        await writeFileDurably(workspace.plan, JSON.stringify(plan));
+        const tensors = plan.shards.flatMap((shard) => shard.tensors);
+        return {
+          digest,
+          shards: plan.shards.length,
+          bytesTotal: plan.shards.reduce((sum, shard) => sum + shard.size, 0),
+          tensorsTotal: tensors.length,
+          tensorsMerged: tensors.filter((tensor) => tensor.delta !== undefined).length,
+          warnings: plan.warnings,
+        };
+      });
+    },
+
+    /** Merges one output shard, going on where an earlier attempt stopped. */
+    async mergeShard(input: MergeShardInput): Promise<CompletedShard> {
+      return withHeartbeat('merge', async (report, signal) => {
+        const { planDigest: digest, roots } = input;
+        const { plan, workspace } = await readPlan(home, digest);
+        const shard = plan.shards[input.shard];
+        if (shard === undefined) throw new RangeError(`plan ${digest} has no shard ${input.shard}`);
+        const sealed = await inspectOutput(workspace.sealed, digest, Object.values(roots));
+        const finished = sealed?.files.find((file) => file.path === shard.file);
+        if (finished !== undefined) return { size: finished.size, sha256: finished.sha256 };
+        const bytes = Math.max(0, outputBytes(plan) - (await bytesOnDisk(workspace.staging)));
+        await checkDiskSpace([{ directory: home, bytes, purpose: 'the merged checkpoint' }]);
+        kernel ??= compileKernel();
+        return mergeShard({
+          plan,
+          planDigest: digest,
+          shard,
+          roots,
+          directory: workspace.staging,
+          resources: chooseResources(plan, {
+            threads: input.threads ?? limits.threads,
+            memoryBudgetBytes: input.memoryBudgetBytes ?? limits.memoryBudgetBytes,
+          }),
+          kernel: await kernel,
+          signal,
+          onProgress: ({ tensor, bytesDone, bytesTotal }) =>
+            report({ item: tensor, bytesDone, bytesTotal }),
+        });
+      });
+    },
+
+    /** Adds side files and the manifest, and gives the checkpoint its place in the workspace. */
+    async seal(input: SealInput): Promise<SealedMerge> {
+      return withHeartbeat('seal', async () => {
+        const { planDigest: digest, roots, shards } = input;
+        const { plan, workspace } = await readPlan(home, digest);
+        const { sealed, staging } = workspace;
+        if ((await inspectOutput(sealed, digest, Object.values(roots))) === undefined) {
+          const provenance = provenanceOf(input);
+          await sealMerge({ plan, shards, roots, directory: staging.files, provenance });
+          await moveIntoPlace(staging, sealed);
+        }
+        const { sha256 } = await digestFile(`${sealed}/${MANIFEST_FILE}`);
+        return { directory: sealed, manifestDigest: sha256 };
+      });
+    },
+
+    /** Checks the sealed checkpoint: digests, inventory, finite values, recomputed rows. */
+    async verify(digest: string, roots: Roots): Promise<Verification> {
+      return withHeartbeat('verify', async (report, signal) => {
+        const { plan, workspace } = await readPlan(home, digest);
+        const bytesTotal = outputBytes(plan);
+        let bytesDone = 0;
+        return verifyMerge({
+          directory: workspace.sealed,
+          files: await openModelDirectory(workspace.sealed),
+          recompute: { plan, roots },
+          signal,
+          onBytes: (count) => {
+            bytesDone += count;
+            report({ item: 'digests', bytesDone, bytesTotal });
+          },
+        });
+      });
+    },
+  };
+}
+
+async function readPlan(home: string, digest: string) {
+  const workspace = mergeWorkspace(home, digest);
+  let text: string;
+  try {
+    text = await readFile(workspace.plan, 'utf8');
+  } catch (error) {
+    throw toReadError(error, workspace.plan);
+  }
+  const plan: Plan = parsePlan(text, workspace.plan);
+  if (planDigest(plan) !== digest) {
+    throw new WeldlineError(
+      'plan.invalid',
+      `${workspace.plan} is not the plan it was written as. Remove ${workspace.root} and run again.`,
+    );
+  }
+  return { plan, workspace };
+}

@@ -1,0 +1,69 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { writeFileDurably } from '../engine/durable-files.ts';
+import { readManifest } from '../engine/verify/verify-merge.ts';
+import { publishToDirectory } from '../publishers/directory.ts';
+import { modelCard } from '../report/model-card.ts';
+import { type ReleaseFacts, releaseFacts } from '../report/release-facts.ts';
+import type { Dependencies } from './dependencies.ts';
+import { withHeartbeat } from './heartbeat.ts';
+import type { Publication, PublishInput, Report, ReportInput } from './types.ts';
+import { reportDirectory } from './workspace.ts';
+
+/** publish and report: what happens to a verified checkpoint. */
+export function createReleaseActivities({ home }: Dependencies) {
+  return {
+    /** Publishes to one target of the recipe. Idempotent; what differs is a conflict. */
+    async publish(input: PublishInput): Promise<Publication> {
+      return withHeartbeat('publish', async (report, signal) => {
+        const target = input.recipe.publish[input.target];
+        if (target === undefined) throw new RangeError(`the recipe has no target ${input.target}`);
+        const facts = await factsOf(input);
+        return publishToDirectory({
+          source: input.sealed.directory,
+          files: facts.files.map((file) => file.path),
+          target: target.directory.path,
+          artefact: input.inputs.artefact,
+          manifestDigest: input.sealed.manifestDigest,
+          texts: { 'README.md': modelCard(facts), 'release.json': toJson(facts) },
+          signal,
+          onFile: (item) => report({ item, bytesDone: 0, bytesTotal: 0 }),
+        });
+      });
+    },
+
+    /** Writes the facts of the release and its card into the workspace. */
+    async report(input: ReportInput): Promise<Report> {
+      const facts = await factsOf(input);
+      const directory = reportDirectory(home, input.inputs.artefact);
+      await mkdir(directory, { recursive: true });
+      const json = join(directory, 'report.json');
+      const markdown = join(directory, 'report.md');
+      const publications = input.publications.map(({ location, existed }) => ({
+        location,
+        existed,
+      }));
+      await writeFileDurably(json, toJson({ ...facts, publications }));
+      await writeFileDurably(markdown, modelCard(facts));
+      return { json, markdown };
+    },
+  };
+}
+
+async function factsOf(input: Omit<PublishInput, 'target'>): Promise<ReleaseFacts> {
+  const { recipe, inputs, sealed, verification, run } = input;
+  const manifest = await readManifest(sealed.directory);
+  return releaseFacts({
+    name: recipe.name,
+    version: recipe.version,
+    artefact: inputs.artefact,
+    manifest,
+    manifestDigest: sealed.manifestDigest,
+    verification,
+    run,
+  });
+}
+
+function toJson(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}

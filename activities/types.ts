@@ -1,0 +1,93 @@
+import type { Recipe } from '../config/recipe.ts';
+import type { CompletedShard } from '../engine/merge/journal.ts';
+import type { Verification } from '../engine/verify/verify-merge.ts';
+import type { ResolvedModel } from '../sources/model-input.ts';
+
+/** What every activity of one release is told. Holds no secrets: it is stored in the history. */
+export interface ReleaseContext {
+  readonly recipe: Recipe;
+  readonly recipeDigest: string;
+}
+
+/** The inputs of a release, pinned. */
+export interface ResolvedInputs {
+  readonly base: ResolvedModel;
+  readonly adapter: ResolvedModel;
+  /** `merged-<base>-<version>-adapter-<adapter>-<adapter version>`. */
+  readonly artefact: string;
+}
+
+export interface Preflight {
+  readonly warnings: readonly string[];
+  readonly tensorsMerged: number;
+  readonly downloadBytes: number;
+  readonly outputBytes: number;
+}
+
+/** Directory of each input on the worker's disk, by its id. */
+export type Roots = Readonly<Record<string, string>>;
+
+export interface PlanReference {
+  readonly digest: string;
+  readonly shards: number;
+  readonly bytesTotal: number;
+  readonly tensorsTotal: number;
+  readonly tensorsMerged: number;
+  readonly warnings: readonly string[];
+}
+
+export interface MergeShardInput {
+  readonly planDigest: string;
+  /** Index of the shard in the plan. */
+  readonly shard: number;
+  readonly roots: Roots;
+  readonly threads?: number | undefined;
+  readonly memoryBudgetBytes?: number | undefined;
+}
+
+export interface SealInput extends ReleaseContext {
+  readonly inputs: ResolvedInputs;
+  readonly planDigest: string;
+  readonly roots: Roots;
+  readonly shards: readonly CompletedShard[];
+}
+
+export interface SealedMerge {
+  readonly directory: string;
+  /** SHA-256 of its manifest, which holds the digests of everything else. */
+  readonly manifestDigest: string;
+}
+
+export interface Publication {
+  /** Where it is now: a path. */
+  readonly location: string;
+  /** Whether the same release was there already. */
+  readonly existed: boolean;
+}
+
+export interface PublishInput extends ReleaseContext {
+  readonly inputs: ResolvedInputs;
+  readonly planDigest: string;
+  readonly sealed: SealedMerge;
+  readonly verification: Verification;
+  readonly run: RunIdentity;
+  /** Index of the target in the recipe. */
+  readonly target: number;
+}
+
+/** The workflow run that made a release. */
+export interface RunIdentity {
+  readonly workflowId: string;
+  readonly runId: string;
+  /** ISO 8601, UTC. */
+  readonly startedAt: string;
+}
+
+export interface ReportInput extends Omit<PublishInput, 'target'> {
+  readonly publications: readonly Publication[];
+}
+
+export interface Report {
+  readonly json: string;
+  readonly markdown: string;
+}

@@ -1,0 +1,31 @@
+import { join } from 'node:path';
+import { type Staging, stagingAt } from '../engine/merge/output-directory.ts';
+
+/** The folder of one merge in the workspace, by the digest of its plan. */
+export interface MergeWorkspace {
+  readonly root: string;
+  readonly plan: string;
+  /** Where shards grow. */
+  readonly staging: Staging;
+  /** The sealed checkpoint. */
+  readonly sealed: string;
+}
+
+/**
+ * The workspace is addressed by content: the same inputs and options find what an earlier run made
+ * of them, other inputs never do.
+ */
+export function mergeWorkspace(home: string, planDigest: string): MergeWorkspace {
+  const root = join(home, 'merges', planDigest);
+  return {
+    root,
+    plan: join(root, 'plan.json'),
+    staging: stagingAt(join(root, 'staging')),
+    sealed: join(root, 'sealed'),
+  };
+}
+
+/** Where the report of a release is written. */
+export function reportDirectory(home: string, artefact: string): string {
+  return join(home, 'reports', artefact);
+}

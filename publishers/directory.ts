@@ -1,0 +1,153 @@
+import {
+  access,
+  constants,
+  copyFile,
+  link,
+  mkdir,
+  open,
+  readFile,
+  rename,
+  rm,
+} from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { toWriteError } from '../engine/disk-errors.ts';
+import { syncDirectory, writeFileDurably } from '../engine/durable-files.ts';
+import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
+import { MANIFEST_FILE } from '../engine/manifest.ts';
+
+/** Names the merge inside it; written last. A directory without it is not a release. */
+const RELEASE_FILE = 'release.json';
+
+export interface PublishToDirectoryOptions {
+  /** The sealed checkpoint. */
+  readonly source: string;
+  /** Its files, beside the manifest. */
+  readonly files: readonly string[];
+  /** The directory that releases are published into. */
+  readonly target: string;
+  readonly artefact: string;
+  readonly manifestDigest: string;
+  /** Files that are added, by name; `release.json` among them. */
+  readonly texts: Readonly<Record<string, string>>;
+  readonly signal: AbortSignal;
+  readonly onFile: (path: string) => void;
+}
+
+/**
+ * Publishes a checkpoint as `<target>/<artefact>`. It appears whole or not at all: files are linked
+ * (copied across volumes) under a temporary name, which is then renamed.
+ *
+ * Idempotent: the same checkpoint under the same name is left as it is.
+ *
+ * @throws WeldlineError `publish.conflict` if another checkpoint has the name,
+ *   `publish.not-writable`, `disk.full`
+ */
+export async function publishToDirectory(
+  options: PublishToDirectoryOptions,
+): Promise<{ readonly location: string; readonly existed: boolean }> {
+  const { target, artefact, manifestDigest } = options;
+  const location = join(target, artefact);
+  if (await isPublished(location, manifestDigest)) return { location, existed: true };
+  const partial = join(target, `.${artefact}.${manifestDigest.slice(0, 12)}.partial`);
+  try {
+    await rm(partial, { recursive: true, force: true });
+    await mkdir(partial, { recursive: true });
+    for (const path of [...options.files, MANIFEST_FILE]) {
+      options.signal.throwIfAborted();
+      options.onFile(path);
+      await linkOrCopy(join(options.source, path), join(partial, path));
+    }
+    const { [RELEASE_FILE]: release = '', ...others } = options.texts;
+    for (const [path, text] of Object.entries(others)) {
+      await writeFileDurably(join(partial, path), text);
+    }
+    await writeFileDurably(join(partial, RELEASE_FILE), release);
+    await rename(partial, location);
+    await syncDirectory(target);
+  } catch (error) {
+    if (options.signal.aborted) throw error;
+    const taken = ['EEXIST', 'ENOTEMPTY'].includes(systemErrorCode(error) ?? '');
+    if (taken && (await isPublished(location, manifestDigest))) return { location, existed: true };
+    throw toPublishError(error, location);
+  }
+  return { location, existed: false };
+}
+
+/**
+ * Checks that releases can be published here, before hours are spent on one.
+ * @throws WeldlineError `publish.not-writable`
+ */
+export async function checkTarget(target: string): Promise<void> {
+  try {
+    await access(target, constants.W_OK);
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT' && dirname(target) !== target) {
+      return checkTarget(dirname(target));
+    }
+    throw toPublishError(error, target);
+  }
+}
+
+async function isPublished(location: string, manifestDigest: string): Promise<boolean> {
+  let text: string;
+  try {
+    text = await readFile(join(location, RELEASE_FILE), 'utf8');
+  } catch (error) {
+    if (systemErrorCode(error) !== 'ENOENT') throw toPublishError(error, location);
+    const occupied = await access(location).then(
+      () => true,
+      () => false,
+    );
+    if (!occupied) return false;
+    throw conflict(location, 'which is not a release of weldline');
+  }
+  const published = digestIn(text);
+  if (published === manifestDigest) return true;
+  throw conflict(location, 'made from other inputs');
+}
+
+function digestIn(release: string): unknown {
+  try {
+    return (JSON.parse(release) as { manifestDigest?: unknown }).manifestDigest;
+  } catch {
+    return undefined;
+  }
+}
+
+function conflict(location: string, what: string): WeldlineError {
+  return new WeldlineError(
+    'publish.conflict',
+    `${location} exists already, ${what}. A version is published once: raise "version" in the ` +
+      'recipe, or remove the directory.',
+  );
+}
+
+function toPublishError(error: unknown, path: string): WeldlineError {
+  if (error instanceof WeldlineError) return error;
+  const code = systemErrorCode(error);
+  if (['EACCES', 'EPERM', 'EROFS', 'ENOTDIR'].includes(code ?? '')) {
+    return new WeldlineError(
+      'publish.not-writable',
+      `${path} cannot be written (${code}). Change its permissions or the target in the recipe.`,
+      { cause: error },
+    );
+  }
+  return toWriteError(error, path);
+}
+
+/** A hard link costs nothing; where the volume differs or has no links, a copy is made durable. */
+async function linkOrCopy(source: string, target: string): Promise<void> {
+  try {
+    await link(source, target);
+  } catch (error) {
+    const code = systemErrorCode(error) ?? '';
+    if (!['EXDEV', 'EPERM', 'ENOTSUP', 'EMLINK', 'ENOSYS', 'EACCES'].includes(code)) throw error;
+    await copyFile(source, target, constants.COPYFILE_FICLONE);
+    const handle = await open(target, 'r+');
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  }
+}

@@ -1,0 +1,62 @@
+import type { ReleaseFacts } from './release-facts.ts';
+
+/** The model card of a release: what a person who finds the directory wants to know. */
+export function modelCard(facts: ReleaseFacts): string {
+  const [base, ...adapters] = facts.inputs;
+  return `---
+base_model: ${yamlString(hubName(base?.model ?? ''))}
+library_name: transformers
+tags:
+  - merged-lora
+---
+
+# ${facts.name} ${facts.version}
+
+LoRA adapter merged into its base model; loads wherever the base loads.
+
+| | |
+|---|---|
+| artefact | \`${facts.artefact}\` |
+| base | ${inputCell(base)} |
+${adapters.map((adapter) => `| adapter \`${adapter.id}\` | ${inputCell(adapter)} |`).join('\n')}
+| tensors | ${facts.tensors.total}, of which ${facts.tensors.merged} merged and ${facts.tensors.replaced} replaced |
+| dtype | ${facts.options['dtype'] ?? 'as in the base, per tensor'} |
+| engine | weldline ${facts.engine.version}, format ${facts.engine.format} |
+| plan | \`${facts.plan}\` |
+| run | \`${facts.run.workflowId}\`, ${facts.run.startedAt} |
+
+## Verified
+
+- ${facts.verification.filesChecked} files read back and equal to their digests
+- ${facts.verification.rowsRecomputed} rows of merged tensors worked out again in float64; the
+  farthest value is ${facts.verification.worstRounding} roundings from the exact one
+- every merged value is finite
+
+## Files
+
+| file | bytes | SHA-256 |
+|---|---|---|
+${facts.files.map((file) => `| ${file.path} | ${file.size} | \`${file.sha256}\` |`).join('\n')}
+${warnings(facts)}`;
+}
+
+function inputCell(input: ReleaseFacts['inputs'][number] | undefined): string {
+  if (input === undefined) return '';
+  const commit = input.commit === undefined ? '' : ` at commit \`${input.commit}\``;
+  const run = input.trainingRun === undefined ? '' : `, training run ${input.trainingRun}`;
+  return `${input.model}${commit}${run}`;
+}
+
+function warnings(facts: ReleaseFacts): string {
+  if (facts.warnings.length === 0) return '';
+  return `\n## Warnings\n\n${facts.warnings.map((warning) => `- ${warning}`).join('\n')}\n`;
+}
+
+function hubName(model: string): string {
+  return model.replace(/^hf:\/\//, '');
+}
+
+/** JSON strings are YAML strings. */
+function yamlString(text: string): string {
+  return JSON.stringify(text);
+}

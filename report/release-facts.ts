@@ -1,0 +1,67 @@
+import type { Manifest } from '../engine/manifest.ts';
+import type { Verification } from '../engine/verify/verify-merge.ts';
+
+/** The workflow run that made a release. */
+export interface ReleaseRun {
+  readonly workflowId: string;
+  readonly runId: string;
+  /** ISO 8601, UTC. */
+  readonly startedAt: string;
+}
+
+/** Everything a release says about itself; `release.json` holds it, the model card shows it. */
+export interface ReleaseFacts {
+  readonly format: 'weldline.release';
+  readonly name: string;
+  readonly version: string;
+  readonly artefact: string;
+  readonly run: ReleaseRun;
+  readonly engine: Manifest['engine'];
+  readonly plan: string;
+  /** SHA-256 of `weldline.json`, which holds the digests of all other files. */
+  readonly manifestDigest: string;
+  readonly recipe: Manifest['recipe'];
+  readonly inputs: Manifest['inputs'];
+  readonly options: Manifest['options'];
+  readonly rules: Manifest['rules'];
+  readonly configEdits: Manifest['configEdits'];
+  readonly tensors: Manifest['tensors'];
+  readonly warnings: readonly string[];
+  readonly verification: Verification;
+  readonly files: Manifest['files'];
+}
+
+export interface ReleaseFactsInput {
+  readonly name: string;
+  readonly version: string;
+  readonly artefact: string;
+  readonly manifest: Manifest;
+  readonly manifestDigest: string;
+  readonly verification: Verification;
+  readonly run: ReleaseRun;
+}
+
+export function releaseFacts(input: ReleaseFactsInput): ReleaseFacts {
+  const { manifest, verification, run, name, version, artefact, manifestDigest } = input;
+  const { engine, plan, recipe, inputs, options, rules, configEdits, tensors, warnings, files } =
+    manifest;
+  return {
+    format: 'weldline.release',
+    name,
+    version,
+    artefact,
+    run,
+    engine,
+    plan,
+    manifestDigest,
+    recipe,
+    inputs,
+    options,
+    rules,
+    configEdits,
+    tensors,
+    warnings,
+    verification,
+    files,
+  };
+}

@@ -1,0 +1,172 @@
+/** The inputs of a merge, wherever they are: named, pinned, brought here, opened. */
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ADAPTER_CONFIG_FILE } from '../engine/adapters/adapter-config.ts';
+import { digestOf } from '../engine/canonical-json.ts';
+import type { ModelFiles } from '../engine/model-files.ts';
+import type { MergeInput } from '../engine/plan/plan-merge.ts';
+import { isSideFile } from '../engine/plan/side-files.ts';
+import { INDEX_FILE } from '../engine/safetensors/weight-index.ts';
+import { type FetchProgress, fetchModel } from './fetch-model.ts';
+import type { FileDigests } from './file-digests.ts';
+import { snapshotDirectory } from './hub-cache.ts';
+import type { HubConnection } from './hub-connection.ts';
+import { type HubFile, resolveHubModel } from './hub-model.ts';
+import { hubModelFiles } from './hub-model-files.ts';
+import { openModelDirectory } from './model-directory.ts';
+import { type ModelReference, parseModelReference } from './reference.ts';
+import { selectAdapterFiles, selectBaseFiles } from './select-files.ts';
+
+export type ModelRole = 'base' | 'adapter';
+
+/** A model pinned to what it is now: a hub commit, or the digest of a directory's files. */
+export type ResolvedModel =
+  | { readonly kind: 'directory'; readonly path: string; readonly digest: string }
+  | {
+      readonly kind: 'hub';
+      readonly repo: string;
+      readonly revision: string;
+      readonly commit: string;
+      readonly folder: string;
+      /** The files that are needed of it. */
+      readonly files: readonly HubFile[];
+    };
+
+/** What it takes to reach models. */
+export interface ModelAccess {
+  readonly hub: HubConnection;
+  /** The cache that Hugging Face tools share. */
+  readonly cacheDirectory: string;
+  readonly digests: FileDigests;
+}
+
+export interface ResolveModelOptions {
+  /** An absolute path, or `hf://org/name[@revision][/folder]`. */
+  readonly model: string;
+  /** For a hub model, in place of the one in `model`. */
+  readonly revision?: string | undefined;
+  readonly role: ModelRole;
+  readonly signal?: AbortSignal | undefined;
+  readonly onBytes?: ((count: number) => void) | undefined;
+}
+
+/**
+ * Pins a model. A local directory is read once for its digest (remembered for the next time).
+ * @throws WeldlineError `source.*`, `hub.*`, `checkpoint.*`, `adapter.*`
+ */
+export async function resolveModel(
+  access: ModelAccess,
+  options: ResolveModelOptions,
+): Promise<ResolvedModel> {
+  const reference = parseModelReference(options.model, process.cwd());
+  if (reference.kind === 'directory') return resolveDirectory(access, reference.path, options);
+  return resolveOnHub(access, reference, options);
+}
+
+async function resolveDirectory(
+  access: ModelAccess,
+  path: string,
+  options: ResolveModelOptions,
+): Promise<ResolvedModel> {
+  const files = await openModelDirectory(path);
+  const relevant = [...files.sizes.keys()].filter(isReleaseInput).sort();
+  const entries: [string, string][] = [];
+  for (const name of relevant) {
+    const { signal, onBytes } = options;
+    const digestOptions = { signal, ...(onBytes === undefined ? {} : { onBytes }) };
+    entries.push([name, await access.digests.digest(join(path, name), digestOptions)]);
+  }
+  await access.digests.save();
+  return { kind: 'directory', path, digest: digestOf(entries) };
+}
+
+/** Whether a file can influence a release: weights, their index, configurations, tokenizers. */
+function isReleaseInput(path: string): boolean {
+  return (
+    /^[^/]+\.safetensors$/.test(path) ||
+    path === INDEX_FILE ||
+    path === ADAPTER_CONFIG_FILE ||
+    isSideFile(path)
+  );
+}
+
+async function resolveOnHub(
+  access: ModelAccess,
+  reference: Extract<ModelReference, { kind: 'hub' }>,
+  options: ResolveModelOptions,
+): Promise<ResolvedModel> {
+  const { repo, folder } = reference;
+  const revision = options.revision ?? reference.revision;
+  const model = await resolveHubModel(access.hub, { repo, revision, signal: options.signal });
+  const select = options.role === 'base' ? selectBaseFiles : selectAdapterFiles;
+  const files = select(model.files, { folder, name: options.model });
+  return { kind: 'hub', repo, revision, commit: model.commit, folder, files };
+}
+
+/** The hub commit, or the digest of the directory: what tells two states of a model apart. */
+export function identityOf(model: ResolvedModel): string {
+  return model.kind === 'hub' ? model.commit : model.digest;
+}
+
+/** Bytes that are not in the cache yet. */
+export async function downloadBytes(access: ModelAccess, model: ResolvedModel): Promise<number> {
+  if (model.kind === 'directory') return 0;
+  const snapshot = snapshotDirectory(access.cacheDirectory, model.repo, model.commit);
+  let bytes = 0;
+  for (const file of model.files) {
+    const cached = await stat(join(snapshot, file.path)).catch(() => undefined);
+    if (cached?.size !== file.size) bytes += file.size;
+  }
+  return bytes;
+}
+
+/** The files of a model where they are now, for headers and configurations. */
+export async function openRemotely(access: ModelAccess, model: ResolvedModel): Promise<ModelFiles> {
+  if (model.kind === 'directory') return openModelDirectory(model.path);
+  return hubModelFiles(access.hub, model, model.folder);
+}
+
+/**
+ * Brings a model to this machine.
+ * @returns the directory that holds its files
+ * @throws WeldlineError `hub.*`, `disk.*`
+ */
+export async function fetchToDisk(
+  access: ModelAccess,
+  model: ResolvedModel,
+  options: {
+    readonly signal?: AbortSignal | undefined;
+    readonly onProgress?: ((progress: FetchProgress) => void) | undefined;
+  },
+): Promise<string> {
+  if (model.kind === 'directory') return model.path;
+  const { cacheDirectory } = access;
+  const fetched = await fetchModel(access.hub, {
+    model,
+    files: model.files,
+    cacheDirectory,
+    ...options,
+  });
+  return join(fetched.directory, model.folder);
+}
+
+/** A fetched model as an input of a plan. Digests that the hub pins are not computed again. */
+export async function openInput(
+  access: ModelAccess,
+  model: ResolvedModel,
+  directory: string,
+  signal?: AbortSignal,
+): Promise<MergeInput> {
+  const pinned = new Map<string, string>();
+  if (model.kind === 'hub') {
+    const prefix = model.folder === '' ? '' : `${model.folder}/`;
+    for (const { path, sha256 } of model.files) {
+      if (sha256 !== undefined) pinned.set(path.slice(prefix.length), sha256);
+    }
+  }
+  return {
+    files: await openModelDirectory(directory),
+    digest: async (path) =>
+      pinned.get(path) ?? access.digests.digest(join(directory, path), { signal }),
+  };
+}

@@ -1,0 +1,40 @@
+import { createWriteStream, mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { DefaultLogger, type LogEntry, type Logger } from '@temporalio/worker';
+import type { LogLevel } from '../config/environment.ts';
+
+/** A log file is started anew when it is larger than this at start. */
+const LOG_BYTES_MAX = 16 * 1024 * 1024;
+
+/** A logger that writes one JSON object per line, to a file or to standard error. */
+export function createLogger(level: LogLevel, path?: string): Logger {
+  const write = path === undefined ? writeToStderr : fileWriter(path);
+  return new DefaultLogger(level.toUpperCase() as 'INFO', (entry) => write(formatEntry(entry)));
+}
+
+function formatEntry({ timestampNanos, level, message, meta }: LogEntry): string {
+  const time = new Date(Number(timestampNanos / 1_000_000n)).toISOString();
+  const { error, ...rest } = meta ?? {};
+  const reason = error instanceof Error ? { error: `${error.name}: ${error.message}` } : {};
+  return `${JSON.stringify({ time, level, message, ...rest, ...reason }, bigintAsString)}\n`;
+}
+
+function bigintAsString(_key: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? String(value) : value;
+}
+
+function writeToStderr(line: string): void {
+  process.stderr.write(line);
+}
+
+function fileWriter(path: string): (line: string) => void {
+  mkdirSync(dirname(path), { recursive: true });
+  const stream = createWriteStream(path, { flags: 'a' });
+  // A full disk must not take the worker down with its log.
+  stream.on('error', () => undefined);
+  let bytes = 0;
+  return (line) => {
+    bytes += line.length;
+    if (bytes < LOG_BYTES_MAX) stream.write(line);
+  };
+}

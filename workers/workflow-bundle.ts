@@ -1,0 +1,51 @@
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { mkdir, readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { bundleWorkflowCode, type Logger } from '@temporalio/worker';
+import { writeFileDurably } from '../engine/durable-files.ts';
+
+const WORKFLOWS = fileURLToPath(new URL('../workflows/', import.meta.url));
+
+/** The published package holds the bundle, made when it was built. */
+export const PREBUILT_BUNDLE = join(WORKFLOWS, 'workflow-bundle.js');
+
+/**
+ * The code that runs in the workflow sandbox. In a checkout it is bundled when the sources have
+ * changed, which takes some seconds, and kept for the next start.
+ *
+ * @param cacheDirectory where bundles of this checkout are kept
+ */
+export async function loadWorkflowBundle(cacheDirectory: string, logger: Logger): Promise<string> {
+  if (!import.meta.url.endsWith('.ts')) return readFile(PREBUILT_BUNDLE, 'utf8');
+  const path = join(cacheDirectory, `workflows-${sourcesDigest()}.js`);
+  try {
+    return await readFile(path, 'utf8');
+  } catch {
+    const code = await buildWorkflowBundle('index.ts', logger);
+    await mkdir(cacheDirectory, { recursive: true });
+    await writeFileDurably(path, code);
+    return code;
+  }
+}
+
+/** @param entry file name in `workflows/` */
+export async function buildWorkflowBundle(entry: string, logger: Logger): Promise<string> {
+  const { code } = await bundleWorkflowCode({ workflowsPath: join(WORKFLOWS, entry), logger });
+  return code;
+}
+
+/** What the bundle is made of: the workflows' sources and the SDK. Other imports are types only. */
+function sourcesDigest(): string {
+  const hash = createHash('sha256');
+  const { version } = createRequire(import.meta.url)('@temporalio/workflow/package.json') as {
+    version: string;
+  };
+  hash.update(version);
+  for (const name of readdirSync(WORKFLOWS).sort()) {
+    if (name.endsWith('.ts')) hash.update(name).update(readFileSync(join(WORKFLOWS, name)));
+  }
+  return hash.digest('hex').slice(0, 16);
+}

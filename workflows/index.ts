@@ -1,0 +1,3 @@
+/** Everything that runs in the workflow sandbox. */
+export { mergeModel } from './merge-model.ts';
+export { releaseModel } from './release-model.ts';

@@ -1,0 +1,51 @@
+import { proxyActivities, setHandler } from '@temporalio/workflow';
+import type { Activities } from '../activities/create-activities.ts';
+import type { PlanReference, Roots } from '../activities/types.ts';
+import type { CompletedShard } from '../engine/merge/journal.ts';
+import { mergeStatusQuery } from './messages.ts';
+import { longWork } from './options.ts';
+
+export interface MergeInput {
+  readonly plan: PlanReference;
+  readonly roots: Roots;
+  readonly taskQueue: string;
+  readonly parallelShards: number;
+  readonly heartbeatTimeoutMs: number;
+  readonly threads?: number | undefined;
+  readonly memoryBudgetBytes?: number | undefined;
+}
+
+/** Merges all shards of a plan, some at a time, one activity each. */
+export async function mergeModel(input: MergeInput): Promise<CompletedShard[]> {
+  const { plan, roots, taskQueue, threads, memoryBudgetBytes } = input;
+  const { mergeShard } = proxyActivities<Activities>({
+    ...longWork(input.heartbeatTimeoutMs),
+    taskQueue,
+  });
+  const shards: CompletedShard[] = new Array(plan.shards);
+  let shardsDone = 0;
+  let bytesDone = 0;
+  setHandler(mergeStatusQuery, () => ({
+    shardsTotal: plan.shards,
+    shardsDone,
+    bytesTotal: plan.bytesTotal,
+    bytesDone,
+  }));
+
+  let next = 0;
+  const mergeNext = async (): Promise<void> => {
+    for (let shard = next++; shard < plan.shards; shard = next++) {
+      const limits = {
+        ...(threads === undefined ? {} : { threads }),
+        ...(memoryBudgetBytes === undefined ? {} : { memoryBudgetBytes }),
+      };
+      const done = await mergeShard({ planDigest: plan.digest, shard, roots, ...limits });
+      shards[shard] = done;
+      shardsDone++;
+      bytesDone += done.size;
+    }
+  };
+  const lanes = Math.min(input.parallelShards, plan.shards);
+  await Promise.all(Array.from({ length: lanes }, mergeNext));
+  return shards;
+}

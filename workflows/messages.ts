@@ -1,0 +1,91 @@
+/** What the outside says to a release and asks of it. Imported by clients too. */
+import { defineQuery, defineSignal } from '@temporalio/workflow';
+import type {
+  PlanReference,
+  Publication,
+  ReleaseContext,
+  Report,
+  ResolvedInputs,
+} from '../activities/types.ts';
+import type { Verification } from '../engine/verify/verify-merge.ts';
+
+/** The stages that exist, in their order. */
+export const STAGES = [
+  'resolve',
+  'fetch adapter',
+  'preflight',
+  'fetch base',
+  'plan',
+  'merge',
+  'seal',
+  'verify',
+  'publish',
+  'report',
+] as const;
+
+export type Stage = (typeof STAGES)[number];
+
+export interface ReleaseInput extends ReleaseContext {
+  /** Task queue of the workers that merge. */
+  readonly mergeTaskQueue: string;
+  /** Shards merged at the same time, over all workers. */
+  readonly parallelShards: number;
+  /**
+   * After this long without a heartbeat a worker is taken for dead and its work given to another.
+   * Short where server and worker are one machine, longer where a server restart must be outlived.
+   */
+  readonly heartbeatTimeoutMs: number;
+}
+
+export interface ReleaseResult {
+  readonly artefact: string;
+  readonly directory: string;
+  readonly planDigest: string;
+  readonly manifestDigest: string;
+  readonly publications: readonly Publication[];
+  readonly report: Report;
+  readonly verification: Verification;
+  readonly warnings: readonly string[];
+}
+
+export interface StageStatus {
+  readonly stage: Stage;
+  readonly state: 'pending' | 'running' | 'waiting' | 'done' | 'failed';
+  /** Milliseconds since the epoch, workflow time. */
+  readonly startedAtMs?: number;
+  readonly finishedAtMs?: number;
+}
+
+/** Why a release waits for a person. */
+export interface Waiting {
+  readonly stage: Stage;
+  readonly code: string;
+  readonly message: string;
+}
+
+export interface ReleaseStatus {
+  readonly name: string;
+  readonly version: string;
+  readonly recipeDigest: string;
+  readonly stages: readonly StageStatus[];
+  readonly waiting?: Waiting;
+  readonly inputs?: ResolvedInputs;
+  readonly plan?: PlanReference;
+  /** The child workflow that merges, once it was started. */
+  readonly mergeWorkflowId?: string;
+  readonly warnings: readonly string[];
+}
+
+export interface MergeStatus {
+  readonly shardsTotal: number;
+  readonly shardsDone: number;
+  readonly bytesTotal: number;
+  /** Bytes of finished shards; those under way report theirs by heartbeat. */
+  readonly bytesDone: number;
+}
+
+export const statusQuery = defineQuery<ReleaseStatus>('status');
+export const mergeStatusQuery = defineQuery<MergeStatus>('mergeStatus');
+
+/** A person has mended the cause: the waiting stage is run again. */
+export const resumeSignal = defineSignal('resume');
