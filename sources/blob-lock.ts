@@ -6,8 +6,8 @@
 import { randomUUID } from 'node:crypto';
 import { open, readFile, rename, rm, stat, utimes } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { systemErrorCode } from '../engine/errors.ts';
+import { pause } from './pause.ts';
 
 export interface LockTiming {
   readonly pollMs: number;
@@ -50,7 +50,7 @@ export async function acquireBlobLock(
       continue;
     }
     onWait?.();
-    await sleep(timing.pollMs, undefined, { signal });
+    await pause(timing.pollMs, signal);
   }
   heldHere.add(path);
   const beat = setInterval(() => {

@@ -85,10 +85,11 @@ export async function fetchModel(
   const cacheDirectory = path.resolve(options.cacheDirectory);
   const blobs = distinctBlobs(cacheDirectory, model.repo, files);
   const progress = progressOf(blobs, options.onProgress);
-  const snapshot = snapshotDirectory(cacheDirectory, model.repo, model.commit);
-  await writing(snapshot, () => mkdir(snapshot, { recursive: true }));
   const absent = await absentBlobs(cacheDirectory, model, blobs, progress, signal);
   await downloadAll(connection, options, absent, progress);
+  // Not before: readers take a snapshot that exists for a complete one.
+  const snapshot = snapshotDirectory(cacheDirectory, model.repo, model.commit);
+  await writing(snapshot, () => mkdir(snapshot, { recursive: true }));
   for (const file of files) {
     const { blob } = blobPaths(cacheDirectory, model.repo, blobName(file));
     await linkIfNeeded(snapshot, file, blob);

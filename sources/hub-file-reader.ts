@@ -1,9 +1,11 @@
 import { WeldlineError } from '../engine/errors.ts';
+import type { ByteRange } from './byte-range.ts';
+import { checkAnswer } from './hub-answer.ts';
 import { type HubConnection, hubUrl, patienceOf } from './hub-connection.ts';
-import { badResponse, fileChanged, type HubRequestFacts, hubFailure } from './hub-failures.ts';
-import { blobName, type HubFile, type HubModel } from './hub-model.ts';
+import { badResponse, type HubRequestFacts } from './hub-failures.ts';
+import type { HubFile, HubModel } from './hub-model.ts';
 import { encodeHubPath } from './hub-path.ts';
-import { etagValue, type HubAnswer, hubRequest } from './hub-request.ts';
+import { hubRequest } from './hub-request.ts';
 import { withRetries, withStallTimer } from './hub-retry.ts';
 
 /** Receives the bytes of a range in order, each exactly once, whatever happens to connections. */
@@ -26,22 +28,65 @@ export function hubFileReader(
   model: Pick<HubModel, 'repo' | 'commit'>,
   file: HubFile,
 ): HubFileReader {
-  const { repo, commit } = model;
-  const facts: HubRequestFacts = {
-    name: `hf://${repo}@${commit}/${file.path}`,
-    repo,
-    page: hubUrl(connection, repo).href,
-    hasToken: Boolean(connection.token),
-  };
-  const address = hubUrl(connection, `${repo}/resolve/${commit}/${encodeHubPath(file.path)}`);
+  const name = `hf://${model.repo}@${model.commit}/${file.path}`;
   const patience = patienceOf(connection);
+  const openRange = rangeOpener(connection, model, file, name);
+  return {
+    name,
+    async stream(offset, length, sink, signal) {
+      const end = offset + length;
+      let position = offset;
+      const attempt = (attemptSignal: AbortSignal, alive: () => void) =>
+        openRange(
+          { offset: position, length: end - position },
+          attemptSignal,
+          async (body, start) => {
+            let skip = position - start;
+            for await (const received of body) {
+              // The rest of a whole file that nobody asked for.
+              if (position === end) break;
+              alive();
+              const chunk = received.subarray(skip, skip + end - position);
+              skip = Math.max(0, skip - received.byteLength);
+              if (chunk.byteLength > 0) await sink(chunk);
+              position += chunk.byteLength;
+              alive();
+            }
+            if (position < end) throw cutShort(name, position, end);
+          },
+        );
+      const stall = { timeoutMs: patience.stallTimeoutMs, signal, name };
+      await withRetries({ patience, signal, bytesMoved: () => position - offset }, async () => {
+        // A connection can break after the last byte.
+        if (position < end) await withStallTimer(stall, attempt);
+      });
+    },
+  };
+}
+
+type BodyReader = (body: AsyncIterable<Uint8Array>, start: number) => Promise<void>;
+
+/** Opens a range and hands its body, with the offset at which that starts, to `read`. */
+function rangeOpener(
+  connection: HubConnection,
+  model: Pick<HubModel, 'repo' | 'commit'>,
+  file: HubFile,
+  name: string,
+): (range: ByteRange, signal: AbortSignal, read: BodyReader) => Promise<void> {
+  const { repo, commit } = model;
+  const page = hubUrl(connection, repo).href;
+  const facts: HubRequestFacts = { name, repo, page, hasToken: Boolean(connection.token) };
+  const address = hubUrl(connection, `${repo}/resolve/${commit}/${encodeHubPath(file.path)}`);
   // The storage link of the last success. The hub allows a few thousand look-ups in five minutes;
   // asking it again for every range of a 140 GB model would use them up.
   let storageLink: URL | undefined;
 
-  async function openRange(offset: number, end: number, signal: AbortSignal): Promise<Response> {
-    const headers = { range: `bytes=${offset}-${end - 1}`, 'accept-encoding': 'identity' };
-    const ask = (url: URL) => hubRequest(connection, { url, name: facts.name, headers, signal });
+  return async (range, signal, read) => {
+    const headers = {
+      range: `bytes=${range.offset}-${range.offset + range.length - 1}`,
+      'accept-encoding': 'identity',
+    };
+    const ask = (url: URL) => hubRequest(connection, { url, name, headers, signal });
     let answer = await ask(storageLink ?? address);
     if (storageLink !== undefined && !answer.response.ok) {
       // Links expire, after an hour or less.
@@ -50,104 +95,16 @@ export function hubFileReader(
       answer = await ask(address);
     }
     try {
-      checkAnswer(answer, file, facts, offset, end);
+      const start = checkAnswer(answer, { file, facts, hubOrigin: address.origin, range });
+      if (answer.response.body === null) throw badResponse(name, 'sends no bytes');
+      storageLink = answer.url.origin === address.origin ? undefined : answer.url;
+      await read(answer.response.body, start);
     } catch (error) {
-      await answer.response.body?.cancel();
+      storageLink = undefined;
+      await answer.response.body?.cancel().catch(() => undefined);
       throw error;
     }
-    storageLink = answer.url.origin === address.origin ? undefined : answer.url;
-    return answer.response;
-  }
-
-  return {
-    name: facts.name,
-    async stream(offset, length, sink, signal) {
-      const end = offset + length;
-      let position = offset;
-      const stall = { timeoutMs: patience.stallTimeoutMs, signal, name: facts.name };
-      const attempt = () =>
-        withStallTimer(stall, async (attemptSignal, alive) => {
-          const response = await openRange(position, end, attemptSignal);
-          for await (const chunk of response.body ?? []) {
-            alive();
-            if (position + chunk.byteLength > end) throw badResponse(facts.name, 'sends too much');
-            await sink(chunk);
-            position += chunk.byteLength;
-            alive();
-          }
-          if (position < end) throw cutShort(facts.name, position, end);
-        });
-      await withRetries({ patience, signal, bytesMoved: () => position - offset }, async () => {
-        // A connection can break after the last byte.
-        if (position === end) return;
-        try {
-          await attempt();
-        } catch (error) {
-          storageLink = undefined;
-          throw error;
-        }
-      });
-    },
   };
-}
-
-function checkAnswer(
-  answer: HubAnswer,
-  file: HubFile,
-  facts: HubRequestFacts,
-  offset: number,
-  end: number,
-): void {
-  const { response, identity } = answer;
-  const { status, headers } = response;
-  const expected = blobName(file);
-  // Storage may use an ETag of its own kind (often an MD5): only one of our kind can contradict.
-  const etag = identity ?? etagValue(headers.get('etag'));
-  const comparable = etag !== undefined && etag.length === expected.length;
-  if ((response.ok || status === 416) && comparable && etag !== expected) {
-    throw fileChanged(facts.name, 'offers another version of it (its ETag differs)');
-  }
-  if (status === 416) throw rangeRefused(headers.get('content-range'), file, facts.name);
-  if (!response.ok) throw hubFailure(response, facts);
-  if (!['', 'identity'].includes(headers.get('content-encoding') ?? '')) {
-    throw badResponse(facts.name, 'compresses the bytes although told not to');
-  }
-  if (status === 200) {
-    checkWholeFile(headers.get('content-length'), file, facts.name, offset, end);
-    return;
-  }
-  const range = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(headers.get('content-range') ?? '');
-  if (status !== 206 || range === null) throw badResponse(facts.name, 'ignores byte ranges');
-  if (range[3] !== '*' && Number(range[3]) !== file.size) {
-    throw fileChanged(facts.name, `has ${range[3]} bytes of it instead of ${file.size}`);
-  }
-  if (Number(range[1]) !== offset || Number(range[2]) !== end - 1) {
-    throw badResponse(facts.name, 'sends another byte range than asked for');
-  }
-}
-
-/** A plain 200 is fine when the whole file was asked for: small servers answer so. */
-function checkWholeFile(
-  contentLength: string | null,
-  file: HubFile,
-  name: string,
-  offset: number,
-  end: number,
-): void {
-  if (offset !== 0 || end !== file.size) throw badResponse(name, 'ignores byte ranges');
-  if (contentLength !== null && Number(contentLength) !== file.size) {
-    throw fileChanged(name, `has ${contentLength} bytes of it instead of ${file.size}`);
-  }
-}
-
-function rangeRefused(contentRange: string | null, file: HubFile, name: string): WeldlineError {
-  const total = /^bytes \*\/(\d+)$/.exec(contentRange ?? '')?.[1];
-  return fileChanged(
-    name,
-    total === undefined || Number(total) === file.size
-      ? 'refuses a byte range inside it (416)'
-      : `has ${total} bytes of it instead of ${file.size}`,
-  );
 }
 
 function cutShort(name: string, position: number, end: number): WeldlineError {

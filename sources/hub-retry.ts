@@ -1,6 +1,6 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { WeldlineError } from '../engine/errors.ts';
 import type { HubPatience } from './hub-connection.ts';
+import { pause } from './pause.ts';
 
 /** What may pass by itself within seconds. Everything else fails at once. */
 const TRANSIENT_CODES: ReadonlySet<string> = new Set([
@@ -41,7 +41,7 @@ export async function withRetries<T>(options: RetryOptions, attempt: () => Promi
       failures += 1;
       const waitMs = waitAfter(error, failures, patience);
       if (failures >= patience.attemptsMax || waitMs === undefined) throw error;
-      await sleep(waitMs, undefined, { signal });
+      await pause(waitMs, signal);
     }
   }
 }
@@ -114,10 +114,10 @@ function stalled(name: string, timeoutMs: number): WeldlineError {
   );
 }
 
-/** `fetch` reports every broken connection as a TypeError whose cause holds the reason. */
+/** `fetch` reports a broken connection as a TypeError with a cause; mistakes in code have none. */
 function connectionFailure(error: unknown, name: string): unknown {
-  if (!(error instanceof TypeError)) return error;
-  const cause = error.cause as { code?: unknown; message?: unknown } | undefined;
+  if (!(error instanceof TypeError) || error.cause === undefined) return error;
+  const cause = error.cause as { code?: unknown; message?: unknown } | null;
   const reason = cause?.code ?? cause?.message ?? error.message;
   return new WeldlineError(
     'hub.unavailable',

@@ -47,6 +47,7 @@ export interface HubServer {
   readonly storage: string;
   readonly requests: LoggedRequest[];
   inject(fault: Fault): void;
+  clearFaults(): void;
   /** Reads the tree again: branches move to new commits. */
   reload(): Promise<void>;
   /** The commit a revision names. */
@@ -64,6 +65,7 @@ export async function startHubServer(options: HubServerOptions): Promise<HubServ
     storage: originOf(storage),
     requests: service.requests,
     inject: (fault) => service.faults.add(fault),
+    clearFaults: () => service.faults.clear(),
     async reload() {
       service.repositories = await readCatalog(options.root);
     },

@@ -80,7 +80,14 @@ function cutOffset(fault: Fault | undefined, start: number, end: number): number
 /** False once the client has gone. */
 async function write(response: ServerResponse, piece: Buffer): Promise<boolean> {
   if (response.destroyed) return false;
-  return new Promise((resolve) => response.write(piece, (error) => resolve(!error)));
+  return new Promise((resolve) => {
+    const onClose = () => resolve(false);
+    response.once('close', onClose);
+    response.write(piece, (error) => {
+      response.off('close', onClose);
+      resolve(!error);
+    });
+  });
 }
 
 function parseRange(

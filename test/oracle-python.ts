@@ -1,0 +1,25 @@
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { execa } from 'execa';
+
+const PYTHON = path.resolve(import.meta.dirname, '../.oracle/bin/python');
+
+/**
+ * Runs a Python program with the packages of the oracle and returns what it prints.
+ * @param environment added to an environment with nothing else in it but PATH
+ */
+export async function runOraclePython(
+  program: string,
+  environment: Readonly<Record<string, string>>,
+): Promise<string> {
+  if (!existsSync(PYTHON)) {
+    throw new Error(
+      `${PYTHON} is missing: run npm run setup:oracle once, then run the test again.`,
+    );
+  }
+  const { stdout } = await execa(PYTHON, ['-c', program], {
+    env: { PATH: '/usr/bin:/bin', ...environment },
+    extendEnv: false,
+  });
+  return stdout;
+}
