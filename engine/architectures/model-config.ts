@@ -1,6 +1,8 @@
 import { z } from 'zod';
 import { WeldlineError } from '../errors.ts';
+import { parseJson } from '../json-text.ts';
 import { type ModelFiles, readTextFile } from '../model-files.ts';
+import { problemsOf } from '../schema-problems.ts';
 
 export const MODEL_CONFIG_FILE = 'config.json';
 
@@ -36,14 +38,13 @@ export async function readModelConfig(files: ModelFiles): Promise<ModelConfig> {
   const text = await readTextFile(files, MODEL_CONFIG_FILE);
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = parseJson(text);
   } catch (error) {
     throw new WeldlineError('checkpoint.config-invalid', `${where} is not JSON.`, { cause: error });
   }
   const parsed = schema.safeParse(json);
   if (!parsed.success) {
-    const problems = parsed.error.issues.map((i) => `${i.path.join('.') || 'file'}: ${i.message}`);
-    throw new WeldlineError('checkpoint.config-invalid', `${where}: ${problems.join('; ')}.`);
+    throw new WeldlineError('checkpoint.config-invalid', `${where}: ${problemsOf(parsed.error)}.`);
   }
   const config = parsed.data;
   if (config.quantization_config != null) {

@@ -1,8 +1,8 @@
-import { visit } from 'jsonc-parser';
 import type { ByteSource } from '../byte-source.ts';
 import { type ErrorCode, WeldlineError } from '../errors.ts';
 import { bitsOf, type Dtype, elementCount, isDtype } from './dtype.ts';
 import { diagnoseStart, FILE_START_BYTES } from './file-start.ts';
+import { type Fail, parseHeaderJson, quote } from './header-json.ts';
 
 /** The reference implementation refuses larger headers (its `MAX_HEADER_SIZE`); so do we. */
 export const HEADER_BYTES_MAX = 100_000_000;
@@ -12,6 +12,9 @@ export const TENSORS_MAX = 400_000;
 
 /** No tensor in use has more than 5 dimensions; the bound keeps shapes from being a way to hang. */
 const DIMENSIONS_MAX = 32;
+
+/** The longest names in use have about 120 characters; names also go into errors and patterns. */
+const NAME_LENGTH_MAX = 500;
 
 const LENGTH_PREFIX_BYTES = 8;
 
@@ -93,7 +96,7 @@ export function parseHeader(json: Uint8Array, fileSize: number, where: string): 
   const fail = (code: ErrorCode, problem: string): WeldlineError =>
     new WeldlineError(code, `${where}: ${problem}`);
   const dataOffset = LENGTH_PREFIX_BYTES + json.length;
-  const root = parseJson(json, fail);
+  const { root, strange } = parseHeaderJson(json, fail);
   const { __metadata__: rawMetadata, ...rawTensors } = root;
   const metadata = parseMetadata(rawMetadata, fail);
   const names = Object.keys(rawTensors);
@@ -104,91 +107,15 @@ export function parseHeader(json: Uint8Array, fileSize: number, where: string): 
     );
   }
   const tensors = names.map((name) => parseEntry(name, rawTensors[name], dataOffset, fail));
+  if (strange !== undefined) {
+    throw fail(
+      'safetensors.bad-entry',
+      `the header has ${JSON.stringify(strange)} in a number; numbers are written in plain digits.`,
+    );
+  }
   tensors.sort((a, b) => a.offset - b.offset || a.byteLength - b.byteLength);
   checkCover(tensors, dataOffset, fileSize, fail);
   return { tensors, metadata, dataOffset };
-}
-
-type Fail = (code: ErrorCode, problem: string) => WeldlineError;
-
-function parseJson(json: Uint8Array, fail: Fail): Record<string, unknown> {
-  if (json[0] !== 0x7b) {
-    throw fail('safetensors.header-bad-start', "the header does not start with '{'.");
-  }
-  let text: string;
-  try {
-    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(json);
-  } catch {
-    throw fail('safetensors.header-not-utf8', 'the header is not valid UTF-8.');
-  }
-  let root: unknown;
-  try {
-    root = JSON.parse(text);
-  } catch (error) {
-    const reason = error instanceof Error ? error.message.slice(0, 120) : 'unreadable';
-    throw fail('safetensors.header-not-json', `the header is not JSON (${reason}).`);
-  }
-  const object = root as Record<string, unknown>;
-  if (countMembers(object) !== countColons(text)) {
-    throw fail(
-      'safetensors.duplicate-key',
-      `the header has the key ${firstDuplicate(text)} twice; which of the two is meant cannot ` +
-        'be known. Write the file again.',
-    );
-  }
-  return object;
-}
-
-/** Members of all objects in a parsed value. Iterative: input decides the depth. */
-function countMembers(root: unknown): number {
-  let count = 0;
-  const stack: unknown[] = [root];
-  while (stack.length > 0) {
-    const value = stack.pop();
-    if (typeof value !== 'object' || value === null) continue;
-    const children = Object.values(value);
-    if (!Array.isArray(value)) count += children.length;
-    for (const child of children) if (typeof child === 'object') stack.push(child);
-  }
-  return count;
-}
-
-/**
- * Members of all objects in valid JSON text: the colons outside strings. `JSON.parse` keeps the
- * last of two equal keys, so fewer members than colons means a duplicate.
- */
-function countColons(text: string): number {
-  let count = 0;
-  let inString = false;
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    if (inString) {
-      if (code === 0x5c) i++;
-      else if (code === 0x22) inString = false;
-    } else if (code === 0x22) inString = true;
-    else if (code === 0x3a) count++;
-  }
-  return count;
-}
-
-/** Names the duplicate for the error; called only when there is one. */
-function firstDuplicate(text: string): string {
-  const open: Set<string>[] = [];
-  let found: string | undefined;
-  try {
-    visit(text, {
-      onObjectBegin: () => void open.push(new Set()),
-      onObjectEnd: () => void open.pop(),
-      onObjectProperty: (name) => {
-        const keys = open.at(-1);
-        if (keys?.has(name)) found ??= name;
-        keys?.add(name);
-      },
-    });
-  } catch {
-    // Nested so deep that the visitor ran out of stack: the error stands without the name.
-  }
-  return found === undefined ? '(deeply nested)' : JSON.stringify(found.slice(0, 200));
 }
 
 function parseMetadata(raw: unknown, fail: Fail): Record<string, string> {
@@ -197,11 +124,23 @@ function parseMetadata(raw: unknown, fail: Fail): Record<string, string> {
     typeof raw === 'object' &&
     raw !== null &&
     !Array.isArray(raw) &&
-    Object.values(raw).every((value) => typeof value === 'string');
+    Object.entries(raw).every(
+      ([key, value]) => typeof value === 'string' && !/\p{Cs}/u.test(key + value),
+    );
   if (!valid) {
     throw fail('safetensors.bad-metadata', '__metadata__ must map strings to strings.');
   }
   return raw as Record<string, string>;
+}
+
+function quoteShape(shape: readonly number[]): string {
+  return shape.length > 8 ? `${shape.slice(0, 8).join(', ')}, …` : shape.join(', ');
+}
+
+function hasOverflow(shape: readonly number[]): boolean {
+  return shape.some(
+    (_extent, index) => !Number.isSafeInteger(elementCount(shape.slice(0, index + 1))),
+  );
 }
 
 function isNaturalNumber(value: unknown): value is number {
@@ -209,25 +148,32 @@ function isNaturalNumber(value: unknown): value is number {
 }
 
 function parseEntry(name: string, raw: unknown, dataOffset: number, fail: Fail): TensorEntry {
-  const label = JSON.stringify(name.slice(0, 200));
+  const label = quote(name);
   if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) {
     throw fail('safetensors.bad-entry', `tensor ${label} is not described by an object.`);
   }
-  if (name === '' || name.includes('\0')) {
-    throw fail('safetensors.bad-name', `a tensor has an empty name or one with a NUL (${label}).`);
+  if (name === '' || name.length > NAME_LENGTH_MAX || /[\p{Cc}\p{Cs}]/u.test(name)) {
+    throw fail(
+      'safetensors.bad-name',
+      `a tensor's name is empty, longer than ${NAME_LENGTH_MAX} characters, or has control ` +
+        `characters or broken ones (${label}).`,
+    );
   }
   const entry = raw as Record<string, unknown>;
   const unknownKey = Object.keys(entry).find(
     (key) => key !== 'dtype' && key !== 'shape' && key !== 'data_offsets',
   );
   if (unknownKey !== undefined) {
-    throw fail('safetensors.bad-entry', `tensor ${label} has the unknown field ${unknownKey}.`);
+    throw fail(
+      'safetensors.bad-entry',
+      `tensor ${label} has the unknown field ${quote(unknownKey)}.`,
+    );
   }
   const { dtype, shape, data_offsets: offsets } = entry;
   if (!isDtype(dtype)) {
     throw fail(
       'safetensors.unknown-dtype',
-      `tensor ${label} has the unknown dtype ${JSON.stringify(dtype) ?? 'none'}.`,
+      `tensor ${label} has ${dtype === undefined ? 'no dtype' : `the unknown dtype ${quote(dtype)}`}.`,
     );
   }
   if (!Array.isArray(shape) || shape.length > DIMENSIONS_MAX || !shape.every(isNaturalNumber)) {
@@ -240,12 +186,13 @@ function parseEntry(name: string, raw: unknown, dataOffset: number, fail: Fail):
   if (begin > end || !Number.isSafeInteger(end + dataOffset)) {
     throw fail('safetensors.bad-offsets', `tensor ${label} ends (${end}) before it begins.`);
   }
-  const bits = elementCount(shape) * bitsOf(dtype);
+  // A zero after an overflow must not hide it: other readers multiply from the left and refuse.
+  const bits = hasOverflow(shape) ? Infinity : elementCount(shape) * bitsOf(dtype);
   if (!Number.isSafeInteger(bits) || bits !== (end - begin) * 8) {
     throw fail(
       'safetensors.size-mismatch',
-      `tensor ${label} of dtype ${dtype} and shape [${shape.join(', ')}] needs ${bits / 8} bytes, ` +
-        `its offsets span ${end - begin}.`,
+      `tensor ${label} of dtype ${dtype} and shape [${quoteShape(shape)}] needs ${bits / 8} ` +
+        `bytes, its offsets span ${end - begin}.`,
     );
   }
   return { name, dtype, shape, offset: dataOffset + begin, byteLength: end - begin };
@@ -260,12 +207,12 @@ function checkCover(
   let position = dataOffset;
   for (const { name, offset, byteLength } of tensors) {
     if (offset < position) {
-      throw fail('safetensors.overlap', `tensor "${name}" overlaps the one before it.`);
+      throw fail('safetensors.overlap', `tensor ${quote(name)} overlaps the one before it.`);
     }
     if (offset > position) {
       throw fail(
         'safetensors.gap',
-        `${offset - position} bytes before tensor "${name}" belong to no tensor.`,
+        `${offset - position} bytes before tensor ${quote(name)} belong to no tensor.`,
       );
     }
     position = offset + byteLength;

@@ -39,7 +39,9 @@ export function byteLengthOf(spec: TensorSpec): number {
  */
 export function layoutFile(specs: readonly TensorSpec[]): FileLayout {
   const ordered = isAligned(specs) ? specs : sortByElementSize(specs);
-  const header: Record<string, unknown> = { __metadata__: METADATA };
+  // Without a prototype, so that a tensor may have any name, `__proto__` too.
+  const header: Record<string, unknown> = Object.create(null);
+  header['__metadata__'] = METADATA;
   let end = 0;
   const ends = ordered.map((spec) => {
     const begin = end;

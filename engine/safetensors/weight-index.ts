@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { WeldlineError } from '../errors.ts';
+import { parseJson } from '../json-text.ts';
 import { type ModelFiles, readTextFile } from '../model-files.ts';
 
 export const INDEX_FILE = 'model.safetensors.index.json';
@@ -15,7 +16,7 @@ export async function readIndex(files: ModelFiles): Promise<ReadonlyMap<string, 
   const text = await readTextFile(files, INDEX_FILE);
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = parseJson(text);
   } catch (error) {
     throw new WeldlineError(
       'checkpoint.index-not-json',
