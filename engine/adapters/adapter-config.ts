@@ -1,6 +1,9 @@
+import { findNodeAtLocation, parseTree } from 'jsonc-parser';
 import { z } from 'zod';
 import { WeldlineError } from '../errors.ts';
+import { parseJson } from '../json-text.ts';
 import { type ModelFiles, readTextFile } from '../model-files.ts';
+import { problemsOf } from '../schema-problems.ts';
 
 export const ADAPTER_CONFIG_FILE = 'adapter_config.json';
 
@@ -103,20 +106,19 @@ export async function readAdapterConfig(files: ModelFiles): Promise<LoraConfig> 
         'directory that save_pretrained wrote (trainers often write it to checkpoint-N/).',
     );
   }
+  const text = await readTextFile(files, ADAPTER_CONFIG_FILE);
   let json: unknown;
   try {
-    json = JSON.parse(await readTextFile(files, ADAPTER_CONFIG_FILE));
+    json = parseJson(text);
   } catch (error) {
-    if (error instanceof WeldlineError) throw error;
     throw new WeldlineError('adapter.config-invalid', `${where} is not JSON.`, { cause: error });
   }
   const parsed = schema.safeParse(json);
   if (!parsed.success) {
-    const problems = parsed.error.issues.map((i) => `${i.path.join('.') || 'file'}: ${i.message}`);
-    throw new WeldlineError('adapter.config-invalid', `${where}: ${problems.join('; ')}.`);
+    throw new WeldlineError('adapter.config-invalid', `${where}: ${problemsOf(parsed.error)}.`);
   }
   refuseUnsupported(parsed.data, where);
-  return toLoraConfig(parsed.data);
+  return toLoraConfig(parsed.data, text);
 }
 
 function isSet(value: unknown): boolean {
@@ -128,7 +130,7 @@ function refuseUnsupported(config: z.infer<typeof schema>, where: string): void 
   if (config.peft_type !== 'LORA') {
     throw new WeldlineError(
       'adapter.unsupported-type',
-      `${where}: peft_type ${JSON.stringify(config.peft_type)} cannot be merged; LORA can.`,
+      `${where}: peft_type ${JSON.stringify(config.peft_type.slice(0, 100))} cannot be merged; LORA can.`,
     );
   }
   const refuse = (feature: string, remedy: string): WeldlineError =>
@@ -137,11 +139,12 @@ function refuseUnsupported(config: z.infer<typeof schema>, where: string): void 
   const feature = UNSUPPORTED_FEATURES.find((key) => isSet(config[key]));
   if (feature !== undefined) throw refuse(`the adapter uses ${feature}`, notYet);
   if (config.bias !== undefined && config.bias !== null && config.bias !== 'none') {
-    throw refuse(`the adapter trains biases (bias: ${config.bias})`, notYet);
+    throw refuse(`the adapter trains biases (bias: ${config.bias.slice(0, 100)})`, notYet);
   }
   if (!PLAIN_INITIALISATIONS.has(config.init_lora_weights)) {
     throw refuse(
-      `init_lora_weights ${JSON.stringify(config.init_lora_weights)} changes the base as it loads`,
+      `init_lora_weights "${String(config.init_lora_weights).slice(0, 100)}" changes the base as it ` +
+        'loads',
       'Convert the adapter with PEFT first (save_pretrained with ' +
         'path_initial_model_for_weight_conversion), which makes it a plain LoRA.',
     );
@@ -149,19 +152,31 @@ function refuseUnsupported(config: z.infer<typeof schema>, where: string): void 
   const unknown = Object.keys(config).find((key) => !NEUTRAL_KEYS.has(key) && isSet(config[key]));
   if (unknown !== undefined && !UNSUPPORTED_FEATURES.some((key) => key === unknown)) {
     throw refuse(
-      `the key ${JSON.stringify(unknown)} is not known, so its effect on the merge is not either`,
+      `the key ${JSON.stringify(unknown.slice(0, 100))} is not known, so its effect on the merge is not either`,
       'If it has none (a note of your trainer), remove it from a copy of the adapter.',
     );
   }
 }
 
-function toLoraConfig(config: z.infer<typeof schema>): LoraConfig {
+/** A pattern dictionary in the order of the file: JavaScript objects move keys like "0" to the front. */
+function inFileOrder(
+  text: string,
+  key: string,
+  values: Readonly<Record<string, number>>,
+): ReadonlyMap<string, number> {
+  const root = parseTree(text);
+  const node = root === undefined ? undefined : findNodeAtLocation(root, [key]);
+  const names = (node?.children ?? []).map((property) => String(property.children?.[0]?.value));
+  return new Map(names.map((name) => [name, values[name] as number]));
+}
+
+function toLoraConfig(config: z.infer<typeof schema>, text: string): LoraConfig {
   return {
     r: config.r,
     loraAlpha: config.lora_alpha,
     useRslora: config.use_rslora === true,
-    rankPattern: new Map(Object.entries(config.rank_pattern ?? {})),
-    alphaPattern: new Map(Object.entries(config.alpha_pattern ?? {})),
+    rankPattern: inFileOrder(text, 'rank_pattern', config.rank_pattern ?? {}),
+    alphaPattern: inFileOrder(text, 'alpha_pattern', config.alpha_pattern ?? {}),
     fanInFanOut: config.fan_in_fan_out === true,
     targetModules: config.target_modules ?? undefined,
     targetsAreNarrowed: isSet(config.exclude_modules) || config.layers_to_transform != null,

@@ -4,7 +4,7 @@ import { isMergeDtype } from '../safetensors/dtype.ts';
 import { readHeader, type TensorEntry } from '../safetensors/header.ts';
 import { type LoraConfig, readAdapterConfig } from './adapter-config.ts';
 import { parseAdapterKey } from './adapter-key.ts';
-import { scalingOf } from './scaling.ts';
+import { type ModuleScaling, scalingsOf } from './scaling.ts';
 
 export const ADAPTER_WEIGHTS_FILE = 'adapter_model.safetensors';
 
@@ -63,7 +63,10 @@ export async function readAdapter(id: string, files: ModelFiles): Promise<Adapte
         'each with save_pretrained(selected_adapters=[…]).',
     );
   }
-  const pairs = [...halves].map(([module, half]) => toPair(files.name, config, module, half));
+  const scalings = scalingsOf(config, [...halves.keys()], files.name);
+  const pairs = [...halves].map(([module, half], index) =>
+    toPair(files.name, module, half, scalings[index] as ModuleScaling),
+  );
   return { id, name: files.name, config, pairs, replacements };
 }
 
@@ -127,9 +130,9 @@ function checkTensor(tensor: TensorEntry, where: string): void {
 
 function toPair(
   where: string,
-  config: LoraConfig,
   module: string,
   half: { lora_A?: TensorEntry; lora_B?: TensorEntry },
+  expected: ModuleScaling,
 ): LoraPair {
   const { lora_A: a, lora_B: b } = half;
   if (a === undefined || b === undefined) {
@@ -150,7 +153,6 @@ function toPair(
         `${convolution ? ' (convolutions are not supported)' : ' of one rank'}.`,
     );
   }
-  const expected = scalingOf(config, module);
   if (expected.rank !== rank) {
     throw new WeldlineError(
       'adapter.rank-mismatch',
