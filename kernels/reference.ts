@@ -1,6 +1,6 @@
 /**
  * The merge kernel in plain TypeScript: the oracle of the tests, and what runs where WebAssembly
- * has no SIMD (about twenty times slower, same bytes).
+ * has no SIMD (tens of times slower, same bytes).
  */
 import type { ArenaSpec } from './arena.ts';
 import { layOutArena, packedLeftBytes, packedRightBytes } from './arena.ts';
