@@ -6,30 +6,15 @@ import type { Dependencies } from '../activities/dependencies.ts';
 import type { Environment } from '../config/environment.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import { MEMORY_BUDGET_BYTES_DEFAULT } from '../engine/merge/resources.ts';
-import { FileDigests } from '../sources/file-digests.ts';
-import type { ModelAccess } from '../sources/model-input.ts';
+import { modelAccess } from './model-access.ts';
+import { MERGE_TASK_QUEUE, TASK_QUEUE } from './task-queues.ts';
 import { loadWorkflowBundle } from './workflow-bundle.ts';
-
-/** Workflows and all activities but merges. */
-export const TASK_QUEUE = 'weldline';
-
-/** Merges: one at a time per worker, because each uses all the threads and the whole budget. */
-export const MERGE_TASK_QUEUE = 'weldline-merge';
 
 /** Activities other than merges wait for disks and networks, so several go side by side. */
 const ACTIVITIES_MAX = 8;
 
 /** Often enough for a live progress bar, and for little to be lost with a worker. */
 const HEARTBEAT_THROTTLE = '1s';
-
-export function modelAccess(environment: Environment): ModelAccess {
-  const { hub, home } = environment;
-  return {
-    hub: { endpoint: hub.endpoint, token: hub.token?.reveal() },
-    cacheDirectory: hub.cacheDirectory,
-    digests: new FileDigests(join(home, 'cache', 'file-digests.json')),
-  };
-}
 
 export function dependencies(environment: Environment): Dependencies {
   return {

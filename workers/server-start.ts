@@ -14,8 +14,8 @@ import { waitUntil } from './wait-until.ts';
 
 /** A live server that does not answer for this long is hung, and is replaced. */
 const UNRESPONSIVE_AFTER_MS = 20_000;
-/** How long a restart waits for its port before it gives up: the kernel frees it at once. */
-const PORT_FREE_TIMEOUT_MS = 10_000;
+/** A killed server's sockets outlive it by the moment the kernel needs to take it apart. */
+const PORT_FREE_TIMEOUT_MS = 3_000;
 const POLL_MS = 100;
 /** Another program can take a port between the check and the start; hardly twice. */
 const START_ATTEMPTS_MAX = 3;
@@ -58,10 +58,9 @@ export async function bringBack(files: ServerFiles, options: StartOptions): Prom
     await terminateServer(files, state);
   }
   const { port, uiPort } = state;
-  const arePortsFree = async () =>
-    (await isPortFree(port)) && (uiPort === undefined || (await isPortFree(uiPort)));
-  // Should another program keep the port, the launch fails and says so.
-  await waitUntil(arePortsFree, { timeoutMs: PORT_FREE_TIMEOUT_MS, pollMs: POLL_MS });
+  // Should another program keep a port, the launch fails and says so.
+  await isPortFreeSoon(port);
+  if (uiPort !== undefined) await isPortFreeSoon(uiPort);
   return await launch(
     files,
     { port, uiPort: uiPort ?? port },
@@ -101,11 +100,18 @@ async function isAnsweringSoon(
 async function choosePorts(files: ServerFiles): Promise<ServerPorts> {
   const last = readPorts(files);
   const keep = async (port: number | undefined) =>
-    port !== undefined && (await isPortFree(port)) ? port : await findFreePort();
+    port !== undefined && (await isPortFreeSoon(port)) ? port : await findFreePort();
   const port = await keep(last?.port);
   let uiPort = await keep(last?.uiPort);
   while (uiPort === port) uiPort = await findFreePort();
   const ports = { port, uiPort };
   if (port !== last?.port || uiPort !== last.uiPort) await writePorts(files, ports);
   return ports;
+}
+
+async function isPortFreeSoon(port: number): Promise<boolean> {
+  return await waitUntil(() => isPortFree(port), {
+    timeoutMs: PORT_FREE_TIMEOUT_MS,
+    pollMs: POLL_MS,
+  });
 }

@@ -1,0 +1,147 @@
+import { basename, resolve } from 'node:path';
+import { readEnvironment } from '../config/environment.ts';
+import { parseSize } from '../config/parse-size.ts';
+import { WeldlineError } from '../engine/errors.ts';
+import {
+  chooseResources,
+  MEMORY_BUDGET_BYTES_DEFAULT,
+  type MergeResources,
+} from '../engine/merge/resources.ts';
+import type { Plan } from '../engine/plan/plan.ts';
+import { planMerge } from '../engine/plan/plan-merge.ts';
+import type { TorchDtype } from '../engine/safetensors/dtype.ts';
+import { fetchToDisk, openInput, resolveModel } from '../sources/model-input.ts';
+import { modelAccess } from '../workers/model-access.ts';
+import type { Progress } from './progress.ts';
+
+/** The options that `merge` and `plan` share, as the command line gives them. */
+export interface MergeArguments {
+  readonly base: string;
+  readonly adapter: readonly string[];
+  readonly dtype?: string;
+  readonly maxShardSize?: string;
+  readonly threads?: string;
+  readonly memoryBudget?: string;
+}
+
+interface ModelName {
+  readonly model: string;
+  readonly revision?: string | undefined;
+}
+
+/** A merge as asked for, checked. */
+export interface MergeRequest {
+  readonly base: ModelName;
+  readonly adapter: ModelName & { readonly id: string };
+  readonly dtype?: TorchDtype | undefined;
+  readonly shardBytesMax?: number | undefined;
+  readonly threads?: number | undefined;
+  readonly memoryBudgetBytes?: number | undefined;
+}
+
+export interface PreparedMerge {
+  readonly plan: Plan;
+  readonly roots: Readonly<Record<string, string>>;
+  readonly resources: MergeResources;
+  /** What the inputs are called in the manifest. */
+  readonly names: Readonly<Record<string, { readonly model: string }>>;
+}
+
+const DTYPES: readonly TorchDtype[] = ['bfloat16', 'float16', 'float32'];
+
+/** The id of the adapter where no recipe gives it one. */
+const ADAPTER_ID = 'adapter';
+
+/** @throws WeldlineError `cli.usage` */
+export function parseMergeArguments(options: MergeArguments): MergeRequest {
+  const [adapter, ...others] = options.adapter;
+  if (adapter === undefined || others.length > 0) {
+    throw usage('Give one --adapter; combining several comes with a later version.');
+  }
+  const dtype = DTYPES.find((name) => name === options.dtype);
+  if (options.dtype !== undefined && dtype === undefined) {
+    throw usage(`--dtype ${options.dtype} is not one of ${DTYPES.join(', ')}.`);
+  }
+  return {
+    base: { model: options.base },
+    adapter: { id: ADAPTER_ID, model: adapter },
+    dtype,
+    shardBytesMax: sizeOption('--max-shard-size', options.maxShardSize),
+    threads: threadsOption(options.threads),
+    memoryBudgetBytes: sizeOption('--memory-budget', options.memoryBudget),
+  };
+}
+
+/**
+ * Resolves, fetches and plans a merge.
+ * @throws WeldlineError what reading and planning throw
+ */
+export async function prepareMerge(
+  request: MergeRequest,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<PreparedMerge> {
+  const environment = readEnvironment();
+  const access = modelAccess(environment);
+  let bytesDone = 0;
+  const onBytes = (count: number): void => {
+    bytesDone += count;
+    progress.update({ label: 'reading inputs', item: '', bytesDone, bytesTotal: 0 });
+  };
+  const open = async (role: 'base' | 'adapter', name: ModelName) => {
+    const resolved = await resolveModel(access, { ...name, role, signal, onBytes });
+    const directory = await fetchToDisk(access, resolved, {
+      signal,
+      onProgress: ({ file, ...bytes }) =>
+        progress.update({ label: `fetching ${role}`, item: file, ...bytes }),
+    });
+    return { directory, input: await openInput(access, resolved, directory, signal) };
+  };
+  // The adapter first: it is small, and a typo in its name is found at once.
+  const { id } = request.adapter;
+  const adapter = await open('adapter', request.adapter);
+  const base = await open('base', request.base);
+  const plan = await planMerge(base.input, { id, ...adapter.input }, request);
+  await access.digests.save();
+  const resources = chooseResources(plan, {
+    threads: request.threads ?? environment.threads,
+    memoryBudgetBytes:
+      request.memoryBudgetBytes ?? environment.memoryBudgetBytes ?? MEMORY_BUDGET_BYTES_DEFAULT,
+  });
+  return {
+    plan,
+    roots: { base: base.directory, [id]: adapter.directory },
+    resources,
+    names: {
+      base: { model: publicModelName(request.base.model) },
+      [id]: { model: publicModelName(request.adapter.model) },
+    },
+  };
+}
+
+/** Paths of this machine mean nothing elsewhere: of a directory, the last component is kept. */
+function publicModelName(model: string): string {
+  return model.startsWith('hf://') ? model : basename(resolve(model));
+}
+
+export function usage(message: string): WeldlineError {
+  return new WeldlineError('cli.usage', message);
+}
+
+function sizeOption(name: string, value: string | undefined): number | undefined {
+  if (value === undefined) return undefined;
+  try {
+    return parseSize(value);
+  } catch {
+    throw usage(`${name} ${value} is not a size; write 5GB, 500MB or a number of bytes.`);
+  }
+}
+
+function threadsOption(value: string | undefined): number | undefined {
+  if (value === undefined) return undefined;
+  const threads = Number(value);
+  if (!Number.isInteger(threads) || threads < 1) {
+    throw usage(`--threads ${value} is not a whole number of at least 1.`);
+  }
+  return threads;
+}

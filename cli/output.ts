@@ -1,0 +1,62 @@
+import { WeldlineError } from '../engine/errors.ts';
+import { EXIT } from './exit-codes.ts';
+
+/** How a command speaks: people read standard error and output, scripts read one JSON object. */
+export class Output {
+  readonly json: boolean;
+
+  constructor(json: boolean) {
+    this.json = json;
+  }
+
+  /** A line of the result, for people. */
+  line(text = ''): void {
+    if (!this.json) process.stdout.write(`${text}\n`);
+  }
+
+  /** A line about what goes on; never mixed into what a script reads. */
+  note(text: string): void {
+    process.stderr.write(`${text}\n`);
+  }
+
+  warn(text: string): void {
+    this.note(`warning: ${text}`);
+  }
+
+  /** The result, for scripts. */
+  result(value: unknown): void {
+    if (this.json) process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
+  }
+
+  /** Prints an error. @returns the exit status */
+  error(error: unknown): number {
+    const known = toWeldlineError(error);
+    if (this.json) {
+      const { code, message, details } = known;
+      this.result({ error: { code, message, ...(hasKeys(details) ? { details } : {}) } });
+    } else {
+      this.note(`error: ${known.message}`);
+      this.note(`  [${known.code}]`);
+    }
+    return isUsage(known) ? EXIT.usage : EXIT.failed;
+  }
+}
+
+function toWeldlineError(error: unknown): WeldlineError {
+  if (error instanceof WeldlineError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  if (error instanceof Error && error.name === 'KernelMissingError') {
+    return new WeldlineError('kernel.missing', message, { cause: error });
+  }
+  return new WeldlineError('internal.bug', `This is a bug in weldline: ${message}`, {
+    cause: error,
+  });
+}
+
+function isUsage({ code }: WeldlineError): boolean {
+  return code.startsWith('recipe.') || code === 'cli.usage' || code === 'config.invalid';
+}
+
+function hasKeys(value: object): boolean {
+  return Object.keys(value).length > 0;
+}

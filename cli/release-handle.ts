@@ -1,0 +1,159 @@
+import {
+  type Client,
+  type WorkflowExecutionDescription,
+  type WorkflowHandle,
+  WorkflowNotFoundError,
+} from '@temporalio/client';
+import type { ActivityProgress } from '../activities/heartbeat.ts';
+import { WeldlineError } from '../engine/errors.ts';
+import {
+  type MergeStatus,
+  mergeStatusQuery,
+  type ReleaseStatus,
+  statusQuery,
+} from '../workflows/messages.ts';
+import type { releaseModel } from '../workflows/release-model.ts';
+import type { TemporalSession } from './temporal-session.ts';
+
+export type ReleaseHandle = WorkflowHandle<typeof releaseModel>;
+
+/** How long a query may wait for a worker that is there. */
+const QUERY_TIMEOUT_MS = 5_000;
+
+/** The workflow id of a release: one run at a time for each name and version. */
+export function releaseId(name: string, version: string): string {
+  return `release-${name}-${version}`;
+}
+
+/**
+ * Finds a release by its id, or by the name and version it is made of.
+ * @param wanted undefined for the one that was started last
+ * @throws WeldlineError `release.not-found`
+ */
+export async function findRelease(
+  client: Client,
+  wanted: string | undefined,
+): Promise<WorkflowExecutionDescription & { readonly handle: ReleaseHandle }> {
+  const id = wanted ?? (await latestReleaseId(client));
+  if (id !== undefined) {
+    const candidates = id.startsWith('release-') ? [id] : [`release-${id}`, id];
+    for (const candidate of candidates) {
+      const handle = client.workflow.getHandle<typeof releaseModel>(candidate);
+      try {
+        return { ...(await handle.describe()), handle };
+      } catch (error) {
+        if (!(error instanceof WorkflowNotFoundError)) throw error;
+      }
+    }
+  }
+  const known: string[] = [];
+  for await (const { workflowId } of client.workflow.list({ query: RELEASES, pageSize: 10 })) {
+    if (known.length < 5) known.push(workflowId);
+  }
+  throw new WeldlineError(
+    'release.not-found',
+    wanted === undefined
+      ? 'There are no releases yet. Start one with weldline release <recipe>.'
+      : `There is no release ${wanted}.` +
+          (known.length === 0 ? '' : ` There are ${known.join(', ')} (weldline list).`),
+  );
+}
+
+/** Selects releases among all workflows. */
+export const RELEASES = "WorkflowType = 'releaseModel'";
+
+async function latestReleaseId(client: Client): Promise<string | undefined> {
+  for await (const { workflowId } of client.workflow.list({ query: RELEASES, pageSize: 1 })) {
+    return workflowId;
+  }
+  return undefined;
+}
+
+/**
+ * Asks a release how far it is. Only a worker can answer; where none does and the server is
+ * weldline's own, this process answers itself.
+ */
+export async function queryStatus(
+  session: TemporalSession,
+  handle: ReleaseHandle,
+): Promise<ReleaseStatus> {
+  try {
+    return await queryOnce(session, handle);
+  } catch (error) {
+    if (!session.embedded || error instanceof WorkflowNotFoundError) throw noWorker(error);
+    const workers = await session.startWorkers({ workflowsOnly: true });
+    try {
+      return await queryOnce(session, handle);
+    } catch (second) {
+      throw noWorker(second);
+    } finally {
+      await workers.stop();
+    }
+  }
+}
+
+function queryOnce(session: TemporalSession, handle: ReleaseHandle): Promise<ReleaseStatus> {
+  const deadline = Date.now() + QUERY_TIMEOUT_MS;
+  return session.client.withDeadline(deadline, () => handle.query(statusQuery));
+}
+
+function noWorker(cause: unknown): WeldlineError {
+  return new WeldlineError(
+    'temporal.worker-failed',
+    'No worker answers for this release. Start one with weldline worker.',
+    { cause },
+  );
+}
+
+export interface LiveProgress extends ActivityProgress {
+  readonly shards?: { readonly done: number; readonly total: number };
+}
+
+/**
+ * What the activities of a release report right now, by their heartbeats; of the merge, all shards
+ * together.
+ */
+export async function liveProgress(
+  session: TemporalSession,
+  handle: ReleaseHandle,
+  status: ReleaseStatus,
+): Promise<LiveProgress | undefined> {
+  const { client } = session;
+  const running = status.stages.find((stage) => stage.state === 'running')?.stage;
+  if (running !== 'merge' || status.mergeWorkflowId === undefined) {
+    return (await heartbeats(handle))[0];
+  }
+  const child = client.workflow.getHandle(status.mergeWorkflowId);
+  let merge: MergeStatus;
+  try {
+    merge = await client.withDeadline(Date.now() + QUERY_TIMEOUT_MS, () =>
+      child.query(mergeStatusQuery),
+    );
+  } catch {
+    return undefined;
+  }
+  const shards = await heartbeats(child);
+  const bytesDone = shards.reduce((sum, shard) => sum + shard.bytesDone, merge.bytesDone);
+  return {
+    stage: 'merge',
+    item: shards.map((shard) => shard.item).find((item) => item !== '') ?? '',
+    bytesDone,
+    bytesTotal: merge.bytesTotal,
+    shards: { done: merge.shardsDone, total: merge.shardsTotal },
+  };
+}
+
+async function heartbeats(handle: WorkflowHandle): Promise<ActivityProgress[]> {
+  const { raw } = await handle.describe();
+  const progress: ActivityProgress[] = [];
+  for (const activity of raw.pendingActivities ?? []) {
+    const data = activity.heartbeatDetails?.payloads?.[0]?.data;
+    if (data == null) continue;
+    try {
+      progress.push(JSON.parse(Buffer.from(data).toString('utf8')) as ActivityProgress);
+    } catch {
+      // A heartbeat of another version: it is only for display.
+    }
+  }
+  return progress;
+}

@@ -1,0 +1,111 @@
+import { WorkflowIdConflictPolicy } from '@temporalio/client';
+import { readEnvironment } from '../config/environment.ts';
+import { loadRecipe } from '../config/recipe.ts';
+import { WeldlineError } from '../engine/errors.ts';
+import { MERGE_TASK_QUEUE, TASK_QUEUE } from '../workers/task-queues.ts';
+import { type ReleaseInput, resumeSignal } from '../workflows/messages.ts';
+import type { releaseModel } from '../workflows/release-model.ts';
+import { EXIT } from './exit-codes.ts';
+import { Interrupted, interruptionSignal } from './interruption.ts';
+import type { Output } from './output.ts';
+import { queryStatus, type ReleaseHandle, releaseId } from './release-handle.ts';
+import { openSession, type TemporalSession } from './temporal-session.ts';
+import { watchRelease } from './watch-release.ts';
+
+export interface ReleaseCommand {
+  readonly detach?: boolean;
+}
+
+/**
+ * Server and worker on one machine: a worker that is silent for this long is dead. Overlapping
+ * attempts write the same bytes, so being wrong costs time only.
+ */
+const HEARTBEAT_TIMEOUT_EMBEDDED_MS = 10_000;
+
+/** Long enough for a server to be restarted under running work. */
+const HEARTBEAT_TIMEOUT_MS = 60_000;
+
+/** Workers of a fleet that one release may use at the same time; each merges one shard. */
+const PARALLEL_SHARDS = 8;
+
+/** `weldline release`: starts a release, or joins the run of the same recipe, and follows it. */
+export async function runRelease(
+  recipePath: string,
+  options: ReleaseCommand,
+  output: Output,
+): Promise<number> {
+  const loaded = await loadRecipe(recipePath);
+  return withSession(output, async (session, signal) => {
+    const { recipe, digest: recipeDigest } = loaded;
+    if (options.detach === true && session.embedded) {
+      throw new WeldlineError(
+        'cli.usage',
+        '--detach needs a Temporal server with workers (TEMPORAL_ADDRESS): with the embedded one ' +
+          'this process does the work.',
+      );
+    }
+    if (session.embedded) await session.startWorkers();
+    const handle = await startRelease(session, {
+      recipe,
+      recipeDigest,
+      mergeTaskQueue: MERGE_TASK_QUEUE,
+      parallelShards: PARALLEL_SHARDS,
+      heartbeatTimeoutMs: session.embedded ? HEARTBEAT_TIMEOUT_EMBEDDED_MS : HEARTBEAT_TIMEOUT_MS,
+    });
+    output.line(`Release ${handle.workflowId}`);
+    if (options.detach === true) {
+      output.result({ id: handle.workflowId });
+      return EXIT.ok;
+    }
+    return watchRelease(session, handle, output, signal);
+  });
+}
+
+/** Starts a run, or joins the one under way; one that waits for a person is told to go on. */
+export async function startRelease(
+  session: TemporalSession,
+  input: ReleaseInput,
+): Promise<ReleaseHandle> {
+  const { recipe, recipeDigest } = input;
+  const handle = await session.client.workflow.start<typeof releaseModel>('releaseModel', {
+    workflowId: releaseId(recipe.name, recipe.version),
+    taskQueue: TASK_QUEUE,
+    args: [input],
+    workflowIdConflictPolicy: WorkflowIdConflictPolicy.USE_EXISTING,
+    staticSummary: `${recipe.name} ${recipe.version}`,
+  });
+  const status = await queryStatus(session, handle);
+  if (status.recipeDigest !== recipeDigest) {
+    throw new WeldlineError(
+      'release.already-running',
+      `${handle.workflowId} is running with another recipe of the same name and version. Wait for ` +
+        `it, cancel it (weldline cancel ${handle.workflowId}), or raise the version.`,
+    );
+  }
+  if (status.waiting !== undefined) await handle.signal(resumeSignal);
+  return handle;
+}
+
+/** Opens a session, runs `work`, and closes it whatever happens. */
+export async function withSession(
+  output: Output,
+  work: (session: TemporalSession, signal: AbortSignal) => Promise<number>,
+): Promise<number> {
+  const signal = interruptionSignal();
+  const environment = readEnvironment();
+  let session: TemporalSession | undefined;
+  try {
+    session = await openSession({ environment, signal, note: (line) => output.note(line) });
+    return await work(session, signal);
+  } catch (error) {
+    if (!(signal.aborted && signal.reason instanceof Interrupted)) throw error;
+    output.note(
+      session?.embedded === false
+        ? 'Stopped watching; the release goes on. Look at it with weldline status.'
+        : 'Stopped. The same command, or weldline resume, goes on where it stopped.',
+    );
+    return EXIT.interrupted;
+  } finally {
+    await session?.close();
+  }
+}

@@ -1,0 +1,120 @@
+import { join } from 'node:path';
+import { Client, Connection } from '@temporalio/client';
+import { loadClientConnectConfig } from '@temporalio/envconfig';
+import type { Logger } from '@temporalio/worker';
+import type { Environment } from '../config/environment.ts';
+import { WeldlineError } from '../engine/errors.ts';
+import { ensureTemporalCli } from '../tools/temporal-cli.ts';
+import { acquireEmbeddedServer } from '../workers/embedded-server.ts';
+import { createLogger } from '../workers/logger.ts';
+import type { RunningWorkers, WorkerOptions } from '../workers/main.ts';
+
+/** A connection to Temporal: the server the environment names, or weldline's own. */
+export interface TemporalSession {
+  readonly client: Client;
+  /** Whether the server is weldline's own, so that this process must do the work. */
+  readonly embedded: boolean;
+  readonly uiAddress: string | undefined;
+  /** Starts workers in this process; they stop with the session at the latest. */
+  startWorkers(options?: { workflowsOnly?: boolean; logger?: Logger }): Promise<RunningWorkers>;
+  close(): Promise<void>;
+}
+
+export interface SessionOptions {
+  readonly environment: Environment;
+  /** Events of the embedded server and its installation, for people. */
+  readonly note: (line: string) => void;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * @throws WeldlineError `temporal.unreachable`, `temporal.start-failed`, `tool.*`
+ */
+export async function openSession(options: SessionOptions): Promise<TemporalSession> {
+  const { environment } = options;
+  return environment.temporalConfigured ? openConfigured(environment) : openEmbedded(options);
+}
+
+async function openConfigured(environment: Environment): Promise<TemporalSession> {
+  const { connectionOptions, namespace = 'default' } = loadClientConnectConfig();
+  const { address = 'localhost:7233', ...rest } = connectionOptions;
+  const connection = await Connection.connect({ ...rest, address }).catch((error: unknown) => {
+    throw new WeldlineError(
+      'temporal.unreachable',
+      `No Temporal server answers at ${address}. Start it, correct TEMPORAL_ADDRESS or the ` +
+        'profile, or unset them to use the embedded server.',
+      { cause: error },
+    );
+  });
+  return sessionOf(environment, connection, {
+    address,
+    namespace,
+    embedded: false,
+    connection: rest as NonNullable<WorkerOptions['connection']>,
+    release: async () => undefined,
+  });
+}
+
+async function openEmbedded(options: SessionOptions): Promise<TemporalSession> {
+  const { environment, note, signal } = options;
+  const { home } = environment;
+  const cli = await ensureTemporalCli({ environment, signal, onProgress: note });
+  const server = await acquireEmbeddedServer({ home, cli, signal, log: note });
+  try {
+    const { address, namespace, uiAddress } = server;
+    const connection = await Connection.connect({ address });
+    return sessionOf(environment, connection, {
+      address,
+      namespace,
+      embedded: true,
+      ...(uiAddress === undefined ? {} : { uiAddress }),
+      release: () => server.release(),
+    });
+  } catch (error) {
+    await server.release();
+    throw error;
+  }
+}
+
+interface ServerFacts {
+  readonly address: string;
+  readonly namespace: string;
+  readonly embedded: boolean;
+  readonly uiAddress?: string;
+  readonly connection?: NonNullable<WorkerOptions['connection']>;
+  release(): Promise<void>;
+}
+
+function sessionOf(
+  environment: Environment,
+  connection: Connection,
+  facts: ServerFacts,
+): TemporalSession {
+  const { address, namespace, embedded } = facts;
+  const running: RunningWorkers[] = [];
+  return {
+    client: new Client({ connection, namespace }),
+    embedded,
+    uiAddress: facts.uiAddress,
+    async startWorkers({ workflowsOnly = false, logger } = {}) {
+      // The worker's native part takes a while to load: only commands that need it pay.
+      const { startWorkers } = await import('../workers/main.ts');
+      const workers = await startWorkers({
+        environment,
+        address,
+        namespace,
+        workflowsOnly,
+        logger:
+          logger ?? createLogger(environment.logLevel, join(environment.home, 'logs/worker.log')),
+        ...(facts.connection === undefined ? {} : { connection: facts.connection }),
+      });
+      running.push(workers);
+      return workers;
+    },
+    async close() {
+      for (const workers of running) await workers.stop().catch(() => undefined);
+      await connection.close();
+      await facts.release();
+    },
+  };
+}

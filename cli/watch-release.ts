@@ -1,0 +1,146 @@
+import { type WorkflowExecutionDescription, WorkflowFailedError } from '@temporalio/client';
+import { isErrorCode, WeldlineError } from '../engine/errors.ts';
+import type { ReleaseResult, ReleaseStatus, Stage } from '../workflows/messages.ts';
+import { EXIT } from './exit-codes.ts';
+import { formatDuration } from './format.ts';
+import type { Output } from './output.ts';
+import { Progress } from './progress.ts';
+import { liveProgress, queryStatus, type ReleaseHandle } from './release-handle.ts';
+import type { TemporalSession } from './temporal-session.ts';
+
+const POLL_INTERVAL_MS = 400;
+
+/**
+ * Follows a release until it ends or waits for a person, showing each stage as it finishes.
+ *
+ * @returns the exit status
+ * @throws WeldlineError with the code the release failed with; the signal's reason
+ */
+export async function watchRelease(
+  session: TemporalSession,
+  handle: ReleaseHandle,
+  output: Output,
+  signal: AbortSignal,
+): Promise<number> {
+  const ended = handle.result().then(
+    (result) => ({ result }),
+    (error: unknown) => ({ error }),
+  );
+  const progress = new Progress();
+  const told = new Set<Stage>();
+  try {
+    for (;;) {
+      const wait = new Promise<'poll'>((resolve) => setTimeout(resolve, POLL_INTERVAL_MS, 'poll'));
+      const event = await Promise.race([ended, wait, aborted(signal)]);
+      // The workflow's end is told after its last stages are.
+      const status = await readStatus(session, handle);
+      if (status !== undefined) tellStages(status, told, progress, output);
+      if (event !== 'poll') {
+        progress.clear();
+        if ('error' in event) throw toReleaseError(event.error);
+        return tellResult(event.result, output);
+      }
+      if (status?.waiting !== undefined) {
+        progress.clear();
+        return tellWaiting(handle.workflowId, status, output);
+      }
+      if (status !== undefined) await showProgress(session, handle, status, progress);
+    }
+  } finally {
+    progress.clear();
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    const fail = (): void => reject(signal.reason);
+    if (signal.aborted) fail();
+    else signal.addEventListener('abort', fail, { once: true });
+  });
+}
+
+/** Undefined where it cannot be had now: a server restart must not end the watching. */
+async function readStatus(
+  session: TemporalSession,
+  handle: ReleaseHandle,
+): Promise<ReleaseStatus | undefined> {
+  try {
+    return await queryStatus(session, handle);
+  } catch {
+    return undefined;
+  }
+}
+
+async function showProgress(
+  session: TemporalSession,
+  handle: ReleaseHandle,
+  status: ReleaseStatus,
+  progress: Progress,
+): Promise<void> {
+  const live = await liveProgress(session, handle, status).catch(() => undefined);
+  if (live === undefined) return;
+  const shards = live.shards;
+  const label =
+    shards === undefined || shards.total < 2
+      ? live.stage
+      : `${live.stage} (shard ${Math.min(shards.done + 1, shards.total)} of ${shards.total})`;
+  progress.update({ ...live, label });
+}
+
+function tellStages(
+  status: ReleaseStatus,
+  told: Set<Stage>,
+  progress: Progress,
+  output: Output,
+): void {
+  for (const { stage, state, startedAtMs = 0, finishedAtMs = 0 } of status.stages) {
+    if (state !== 'done' || told.has(stage)) continue;
+    told.add(stage);
+    progress.clear();
+    const time = formatDuration(finishedAtMs - startedAtMs);
+    output.line(`  ${stage.padEnd(14)} ${time.padStart(8)}  ${detailOf(stage, status)}`.trimEnd());
+    if (stage === 'plan') for (const warning of status.warnings) output.warn(warning);
+  }
+}
+
+function detailOf(stage: Stage, { inputs, plan }: ReleaseStatus): string {
+  if (stage === 'resolve' && inputs !== undefined) return inputs.artefact;
+  if (stage === 'plan' && plan !== undefined) {
+    return `${plan.tensorsMerged} of ${plan.tensorsTotal} tensors in ${plan.shards} shard(s)`;
+  }
+  return '';
+}
+
+function tellResult(result: ReleaseResult, output: Output): number {
+  output.line();
+  output.line(`Released ${result.artefact}`);
+  output.line(`  checkpoint  ${result.directory}`);
+  for (const { location, existed } of result.publications) {
+    output.line(`  published   ${location}${existed ? ' (was there already)' : ''}`);
+  }
+  output.line(`  report      ${result.report.markdown}`);
+  output.result(result);
+  return EXIT.ok;
+}
+
+function tellWaiting(id: string, { waiting }: ReleaseStatus, output: Output): number {
+  output.result({ id, waiting });
+  output.note(`The release waits (${waiting?.stage}): ${waiting?.message}`);
+  output.note(`When that is mended: weldline resume ${id}`);
+  return EXIT.waiting;
+}
+
+/** The failure that a workflow ended with, as the error it was in the activity. */
+export function toReleaseError(error: unknown): unknown {
+  if (!(error instanceof WorkflowFailedError)) return error;
+  const cause = error.cause as { name?: string; type?: unknown; message?: string } | undefined;
+  if (cause?.name === 'CancelledFailure') {
+    return new WeldlineError('release.cancelled', 'The release was cancelled.', { cause: error });
+  }
+  const code = isErrorCode(cause?.type) ? cause.type : 'release.failed';
+  return new WeldlineError(code, cause?.message ?? error.message, { cause: error });
+}
+
+export function isRunning(description: WorkflowExecutionDescription): boolean {
+  return description.status.name === 'RUNNING';
+}

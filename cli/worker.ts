@@ -1,0 +1,21 @@
+import { readEnvironment } from '../config/environment.ts';
+import { createLogger } from '../workers/logger.ts';
+import { EXIT } from './exit-codes.ts';
+import type { Output } from './output.ts';
+import { withSession } from './release.ts';
+
+/** `weldline worker`: does the work of releases until it is stopped. Logs JSON lines. */
+export function runWorker(output: Output): Promise<number> {
+  return withSession(output, async (session, signal) => {
+    const logger = createLogger(readEnvironment().logLevel);
+    const workers = await session.startWorkers({ logger });
+    output.note('Working. Stop with Ctrl-C; what is under way goes on with the next worker.');
+    const stopped = new Promise<void>((resolve) => {
+      if (signal.aborted) resolve();
+      else signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+    await Promise.race([stopped, workers.finished]);
+    await workers.stop();
+    return EXIT.ok;
+  });
+}
