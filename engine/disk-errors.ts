@@ -22,7 +22,18 @@ export function toWriteError(error: unknown, path: string): WeldlineError {
       { cause: error },
     );
   }
-  return new WeldlineError('disk.write-failed', `${path} cannot be written (${code ?? error}).`, {
+  if (code === undefined) return bug(error);
+  return new WeldlineError(
+    'disk.write-failed',
+    `${path} cannot be written (${code}). Check the disk and that nothing else changes this place.`,
+    { cause: error },
+  );
+}
+
+/** Not an error of the file system at all: trying again would not help. */
+function bug(error: unknown): WeldlineError {
+  const message = error instanceof Error ? error.message : String(error);
+  return new WeldlineError('internal.bug', `This is a bug in weldline: ${message}`, {
     cause: error,
   });
 }
@@ -31,11 +42,12 @@ export function toWriteError(error: unknown, path: string): WeldlineError {
 export function toReadError(error: unknown, path: string): WeldlineError {
   if (error instanceof WeldlineError) return error;
   const code = systemErrorCode(error);
+  if (code === undefined) return bug(error);
   return new WeldlineError(
     code === 'ENOENT' || code === 'ENOTDIR' ? 'source.not-found' : 'disk.read-failed',
     code === 'ENOENT' || code === 'ENOTDIR'
       ? `${path} does not exist.`
-      : `${path} cannot be read (${code ?? error}).`,
+      : `${path} cannot be read (${code}).`,
     { cause: error },
   );
 }

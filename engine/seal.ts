@@ -1,4 +1,4 @@
-import { copyFile, mkdir, open, readFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, open, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MODEL_CONFIG_FILE } from './architectures/model-config.ts';
 import { toWriteError } from './disk-errors.ts';
@@ -51,12 +51,20 @@ export async function sealMerge(options: SealOptions): Promise<Manifest> {
       files.push(await writeText(directory, INDEX_FILE, indexText(plan)));
     }
     files.sort((a, b) => (a.path < b.path ? -1 : 1));
+    await removePartials(directory);
     const manifest = buildManifest(options, files);
     await syncDirectory(directory);
     await writeFileDurably(join(directory, MANIFEST_FILE), formatManifest(manifest));
     return manifest;
   } catch (error) {
     throw toWriteError(error, directory);
+  }
+}
+
+/** Files that an attempt was writing when it was killed. */
+async function removePartials(directory: string): Promise<void> {
+  for (const name of await readdir(directory)) {
+    if (name.endsWith('.partial')) await rm(join(directory, name), { force: true });
   }
 }
 
@@ -74,11 +82,12 @@ async function copySideFile(options: SealOptions, file: SideFile): Promise<Manif
     const text = editConfigText(await readFile(source, 'utf8'), plan.configEdits);
     return writeText(directory, file.path, text);
   }
+  // Inputs may be read-only, in a cache for example; the copy need not be.
+  await rm(target, { force: true });
   await copyFile(source, target);
+  await chmod(target, 0o644);
   const handle = await open(target, 'r+');
   try {
-    // Inputs may be read-only, in a cache for example; the copy need not be.
-    await handle.chmod(0o644);
     await handle.sync();
   } finally {
     await handle.close();

@@ -24,6 +24,7 @@ const schema = z.looseObject({
   modules_to_save: z.array(z.string()).nullish(),
   base_model_name_or_path: z.string().nullish(),
   revision: z.string().nullish(),
+  ensure_weight_tying: z.boolean().nullish(),
   init_lora_weights: z.union([z.boolean(), z.string()]).nullish(),
   bias: z.string().nullish(),
 });
@@ -40,6 +41,8 @@ export interface LoraConfig {
   /** Whether keys narrow `target_modules` further, so that absent modules mean nothing. */
   readonly targetsAreNarrowed: boolean;
   readonly modulesToSave: readonly string[];
+  /** Whether both sides of tied embeddings were trained as one. */
+  readonly ensureWeightTying: boolean;
   readonly baseModel: string | undefined;
   readonly baseRevision: string | undefined;
 }
@@ -65,7 +68,6 @@ const NEUTRAL_KEYS = new Set([
   ...Object.keys(schema.shape),
   'auto_mapping',
   'corda_config',
-  'ensure_weight_tying',
   'eva_config',
   'inference_mode',
   'layers_pattern',
@@ -181,6 +183,7 @@ function toLoraConfig(config: z.infer<typeof schema>, text: string): LoraConfig 
     targetModules: config.target_modules ?? undefined,
     targetsAreNarrowed: isSet(config.exclude_modules) || config.layers_to_transform != null,
     modulesToSave: config.modules_to_save ?? [],
+    ensureWeightTying: config.ensure_weight_tying === true,
     baseModel: config.base_model_name_or_path ?? undefined,
     baseRevision: config.revision ?? undefined,
   };

@@ -52,6 +52,7 @@ export function bindAdapter(
   const replacements = new Map<string, TensorEntry>();
   for (const [tensor, entry] of adapter.replacements) {
     const name = toDisk(tensor);
+    if (replacements.has(name)) throw boundTwice(adapter, name, rule);
     checkReplacement(adapter, name, entry, baseTensor(name));
     replacements.set(name, entry);
   }
@@ -64,6 +65,7 @@ export function bindAdapter(
   });
   const observed = observeOrientation(targets);
   for (const { name, pair, target } of targets) {
+    if (deltas.has(name)) throw boundTwice(adapter, name, rule);
     checkTargetDtype(adapter, name, target);
     const layerIsConv1d = isConv1d(config.modelType, pair.module);
     const { transposed, warning } = orient(adapter, { pair, target }, layerIsConv1d, observed);
@@ -76,6 +78,7 @@ export function bindAdapter(
     name !== undefined && (deltas.has(name) || replacements.has(name));
   const untied = changed(tied?.head) || changed(tied?.embedding) ? tied : undefined;
   if (untied !== undefined) {
+    if (adapter.config.ensureWeightTying) throw keepsTied(adapter);
     warnings.push(
       `The embeddings are tied and adapter "${adapter.id}" changes one side: both ` +
         `${untied.embedding} and ${untied.head} are written and tie_word_embeddings becomes false.`,
@@ -116,6 +119,24 @@ function bindNames(
       (trainedOn === undefined ? '' : `The adapter was trained on ${trainedOn}; `) +
       'check that this is the base. Nothing was written.',
     { details: { unbound: unbound.slice(0, 20), nearest } },
+  );
+}
+
+/** Under a prefix rule two names of an adapter can mean one tensor; one would be lost. */
+function boundTwice(adapter: Adapter, name: string, rule: BindingRule): WeldlineError {
+  return new WeldlineError(
+    'adapter.ambiguous-binding',
+    `Adapter "${adapter.id}" (${adapter.name}) changes "${name}" twice: two of its names mean that ` +
+      `tensor under the rule "${rule.name}". Remove the one that is not meant. Nothing was written.`,
+  );
+}
+
+function keepsTied(adapter: Adapter): WeldlineError {
+  return new WeldlineError(
+    'adapter.unsupported-feature',
+    `${adapter.name}/adapter_config.json: the adapter changes tied embeddings and sets ` +
+      'ensure_weight_tying, under which both sides change together. This version of weldline does ' +
+      'not merge that and will not merge it in part.',
   );
 }
 

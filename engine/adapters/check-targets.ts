@@ -21,16 +21,16 @@ export function checkTargets(
   if (!Array.isArray(targets) || adapter.config.targetsAreNarrowed) return;
   // transformers keeps the head and modules_to_save out of what a name targets.
   const excluded = new Set(adapter.config.modulesToSave);
+  // Sets, because both the targets and the tensors can be tens of thousands.
+  const names = new Set<string>(targets);
+  const paths = new Set(targets.map((target: string) => rule.toDisk(target)));
   const missing: string[] = [];
   for (const [name, { shape }] of checkpoint.tensors) {
     if (!name.endsWith('.weight') || shape.length !== 2 || bound.has(name)) continue;
     const module = name.slice(0, -'.weight'.length);
-    const isTarget = targets.some(
-      (target: string) =>
-        module === target || module === rule.toDisk(target) || module.endsWith(`.${target}`),
-    );
-    const isExcluded = [...excluded].some((e) => module === e || module.endsWith(`.${e}`));
-    if (isTarget && !isExcluded) missing.push(module);
+    const endings = endingsOf(module);
+    const isTarget = paths.has(module) || endings.some((ending) => names.has(ending));
+    if (isTarget && !endings.some((ending) => excluded.has(ending))) missing.push(module);
   }
   if (missing.length === 0) return;
   throw new WeldlineError(
@@ -41,4 +41,10 @@ export function checkTargets(
       'narrow target_modules in a copy of the adapter.',
     { details: { missing: missing.slice(0, 20) } },
   );
+}
+
+/** A path and what follows each of its dots. */
+function endingsOf(module: string): string[] {
+  const segments = module.split('.');
+  return segments.map((_segment, index) => segments.slice(index).join('.'));
 }

@@ -54,7 +54,7 @@ async function scanTensor(source: ByteSource, tensor: TensorEntry): Promise<bool
 
 function scanPiece(bytes: Uint8Array, tensor: TensorEntry): { nonFinite: boolean; zero: boolean } {
   // A typed array needs an aligned start, which a piece of a file need not have.
-  const aligned = bytes.slice().buffer;
+  const aligned = new Uint8Array(bytes).buffer;
   const isF32 = tensor.dtype === 'F32';
   const values = isF32 ? new Uint32Array(aligned) : new Uint16Array(aligned);
   const exponent = EXPONENT_BY_DTYPE[tensor.dtype as keyof typeof EXPONENT_BY_DTYPE];

@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { compileKernel } from '../../kernels/index.ts';
 import type { Manifest } from '../manifest.ts';
@@ -43,9 +44,13 @@ export interface MergedModel {
 export async function mergeModel(options: MergeModelOptions): Promise<MergedModel> {
   const { plan, roots, output, resources, provenance, signal } = options;
   const digest = planDigest(plan);
-  const existing = await inspectOutput(output, digest, Object.values(roots));
-  if (existing !== undefined) return { manifest: existing, existed: true };
   const staging = stagingBeside(output, digest);
+  const existing = await inspectOutput(output, digest, Object.values(roots));
+  if (existing !== undefined) {
+    // Left if an earlier run died right after it had moved the merge into place.
+    await rm(staging.root, { recursive: true, force: true });
+    return { manifest: existing, existed: true };
+  }
   const bytes = Math.max(0, outputBytes(plan) - (await bytesOnDisk(staging)));
   await checkDiskSpace([{ directory: dirname(output), bytes, purpose: 'the merged checkpoint' }]);
 

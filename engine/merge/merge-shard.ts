@@ -1,7 +1,9 @@
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { KernelModule } from '../../kernels/index.ts';
-import { toWriteError } from '../disk-errors.ts';
+import { toReadError, toWriteError } from '../disk-errors.ts';
 import { digestFile } from '../durable-files.ts';
+import { assert, WeldlineError } from '../errors.ts';
 import type { Plan, PlannedShard } from '../plan/plan.ts';
 import { type Chunk, cutIntoChunks, outputRange } from './chunks.ts';
 import { type CompletedShard, isCovered, type WrittenRange } from './journal.ts';
@@ -52,6 +54,7 @@ export async function mergeShard(options: MergeShardOptions): Promise<CompletedS
       report(options, shard.size);
       return finished;
     }
+    await checkInputs(options);
     const file = await ShardFile.open(shard, directory, planDigest, signal);
     try {
       await writeChunks(options, file);
@@ -64,6 +67,9 @@ export async function mergeShard(options: MergeShardOptions): Promise<CompletedS
     }
   } catch (error) {
     if (signal?.aborted === true) throw error;
+    // An attempt that was thought dead may have finished and renamed the shard meanwhile.
+    const finished = await findFinished(options).catch(() => undefined);
+    if (finished !== undefined) return finished;
     throw toWriteError(error, join(directory.files, shard.file));
   }
 }
@@ -79,6 +85,28 @@ async function findFinished(options: MergeShardOptions): Promise<CompletedShard 
   } catch (error) {
     if (signal?.aborted === true) throw error;
     return undefined;
+  }
+}
+
+/** Checks the sizes of the inputs: the plan's offsets mean nothing in another file. */
+async function checkInputs({ plan, shard, roots }: MergeShardOptions): Promise<void> {
+  const references = shard.tensors.flatMap(({ from, delta }) =>
+    delta === undefined ? [from] : [from, delta.a, delta.b],
+  );
+  const used = new Set(references.map(({ input, file }) => join(input, file)));
+  for (const { id, files } of plan.inputs) {
+    for (const { path, size } of files.filter((file) => used.has(join(id, file.path)))) {
+      const place = join(roots[id] ?? '', path);
+      const found = await stat(place).catch((error: unknown) => {
+        throw toReadError(error, place);
+      });
+      if (found.size === size) continue;
+      throw new WeldlineError(
+        'merge.input-changed',
+        `${place} has ${found.size} bytes and had ${size} when the merge was planned. Restore it, ` +
+          'or run again to plan with the new file.',
+      );
+    }
   }
 }
 
@@ -102,6 +130,7 @@ async function writeChunks(options: MergeShardOptions, file: ShardFile): Promise
   } finally {
     await queue.flush();
   }
+  assert(queue.bytesDone === shard.size, `${shard.file} has chunks that no thread reported`);
 }
 
 /** Collects finished chunks and makes them durable in batches, one batch at a time. */
@@ -136,6 +165,10 @@ class WriteQueue {
     this.#bytesDone += range.end - range.begin;
     report(this.#options, this.#bytesDone, tensor);
     if (this.#pendingBytes >= SYNC_INTERVAL_BYTES) this.#startRecording();
+  }
+
+  get bytesDone(): number {
+    return this.#bytesDone;
   }
 
   /** Waits until everything that was added is durable. */

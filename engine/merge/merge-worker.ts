@@ -9,7 +9,8 @@ import {
   type KernelModule,
   type MergeKernel,
 } from '../../kernels/index.ts';
-import { assert, type ErrorCode, systemErrorCode, WeldlineError } from '../errors.ts';
+import { toReadError, toWriteError } from '../disk-errors.ts';
+import { assert, type ErrorCode, WeldlineError } from '../errors.ts';
 import type { PlannedDelta, PlannedShard, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
 import { type Chunk, kernelDtypes, outputRange, unitsOf, workOf } from './chunks.ts';
@@ -46,7 +47,11 @@ class MergeWorker {
   constructor(data: MergeWorkerData) {
     this.#data = data;
     this.#kernel = createKernel(data.module, data.arena);
-    this.#output = openSync(data.outputPath, 'r+');
+    try {
+      this.#output = openSync(data.outputPath, 'r+');
+    } catch (error) {
+      throw toWriteError(error, data.outputPath);
+    }
   }
 
   run(report: (message: MergeWorkerMessage) => void): void {
@@ -136,14 +141,21 @@ class MergeWorker {
   /** Fills `into` from `offset` bytes into a tensor. */
   #read(tensor: TensorReference, offset: number, into: Uint8Array): void {
     const path = join(this.#data.roots[tensor.input] ?? '', tensor.file);
+    try {
+      this.#readFully(path, tensor.offset + offset, into);
+    } catch (error) {
+      throw toReadError(error, path);
+    }
+  }
+
+  #readFully(path: string, offset: number, into: Uint8Array): void {
     let file = this.#inputs.get(path);
     if (file === undefined) {
       file = openSync(path, 'r');
       this.#inputs.set(path, file);
     }
     for (let done = 0; done < into.length; ) {
-      const position = tensor.offset + offset + done;
-      const count = readSync(file, into, done, into.length - done, position);
+      const count = readSync(file, into, done, into.length - done, offset + done);
       if (count === 0) {
         throw new WeldlineError(
           'merge.input-changed',
@@ -161,10 +173,14 @@ function kernelDtype(factor: TensorReference): (typeof KERNEL_DTYPE)['BF16'] {
 }
 
 function writeFully(file: number, bytes: Uint8Array, position: number, path: string): void {
-  for (let done = 0; done < bytes.length; ) {
-    const count = writeSync(file, bytes, done, bytes.length - done, position + done);
-    if (count === 0) throw new WeldlineError('disk.write-failed', `${path} takes no more bytes.`);
-    done += count;
+  try {
+    for (let done = 0; done < bytes.length; ) {
+      const count = writeSync(file, bytes, done, bytes.length - done, position + done);
+      assert(count > 0, 'a file took no bytes and gave no error');
+      done += count;
+    }
+  } catch (error) {
+    throw toWriteError(error, path);
   }
 }
 
@@ -181,25 +197,12 @@ function nonFiniteError(tensor: PlannedTensor, chunk: Chunk, count: number): Wel
   );
 }
 
-/** Maps an error of the operating system to a code; the main thread adds what to do about it. */
 function toMessage(error: unknown): MergeWorkerMessage {
   if (error instanceof WeldlineError) {
     return { kind: 'error', code: error.code, message: error.message };
   }
-  const code = systemErrorCode(error);
   const message = error instanceof Error ? error.message : String(error);
-  if (code === 'ENOSPC' || code === 'EDQUOT') {
-    return { kind: 'error', code: 'disk.full', message };
-  }
-  if (code !== undefined) {
-    const syscall = (error as NodeJS.ErrnoException).syscall;
-    return {
-      kind: 'error',
-      code: syscall === 'write' ? 'disk.write-failed' : 'disk.read-failed',
-      message,
-    };
-  }
-  return { kind: 'error', code: 'internal.bug', message };
+  return { kind: 'error', code: 'internal.bug', message: `This is a bug in weldline: ${message}` };
 }
 
 if (parentPort !== null && workerData !== null) {

@@ -9,6 +9,7 @@ import {
   type CompletedShard,
   formatLine,
   type JournalHead,
+  type JournalState,
   joinRanges,
   readJournal,
   type WrittenRange,
@@ -75,11 +76,9 @@ export class ShardFile {
       if (size !== shard.size) await data.truncate(shard.size);
       const ranges = size === shard.size ? (state?.ranges ?? []) : [];
       const verified = await verifyRanges(data, ranges, signal);
-      const journal = await open(journalPath, 'a');
-      await journal.truncate(state?.soundBytes ?? 0);
-      if (state === undefined) await journal.appendFile(formatLine(head));
       const { header } = layoutFile(shard.tensors);
       await data.write(header, 0, header.length, 0);
+      const journal = await openJournal(journalPath, head, state);
       return new ShardFile(shard, directory, data, journal, verified);
     } catch (error) {
       await data.close();
@@ -107,6 +106,22 @@ export class ShardFile {
   async close(): Promise<void> {
     await this.#data.close();
     await this.#journal.close();
+  }
+}
+
+async function openJournal(
+  path: string,
+  head: JournalHead,
+  state: JournalState | undefined,
+): Promise<FileHandle> {
+  const journal = await open(path, 'a');
+  try {
+    await journal.truncate(state?.soundBytes ?? 0);
+    if (state === undefined) await journal.appendFile(formatLine(head));
+    return journal;
+  } catch (error) {
+    await journal.close();
+    throw error;
   }
 }
 
@@ -141,11 +156,13 @@ async function verifyRanges(
   const sound: ByteRange[] = [];
   for (const range of ranges) {
     let checksum = 0;
+    let bytesLeft = range.end - range.begin;
     const add = (piece: Uint8Array): void => {
       checksum = crc32(piece, checksum);
+      bytesLeft -= piece.length;
     };
     await forEachPiece(data, range, add, signal);
-    if (checksum === range.crc32) sound.push(range);
+    if (bytesLeft === 0 && checksum === range.crc32) sound.push(range);
   }
   return joinRanges(sound);
 }

@@ -2,6 +2,7 @@ import type { Adapter } from '../adapters/adapter.ts';
 import { ADAPTER_WEIGHTS_FILE } from '../adapters/adapter.ts';
 import { type Binding, bindAdapter } from '../adapters/bind-adapter.ts';
 import type { ModelConfig } from '../architectures/model-config.ts';
+import { WeldlineError } from '../errors.ts';
 import type { Checkpoint } from '../safetensors/checkpoint.ts';
 import { DTYPE_BY_TORCH_NAME, type Dtype, isMergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
@@ -32,11 +33,13 @@ export interface PlanInputs {
  * Plans a merge: binds every adapter tensor, then fixes every output byte range. Pure; reads
  * nothing.
  *
- * @throws WeldlineError `adapter.*` and `checkpoint.*` codes of binding
+ * @throws WeldlineError `adapter.*` and `checkpoint.*` codes of binding, `plan.option-invalid`,
+ *   `side-file.unsafe`
  */
 export function buildPlan({ base, adapter: input, options }: PlanInputs): Plan {
   const { checkpoint, config } = base;
   const { adapter } = input;
+  checkOptions(options, adapter.id);
   const binding = bindAdapter(adapter, checkpoint, config);
   const groups = groupByFile(checkpoint.files, (name) =>
     planTensor(name, name, checkpoint, adapter.id, binding, options),
@@ -60,6 +63,21 @@ export function buildPlan({ base, adapter: input, options }: PlanInputs): Plan {
     sideFiles: chooseSideFiles(base.files, { id: adapter.id, files: input.files }),
     warnings: [...binding.warnings, ...extraFileWarnings(checkpoint)],
   };
+}
+
+function checkOptions({ shardBytesMax }: MergeOptions, adapterId: string): void {
+  if (shardBytesMax !== undefined && !(Number.isSafeInteger(shardBytesMax) && shardBytesMax > 0)) {
+    throw new WeldlineError(
+      'plan.option-invalid',
+      `The largest shard size is ${shardBytesMax}; it must be a whole number of bytes above 0.`,
+    );
+  }
+  if (adapterId === 'base') {
+    throw new WeldlineError(
+      'plan.option-invalid',
+      'An adapter cannot have the id "base", which names the base in plans. Give it another id.',
+    );
+  }
 }
 
 /**

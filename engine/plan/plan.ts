@@ -13,7 +13,10 @@ const digest = z.string().regex(/^[0-9a-f]{64}$/);
 const natural = z.number().int().nonnegative();
 const dtype = z.string().refine(isDtype);
 const mergeDtype = z.enum(['BF16', 'F16', 'F32']) satisfies z.ZodType<MergeDtype>;
-const plainPath = z.string().regex(/^[A-Za-z0-9_.-][A-Za-z0-9_. -]*$/);
+
+/** Names of files in an output: safe on every file system, and never a way out of its directory. */
+export const PLAIN_PATH = /^[A-Za-z0-9_.-][A-Za-z0-9_. -]*$/;
+const plainPath = z.string().regex(PLAIN_PATH);
 
 const inputFile = z.object({ path: z.string(), size: natural, sha256: digest });
 

@@ -1,4 +1,5 @@
-import type { InputFile, SideFile } from './plan.ts';
+import { WeldlineError } from '../errors.ts';
+import { type InputFile, PLAIN_PATH, type SideFile } from './plan.ts';
 
 /**
  * Vocabulary files: an adapter's own win one by one, and what it lacks comes from the base (the
@@ -37,7 +38,9 @@ const BASE_FILE =
  * Chooses the files beside the weights. They are copied byte for byte, save the edits of
  * config.json that the plan lists.
  *
- * @param inputs files of the base, then of the adapter, by their input's id
+ * @param base files of the base
+ * @param adapter files of the adapter, and its id
+ * @throws WeldlineError `side-file.unsafe` for a name that is not plain
  */
 export function chooseSideFiles(
   base: readonly InputFile[],
@@ -58,6 +61,14 @@ export function chooseSideFiles(
         chosen.set(file.path, { input: adapter.id, ...file });
       }
     }
+  }
+  const unsafe = [...chosen.keys()].find((path) => !PLAIN_PATH.test(path));
+  if (unsafe !== undefined) {
+    throw new WeldlineError(
+      'side-file.unsafe',
+      `The file ${JSON.stringify(unsafe.slice(0, 100))} goes beside the weights, but its name has ` +
+        'other characters than letters, digits, ".", "_", "-" and spaces. Rename it.',
+    );
   }
   return [...chosen.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }
