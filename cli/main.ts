@@ -129,6 +129,12 @@ without it weldline runs its own.`,
   return program;
 }
 
+// The reader of a pipe may leave early (head): that is its right, and no error of ours.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(EXIT.ok);
+  throw error;
+});
+
 try {
   await buildProgram().parseAsync();
 } catch (error) {

@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { elementValue } from '../../kernels/index.ts';
 import { WeldlineError } from '../errors.ts';
-import { elementBytes, rowBytes } from '../merge/resources.ts';
+import { elementBytes, rowBytes, rowsPerPiece } from '../merge/resources.ts';
 import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
 
@@ -23,41 +23,93 @@ const PRECISION: Readonly<Record<MergeDtype, { halfUlp: number; smallest: number
 const F32_UNIT = 2 ** -24;
 
 /**
- * Works out one row of a merged tensor again, in float64 and by another road than the merge (no
- * kernel, no bands), and compares it with what was written. The written value must be the exact one
- * rounded once; what is allowed beyond that is the bound on fp32 accumulation of `rank` products.
+ * Works out rows of a merged tensor again, in float64 and by another road than the merge (no
+ * kernel, no bands), and compares them with what was written. A written value must be the exact
+ * one rounded once; what is allowed beyond that is the bound on fp32 accumulation of `rank`
+ * products.
  *
- * @param row row of the tensor as stored
+ * @param rows rows of the tensor as stored
  * @param output the file that holds `tensor`
  * @returns the largest distance from the exact value, in units of the dtype's rounding
  * @throws WeldlineError `verify.recomputation-mismatch`
  */
-export async function verifyRow(
+export async function verifyRows(
   tensor: PlannedTensor,
-  row: number,
+  rows: readonly number[],
   read: ReadTensor,
   output: FileHandle,
 ): Promise<number> {
   const columns = tensor.shape.at(-1) ?? 1;
+  const expected: ExpectedRow[] = [];
+  for (const row of rows) {
+    const base = await readRows(tensor.from, row, 1, columns, read);
+    const { delta } = tensor;
+    const left = delta === undefined ? new Float64Array() : await leftRow(delta, row, read);
+    expected.push({ row, base, left, product: base.map(() => 0), magnitude: base.map(() => 0) });
+  }
+  if (tensor.delta !== undefined) await addProducts(tensor.delta, columns, expected, read);
+  let worst = 0;
+  for (const row of expected) {
+    worst = Math.max(worst, await compareRow(tensor, row, output));
+  }
+  return worst;
+}
+
+interface ExpectedRow {
+  readonly row: number;
+  readonly base: Float64Array;
+  /** Row of L, [rank]. */
+  readonly left: Float64Array;
+  /** The row of L R so far, and the sum of its terms' magnitudes. */
+  readonly product: Float64Array;
+  readonly magnitude: Float64Array;
+}
+
+async function addProducts(
+  delta: PlannedDelta,
+  columns: number,
+  expected: readonly ExpectedRow[],
+  read: ReadTensor,
+): Promise<void> {
+  for await (const { k, right } of rightRows(delta, columns, read)) {
+    for (const { left, product, magnitude } of expected) {
+      const factor = left[k]!;
+      for (let column = 0; column < columns; column++) {
+        const term = factor * right[column]!;
+        product[column]! += term;
+        magnitude[column]! += Math.abs(term);
+      }
+    }
+  }
+}
+
+async function compareRow(
+  tensor: PlannedTensor,
+  expected: ExpectedRow,
+  output: FileHandle,
+): Promise<number> {
+  const { row, base, product, magnitude } = expected;
   const dtype = tensor.dtype as MergeDtype;
   const size = bytesOf(dtype);
-  const written = Buffer.alloc(columns * size);
-  await output.read(written, 0, written.length, tensor.offset + row * columns * size);
-  const base = await readRow(tensor.from, row, columns, read);
-  const { exact, bound } = await addDelta(tensor.delta, base, row, read);
+  const bytes = Buffer.alloc(base.length * size);
+  await output.read(bytes, 0, bytes.length, tensor.offset + row * bytes.length);
+  const written = decode(bytes, dtype);
   const { halfUlp, smallest } = PRECISION[dtype];
+  const { scaling, rank } = tensor.delta ?? { scaling: 0, rank: 0 };
   let worst = 0;
-  for (let column = 0; column < columns; column++) {
-    const value = elementValue(written, column * size, KERNEL_DTYPE[dtype]);
-    const expected = exact[column] ?? 0;
-    const unit = Math.max(Math.abs(expected) * halfUlp, smallest / 2);
-    const distance = Math.abs(value - expected);
+  for (let column = 0; column < base.length; column++) {
+    const exact = base[column]! + scaling * product[column]!;
+    // rank products, as many sums, the scaling and the last sum, each rounded once.
+    const terms = Math.abs(scaling) * magnitude[column]! * (rank + 3);
+    const bound = rank === 0 ? 0 : F32_UNIT * (terms + Math.abs(exact)) + 2 ** -149;
+    const unit = Math.max(Math.abs(exact) * halfUlp, smallest / 2);
+    const distance = Math.abs(written[column]! - exact);
     // A finite comparison fails for NaN, so the condition is written to.
-    if (!(distance <= unit * (1 + 2 ** -7) + (bound[column] ?? 0))) {
+    if (!(distance <= unit * (1 + 2 ** -7) + bound)) {
       throw new WeldlineError(
         'verify.recomputation-mismatch',
-        `"${tensor.name}" row ${row}, column ${column}: the file holds ${value}, but the base and ` +
-          `adapter give ${expected}. The merge is wrong; delete the output and report this.`,
+        `"${tensor.name}" row ${row}, column ${column}: the file holds ${written[column]}, but the ` +
+          `base and adapter give ${exact}. The merge is wrong; delete the output and report this.`,
       );
     }
     worst = Math.max(worst, distance / unit);
@@ -65,16 +117,17 @@ export async function verifyRow(
   return worst;
 }
 
-async function readRow(
+/** Rows of a two-dimensional tensor as stored, or a stretch of elements of any other. */
+async function readRows(
   tensor: TensorReference,
-  row: number,
+  begin: number,
+  count: number,
   columns: number,
   read: ReadTensor,
 ): Promise<Float64Array> {
   const dtype = tensor.dtype as MergeDtype;
-  const size = bytesOf(dtype);
-  const bytes = await read(tensor, row * columns * size, columns * size);
-  return decode(bytes, dtype);
+  const rowSize = columns * bytesOf(dtype);
+  return decode(await read(tensor, begin * rowSize, count * rowSize), dtype);
 }
 
 function decode(bytes: Uint8Array, dtype: MergeDtype): Float64Array {
@@ -86,65 +139,38 @@ function decode(bytes: Uint8Array, dtype: MergeDtype): Float64Array {
   return values;
 }
 
-/** `base + scaling · (L R)[row]` in float64, and a bound on what fp32 arithmetic may differ by. */
-async function addDelta(
-  delta: PlannedDelta | undefined,
-  base: Float64Array,
-  row: number,
-  read: ReadTensor,
-): Promise<{ exact: Float64Array; bound: Float64Array }> {
-  const bound = new Float64Array(base.length);
-  if (delta === undefined) return { exact: base, bound };
-  const left = await leftRow(delta, row, read);
-  const product = new Float64Array(base.length);
-  const magnitude = new Float64Array(base.length);
-  for (let k = 0; k < delta.rank; k++) {
-    const right = await rightRow(delta, k, base.length, read);
-    const factor = left[k] ?? 0;
-    for (let column = 0; column < base.length; column++) {
-      const term = factor * (right[column] ?? 0);
-      product[column] = (product[column] ?? 0) + term;
-      magnitude[column] = (magnitude[column] ?? 0) + Math.abs(term);
-    }
-  }
-  const exact = base.map((value, column) => value + delta.scaling * (product[column] ?? 0));
-  for (let column = 0; column < base.length; column++) {
-    // rank products, as many sums, the scaling and the last sum, each rounded once.
-    const terms = Math.abs(delta.scaling) * (magnitude[column] ?? 0) * (delta.rank + 3);
-    bound[column] = F32_UNIT * (terms + Math.abs(exact[column] ?? 0)) + 2 ** -149;
-  }
-  return { exact, bound };
-}
-
 /** Row `row` of L: a row of B, or a column of A. */
 async function leftRow(delta: PlannedDelta, row: number, read: ReadTensor): Promise<Float64Array> {
-  if (!delta.transposed) return readRow(delta.b, row, delta.rank, read);
-  return readColumn(delta.a, row, read);
-}
-
-/** Row `k` of R: a row of A, or a column of B. */
-async function rightRow(
-  delta: PlannedDelta,
-  k: number,
-  columns: number,
-  read: ReadTensor,
-): Promise<Float64Array> {
-  if (!delta.transposed) return readRow(delta.a, k, columns, read);
-  return readColumn(delta.b, k, read);
-}
-
-async function readColumn(
-  tensor: TensorReference,
-  column: number,
-  read: ReadTensor,
-): Promise<Float64Array> {
-  const rows = tensor.shape[0] ?? 0;
-  const bytes = await read(tensor, 0, tensor.byteLength);
-  const values = new Float64Array(rows);
-  const dtype = KERNEL_DTYPE[tensor.dtype as MergeDtype];
-  for (let row = 0; row < rows; row++) {
-    const offset = row * rowBytes(tensor) + column * elementBytes(tensor);
-    values[row] = elementValue(bytes, offset, dtype);
+  if (!delta.transposed) return readRows(delta.b, row, 1, delta.rank, read);
+  const values = new Float64Array(delta.rank);
+  for (let k = 0; k < delta.rank; k++) {
+    const offset = k * rowBytes(delta.a) + row * elementBytes(delta.a);
+    const bytes = await read(delta.a, offset, elementBytes(delta.a));
+    values[k] = decode(bytes, delta.a.dtype as MergeDtype)[0]!;
   }
   return values;
+}
+
+/** The rows of R, one after the other: rows of A, or columns of B. */
+async function* rightRows(
+  delta: PlannedDelta,
+  columns: number,
+  read: ReadTensor,
+): AsyncGenerator<{ k: number; right: Float64Array }> {
+  const { rank, transposed } = delta;
+  if (transposed) {
+    const b = await readRows(delta.b, 0, columns, rank, read);
+    for (let k = 0; k < rank; k++) {
+      yield { k, right: Float64Array.from({ length: columns }, (_, i) => b[i * rank + k]!) };
+    }
+    return;
+  }
+  const step = rowsPerPiece(delta.a);
+  for (let begin = 0; begin < rank; begin += step) {
+    const count = Math.min(step, rank - begin);
+    const piece = await readRows(delta.a, begin, count, columns, read);
+    for (let i = 0; i < count; i++) {
+      yield { k: begin + i, right: piece.subarray(i * columns, (i + 1) * columns) };
+    }
+  }
 }

@@ -9,7 +9,7 @@ import type { ModelFiles } from '../model-files.ts';
 import type { Plan, PlannedTensor } from '../plan/plan.ts';
 import { readCheckpoint } from '../safetensors/checkpoint.ts';
 import { findNonFinite } from './find-non-finite.ts';
-import { type ReadTensor, verifyRow } from './sample-rows.ts';
+import { type ReadTensor, verifyRows } from './sample-rows.ts';
 
 /** Rows worked out again per merged tensor: the first, the last, and one chosen by its name. */
 const ROWS_PER_TENSOR = 3;
@@ -133,10 +133,9 @@ async function verifyTensors(
           options.signal?.throwIfAborted();
           if (workOf(tensor) === 'copy' || tensor.byteLength === 0) continue;
           await findNonFinite(tensor, output);
-          for (const row of chooseRows(tensor)) {
-            worst = Math.max(worst, await verifyRow(tensor, row, inputs.read, output));
-            rows++;
-          }
+          const chosen = chooseRows(tensor);
+          worst = Math.max(worst, await verifyRows(tensor, chosen, inputs.read, output));
+          rows += chosen.length;
         }
       } finally {
         await output.close();
