@@ -4,7 +4,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import type { ArenaSpec } from './arena.ts';
-import type { FloatDtype } from './dtypes.ts';
+import { ELEMENT_BYTES, type FloatDtype } from './dtypes.ts';
 import type { MergeKernel } from './merge-kernel.ts';
 import { loadElement, ReferenceKernel } from './reference.ts';
 import { WasmKernel } from './wasm-kernel.ts';
@@ -47,8 +47,14 @@ export function createKernel(module: KernelModule, spec: ArenaSpec): MergeKernel
   return module === 'scalar' ? new ReferenceKernel(spec) : new WasmKernel(module, spec);
 }
 
-/** The exact value of one stored element: for looking at weights, not for computing with them. */
-export function elementValue(bytes: Uint8Array, byteOffset: number, dtype: FloatDtype): number {
+/**
+ * The values of stored elements, exactly: for looking at weights, not for computing with them.
+ * @param bytes whole elements, at any alignment
+ */
+export function decodeElements(bytes: Uint8Array, dtype: FloatDtype): Float64Array {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return loadElement(view, byteOffset, dtype);
+  const size = ELEMENT_BYTES[dtype];
+  const values = new Float64Array(bytes.byteLength / size);
+  for (let i = 0; i < values.length; i++) values[i] = loadElement(view, i * size, dtype);
+  return values;
 }

@@ -61,7 +61,8 @@ function scanPiece(bytes: Uint8Array, tensor: TensorEntry): { nonFinite: boolean
   const magnitude = isF32 ? 0x7fffffff : 0x7fff;
   let nonFinite = false;
   let seen = 0;
-  for (const value of values) {
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i]!;
     nonFinite ||= (value & exponent) === exponent;
     seen |= value & magnitude;
   }

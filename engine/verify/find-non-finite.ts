@@ -17,7 +17,10 @@ export async function findNonFinite(tensor: PlannedTensor, output: FileHandle): 
       tensor.dtype === 'F32'
         ? new Uint32Array(piece.buffer, piece.byteOffset, piece.length / 4)
         : new Uint16Array(piece.buffer, piece.byteOffset, piece.length / 2);
-    for (const value of values) if ((value & exponent) === exponent) found = true;
+    // Indexed: several times faster than an iterator over a hundred million values.
+    for (let i = 0; i < values.length; i++) {
+      if ((values[i]! & exponent) === exponent) found = true;
+    }
   };
   await forEachPiece(output, range, scan);
   if (!found) return;

@@ -1,5 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
-import { elementValue } from '../../kernels/index.ts';
+import { decodeElements } from '../../kernels/index.ts';
 import { WeldlineError } from '../errors.ts';
 import { elementBytes, rowBytes, rowsPerPiece } from '../merge/resources.ts';
 import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
@@ -131,12 +131,7 @@ async function readRows(
 }
 
 function decode(bytes: Uint8Array, dtype: MergeDtype): Float64Array {
-  const size = bytesOf(dtype);
-  const values = new Float64Array(bytes.length / size);
-  for (let i = 0; i < values.length; i++) {
-    values[i] = elementValue(bytes, i * size, KERNEL_DTYPE[dtype]);
-  }
-  return values;
+  return decodeElements(bytes, KERNEL_DTYPE[dtype]);
 }
 
 /** Row `row` of L: a row of B, or a column of A. */
