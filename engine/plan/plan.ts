@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { digestOf } from '../canonical-json.ts';
 import { WeldlineError } from '../errors.ts';
-import { isDtype, type MergeDtype, type TorchDtype } from '../safetensors/dtype.ts';
+import { isDtype, type TorchDtype } from '../safetensors/dtype.ts';
 
 /**
  * Version of everything that decides output bytes: layout rules, arithmetic, edits. It changes when
@@ -12,7 +12,6 @@ export const ENGINE_FORMAT = 1;
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
 const natural = z.number().int().nonnegative();
 const dtype = z.string().refine(isDtype);
-const mergeDtype = z.enum(['BF16', 'F16', 'F32']) satisfies z.ZodType<MergeDtype>;
 
 /** Names of files in an output: safe on every file system, and never a way out of its directory. */
 export const PLAIN_PATH = /^[A-Za-z0-9_.-][A-Za-z0-9_. -]*$/;
@@ -105,7 +104,6 @@ export type TensorReference = z.infer<typeof tensorReference>;
 export type ConfigEdit = z.infer<typeof configEdit>;
 export type SideFile = z.infer<typeof sideFile>;
 export type InputFile = z.infer<typeof inputFile>;
-export { mergeDtype };
 
 export interface MergeOptions {
   /** Dtype of every floating-point tensor of the output; by default each keeps its own. */
