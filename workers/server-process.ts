@@ -6,6 +6,7 @@ import { msToTs } from '@temporalio/common/lib/time.js';
 import { childVariables } from '../config/environment.ts';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
 import { isOlder } from '../tools/temporal-cli.ts';
+import { identityOf, isRunning } from './process-identity.ts';
 import { fileBytes, isServerAlive, type ServerFiles, type ServerState } from './server-files.ts';
 import { waitUntil } from './wait-until.ts';
 
@@ -202,17 +203,17 @@ export async function terminateServer(
   files: ServerFiles,
   server: Pick<ServerState, 'pid'>,
 ): Promise<void> {
+  const identity = identityOf(server.pid);
+  if (identity === undefined || !isServerAlive(files, server)) return;
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-    if (!isServerAlive(files, server)) return;
     try {
       process.kill(server.pid, signal);
     } catch (error) {
       if (systemErrorCode(error) === 'ESRCH') return;
       throw error;
     }
-    const isGone = () => !isServerAlive(files, server);
     const wait = { timeoutMs: TERMINATE_TIMEOUT_MS, pollMs: TERMINATE_POLL_MS };
-    if (await waitUntil(isGone, wait)) return;
+    if (await waitUntil(() => !isRunning(identity), wait)) return;
   }
 }
 

@@ -33,11 +33,7 @@ export async function ensureRunning(
   options: StartOptions,
 ): Promise<ServerState> {
   const state = readState(files);
-  if (state !== undefined && isServerAlive(files, state)) {
-    if (await isAnsweringSoon(state, options.signal)) return state;
-    options.log?.(`The embedded Temporal server (process ${state.pid}) hangs; replacing it.`);
-    await terminateServer(files, state);
-  }
+  if (state !== undefined && (await isUsable(files, state, options))) return state;
   for (let attempt = 1; ; attempt++) {
     const ports = await choosePorts(files);
     try {
@@ -53,10 +49,7 @@ export async function ensureRunning(
 export async function bringBack(files: ServerFiles, options: StartOptions): Promise<ServerState> {
   const state = readState(files);
   if (state === undefined) throw serverStopped();
-  if (isServerAlive(files, state)) {
-    if (await isAnsweringSoon(state, options.signal)) return state;
-    await terminateServer(files, state);
-  }
+  if (await isUsable(files, state, options)) return state;
   const { port, uiPort } = state;
   // Should another program keep a port, the launch fails and says so.
   await isPortFreeSoon(port);
@@ -85,15 +78,23 @@ async function launch(
   return await launchServer({ files, cli, port, signal, ...(ui ? { uiPort } : {}) });
 }
 
-async function isAnsweringSoon(
+/** Whether the server answers, or will within its start; one that hangs is ended. */
+async function isUsable(
+  files: ServerFiles,
   state: ServerState,
-  signal: AbortSignal | undefined,
+  { signal, log }: StartOptions,
 ): Promise<boolean> {
-  return await waitUntil(() => isAnswering(addressOf(state)), {
-    timeoutMs: UNRESPONSIVE_AFTER_MS,
-    pollMs: POLL_MS,
-    signal,
-  });
+  let isUp = false;
+  const isDecided = async () => {
+    if (!isServerAlive(files, state)) return true;
+    isUp = await isAnswering(addressOf(state));
+    return isUp;
+  };
+  const wait = { timeoutMs: UNRESPONSIVE_AFTER_MS, pollMs: POLL_MS, signal };
+  if (await waitUntil(isDecided, wait)) return isUp;
+  log?.(`The embedded Temporal server (process ${state.pid}) hangs; replacing it.`);
+  await terminateServer(files, state);
+  return false;
 }
 
 /** The ports of the last time, unless another program has taken them since. */

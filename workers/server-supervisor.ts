@@ -1,3 +1,4 @@
+import { WeldlineError } from '../engine/errors.ts';
 import { isServerAlive, readState, type ServerFiles, type ServerState } from './server-files.ts';
 import { serverStopped } from './server-start.ts';
 
@@ -31,20 +32,17 @@ export function superviseServer(options: SupervisorOptions): Supervisor {
   let isBusy = false;
 
   const check = async () => {
-    const state = readState(files);
-    if (state === undefined) {
-      clearInterval(timer);
-      options.onLost(serverStopped());
-      return;
-    }
-    if (state.pid === known.pid && isServerAlive(files, state)) return;
     try {
+      const state = readState(files);
+      if (state === undefined) throw serverStopped();
+      if (state.pid === known.pid && isServerAlive(files, state)) return;
       known = await options.restart();
       failureCount = 0;
       options.onRestart(known);
     } catch (error) {
       failureCount += 1;
-      if (failureCount < FAILURES_MAX) return;
+      const isStopped = error instanceof WeldlineError && error.code === 'temporal.unreachable';
+      if (failureCount < FAILURES_MAX && !isStopped) return;
       clearInterval(timer);
       options.onLost(error);
     }

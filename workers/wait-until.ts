@@ -16,11 +16,12 @@ export async function waitUntil(
   condition: () => Promise<boolean> | boolean,
   { timeoutMs, pollMs, signal }: WaitOptions,
 ): Promise<boolean> {
-  const deadline = Date.now() + timeoutMs;
+  // Monotonic: a corrected clock neither ends a wait nor prolongs it.
+  const deadline = performance.now() + timeoutMs;
   for (;;) {
     signal?.throwIfAborted();
     if (await condition()) return true;
-    if (Date.now() > deadline) return false;
+    if (performance.now() > deadline) return false;
     try {
       await sleep(pollMs, undefined, { signal });
     } catch (error) {
