@@ -26,6 +26,7 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'hub.stalled': 'retry',
   'hub.bad-response': 'retry',
   'hub.digest-mismatch': 'retry',
+  'hub.file-changed': 'retry',
   'tool.not-found': 'mend',
   'tool.install-failed': 'mend',
   'kernel.missing': 'mend',

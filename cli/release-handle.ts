@@ -77,18 +77,20 @@ export async function queryStatus(
   session: TemporalSession,
   handle: ReleaseHandle,
 ): Promise<ReleaseStatus> {
+  if (session.mayHaveWorkers()) {
+    try {
+      return await queryOnce(session, handle);
+    } catch (error) {
+      if (!session.embedded || error instanceof WorkflowNotFoundError) throw noWorker(error);
+    }
+  }
+  const workers = await session.startWorkers({ workflowsOnly: true });
   try {
     return await queryOnce(session, handle);
   } catch (error) {
-    if (!session.embedded || error instanceof WorkflowNotFoundError) throw noWorker(error);
-    const workers = await session.startWorkers({ workflowsOnly: true });
-    try {
-      return await queryOnce(session, handle);
-    } catch (second) {
-      throw noWorker(second);
-    } finally {
-      await workers.stop();
-    }
+    throw noWorker(error);
+  } finally {
+    await workers.stop();
   }
 }
 

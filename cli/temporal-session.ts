@@ -5,7 +5,7 @@ import type { Logger } from '@temporalio/worker';
 import type { Environment } from '../config/environment.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import { ensureTemporalCli } from '../tools/temporal-cli.ts';
-import { acquireEmbeddedServer } from '../workers/embedded-server.ts';
+import { acquireEmbeddedServer, hasOtherUsers } from '../workers/embedded-server.ts';
 import { createLogger } from '../workers/logger.ts';
 import type { RunningWorkers, WorkerOptions } from '../workers/main.ts';
 
@@ -15,6 +15,8 @@ export interface TemporalSession {
   /** Whether the server is weldline's own, so that this process must do the work. */
   readonly embedded: boolean;
   readonly uiAddress: string | undefined;
+  /** Whether a worker may be there to answer queries: in this process or another. */
+  mayHaveWorkers(): boolean;
   /** Starts workers in this process; they stop with the session at the latest. */
   startWorkers(options?: { workflowsOnly?: boolean; logger?: Logger }): Promise<RunningWorkers>;
   close(): Promise<void>;
@@ -50,6 +52,7 @@ async function openConfigured(environment: Environment): Promise<TemporalSession
     address,
     namespace,
     embedded: false,
+    hasOtherUsers: () => true,
     connection: rest as NonNullable<WorkerOptions['connection']>,
     release: async () => undefined,
   });
@@ -68,6 +71,7 @@ async function openEmbedded(options: SessionOptions): Promise<TemporalSession> {
       namespace,
       embedded: true,
       ...(uiAddress === undefined ? {} : { uiAddress }),
+      hasOtherUsers: () => hasOtherUsers(home),
       release: () => server.release(),
     });
   } catch (error) {
@@ -81,6 +85,7 @@ interface ServerFacts {
   readonly namespace: string;
   readonly embedded: boolean;
   readonly uiAddress?: string;
+  hasOtherUsers(): boolean;
   readonly connection?: NonNullable<WorkerOptions['connection']>;
   release(): Promise<void>;
 }
@@ -91,11 +96,12 @@ function sessionOf(
   facts: ServerFacts,
 ): TemporalSession {
   const { address, namespace, embedded } = facts;
-  const running: RunningWorkers[] = [];
+  const running = new Set<RunningWorkers>();
   return {
     client: new Client({ connection, namespace }),
     embedded,
     uiAddress: facts.uiAddress,
+    mayHaveWorkers: () => running.size > 0 || facts.hasOtherUsers(),
     async startWorkers({ workflowsOnly = false, logger } = {}) {
       // The worker's native part takes a while to load: only commands that need it pay.
       const { startWorkers } = await import('../workers/main.ts');
@@ -108,7 +114,9 @@ function sessionOf(
           logger ?? createLogger(environment.logLevel, join(environment.home, 'logs/worker.log')),
         ...(facts.connection === undefined ? {} : { connection: facts.connection }),
       });
-      running.push(workers);
+      running.add(workers);
+      const forget = (): void => void running.delete(workers);
+      workers.finished.then(forget, forget);
       return workers;
     },
     async close() {

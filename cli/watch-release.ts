@@ -1,4 +1,9 @@
-import { type WorkflowExecutionDescription, WorkflowFailedError } from '@temporalio/client';
+import { setTimeout } from 'node:timers/promises';
+import {
+  type WorkflowExecutionDescription,
+  WorkflowFailedError,
+  WorkflowNotFoundError,
+} from '@temporalio/client';
 import { isErrorCode, WeldlineError } from '../engine/errors.ts';
 import type { ReleaseResult, ReleaseStatus, Stage } from '../workflows/messages.ts';
 import { EXIT } from './exit-codes.ts';
@@ -22,41 +27,50 @@ export async function watchRelease(
   output: Output,
   signal: AbortSignal,
 ): Promise<number> {
-  const ended = handle.result().then(
-    (result) => ({ result }),
-    (error: unknown) => ({ error }),
-  );
   const progress = new Progress();
   const told = new Set<Stage>();
   try {
     for (;;) {
-      const wait = new Promise<'poll'>((resolve) => setTimeout(resolve, POLL_INTERVAL_MS, 'poll'));
-      const event = await Promise.race([ended, wait, aborted(signal)]);
-      // The workflow's end is told after its last stages are.
+      signal.throwIfAborted();
+      // Looked at before the status, so that the last stages are told before the end is.
+      const ended = await hasEnded(handle);
       const status = await readStatus(session, handle);
       if (status !== undefined) tellStages(status, told, progress, output);
-      if (event !== 'poll') {
+      if (ended) {
         progress.clear();
-        if ('error' in event) throw toReleaseError(event.error);
-        return tellResult(event.result, output);
+        return tellResult(await resultOf(handle), output);
       }
       if (status?.waiting !== undefined) {
         progress.clear();
         return tellWaiting(handle.workflowId, status, output);
       }
       if (status !== undefined) await showProgress(session, handle, status, progress);
+      await setTimeout(POLL_INTERVAL_MS, undefined, { signal }).catch(() => undefined);
     }
   } finally {
     progress.clear();
   }
 }
 
-function aborted(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    const fail = (): void => reject(signal.reason);
-    if (signal.aborted) fail();
-    else signal.addEventListener('abort', fail, { once: true });
-  });
+/**
+ * Polled rather than awaited: a pending `result()` outlives the session it was asked in.
+ * A server that is being restarted has not ended anything.
+ */
+async function hasEnded(handle: ReleaseHandle): Promise<boolean> {
+  try {
+    return !isRunning(await handle.describe());
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) throw error;
+    return false;
+  }
+}
+
+async function resultOf(handle: ReleaseHandle): Promise<ReleaseResult> {
+  try {
+    return await handle.result();
+  } catch (error) {
+    throw toReleaseError(error);
+  }
 }
 
 /** Undefined where it cannot be had now: a server restart must not end the watching. */
