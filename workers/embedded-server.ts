@@ -98,6 +98,11 @@ export async function acquireEmbeddedServer(
   };
 }
 
+/** Whether another live process of this home uses the server, and may be doing its work. */
+export function hasOtherUsers(home: string): boolean {
+  return leaseHolders(locateServerFiles(home)).some((pid) => pid !== process.pid);
+}
+
 export interface EmbeddedServerStatus {
   state: 'stopped' | 'running' | 'unresponsive';
   pid?: number;
