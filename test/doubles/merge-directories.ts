@@ -1,0 +1,84 @@
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { onTestFinished } from 'vitest';
+import {
+  type MergedModel,
+  type MergeProgress,
+  mergeModel,
+} from '../../engine/merge/merge-model.ts';
+import { chooseResources } from '../../engine/merge/resources.ts';
+import type { MergeOptions, Plan } from '../../engine/plan/plan.ts';
+import { planMerge } from '../../engine/plan/plan-merge.ts';
+import { FileDigests } from '../../sources/file-digests.ts';
+import { openModelDirectory } from '../../sources/model-directory.ts';
+import type { FileMap } from './tiny-model.ts';
+
+/** A directory that goes away with the test. */
+export async function temporaryDirectory(): Promise<string> {
+  const path = await mkdtemp(join(tmpdir(), 'weldline-'));
+  onTestFinished(() => rm(path, { recursive: true, force: true }));
+  return path;
+}
+
+export async function writeFiles(directory: string, files: FileMap): Promise<void> {
+  await mkdir(directory, { recursive: true });
+  for (const [path, bytes] of files) await writeFile(join(directory, path), bytes);
+}
+
+/** The files of a directory, by name. */
+export async function readFiles(directory: string): Promise<Map<string, Buffer>> {
+  const files = new Map<string, Buffer>();
+  for (const name of (await readdir(directory)).sort()) {
+    files.set(name, await readFile(join(directory, name)));
+  }
+  return files;
+}
+
+export interface Directories {
+  readonly base: string;
+  readonly adapter: string;
+}
+
+/** Plans over directories as the command does. */
+export async function planDirectories(
+  { base, adapter }: Directories,
+  options: MergeOptions = {},
+): Promise<Plan> {
+  const digests = new FileDigests();
+  const open = async (root: string) => ({
+    files: await openModelDirectory(root),
+    digest: (path: string) => digests.digest(join(root, path)),
+  });
+  return planMerge(await open(base), { id: 'a', ...(await open(adapter)) }, options);
+}
+
+export interface MergeDirectoriesOptions extends Directories {
+  readonly output: string;
+  readonly plan?: Plan;
+  readonly options?: MergeOptions;
+  readonly threads?: number;
+  readonly chunkBytesMax?: number;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: MergeProgress) => void;
+}
+
+/** Plans (unless a plan is given) and merges, through the functions the command calls. */
+export async function mergeDirectories(
+  options: MergeDirectoriesOptions,
+): Promise<MergedModel & { readonly plan: Plan }> {
+  const { base, adapter, output, threads = 1 } = options;
+  const plan = options.plan ?? (await planDirectories(options, options.options));
+  const chosen = chooseResources(plan, { threads, memoryBudgetBytes: 400_000_000 });
+  const { chunkBytesMax = chosen.chunkBytesMax } = options;
+  const merged = await mergeModel({
+    plan,
+    roots: { base, a: adapter },
+    output,
+    resources: { ...chosen, chunkBytesMax },
+    provenance: { inputs: {} },
+    signal: options.signal,
+    onProgress: options.onProgress,
+  });
+  return { ...merged, plan };
+}
