@@ -18,7 +18,7 @@ import { openModelDirectory } from '../sources/model-directory.ts';
 import { openInput } from '../sources/model-input.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
-import { provenanceOf } from './provenance.ts';
+import { mergeProvenance } from './provenance.ts';
 import type {
   MergeShardInput,
   PlanReference,
@@ -101,7 +101,7 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
         const { plan, workspace } = await readPlan(home, digest);
         const { sealed, staging } = workspace;
         if ((await inspectOutput(sealed, digest, Object.values(roots))) === undefined) {
-          const provenance = provenanceOf(input);
+          const provenance = mergeProvenance(input);
           await sealMerge({ plan, shards, roots, directory: staging.files, provenance });
           await moveIntoPlace(staging, sealed);
         }

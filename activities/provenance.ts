@@ -1,5 +1,6 @@
 import { basename } from 'node:path';
 import type { Provenance } from '../engine/seal.ts';
+import type { ReleaseProvenance } from '../report/release-facts.ts';
 import type { ResolvedModel } from '../sources/model-input.ts';
 import type { ReleaseContext, ResolvedInputs } from './types.ts';
 
@@ -12,22 +13,29 @@ export function publicName(model: ResolvedModel): string {
   return `hf://${model.repo}${model.folder === '' ? '' : `/${model.folder}`}`;
 }
 
-/** What a manifest says of the recipe and the inputs beyond the plan. */
-export function provenanceOf(
-  context: ReleaseContext & { readonly inputs: ResolvedInputs },
-): Provenance {
-  const { recipe, recipeDigest, inputs } = context;
-  const [adapter] = recipe.adapters;
-  const commitOf = (model: ResolvedModel) => (model.kind === 'hub' ? { commit: model.commit } : {});
+type InputContext = ReleaseContext & { readonly inputs: ResolvedInputs };
+
+/**
+ * What the manifest of a merge says of its inputs. A merge outlives the release it was made for:
+ * the next release of the same inputs finds it, so nothing of the recipe may be in it.
+ */
+export function mergeProvenance({ recipe, inputs }: InputContext): Provenance {
+  const describe = (model: ResolvedModel) => ({
+    model: publicName(model),
+    ...(model.kind === 'hub' ? { commit: model.commit } : {}),
+  });
+  const { id } = recipe.adapters[0];
+  return { inputs: { base: describe(inputs.base), [id]: describe(inputs.adapter) } };
+}
+
+/** What a release says of its recipe and inputs, beyond the manifest of its merge. */
+export function releaseProvenance(context: InputContext): ReleaseProvenance {
+  const { recipe, recipeDigest } = context;
+  const { id, trainingRun } = recipe.adapters[0];
+  const { inputs } = mergeProvenance(context);
+  const adapter = inputs[id] ?? { model: id };
   return {
     recipe: { name: recipe.name, version: recipe.version, digest: recipeDigest },
-    inputs: {
-      base: { model: publicName(inputs.base), ...commitOf(inputs.base) },
-      [adapter.id]: {
-        model: publicName(inputs.adapter),
-        ...commitOf(inputs.adapter),
-        ...(adapter.trainingRun === undefined ? {} : { trainingRun: adapter.trainingRun }),
-      },
-    },
+    inputs: trainingRun === undefined ? inputs : { ...inputs, [id]: { ...adapter, trainingRun } },
   };
 }

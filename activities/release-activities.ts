@@ -7,6 +7,7 @@ import { modelCard } from '../report/model-card.ts';
 import { type ReleaseFacts, releaseFacts } from '../report/release-facts.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
+import { releaseProvenance } from './provenance.ts';
 import type { Publication, PublishInput, Report, ReportInput } from './types.ts';
 import { reportDirectory } from './workspace.ts';
 
@@ -34,18 +35,17 @@ export function createReleaseActivities({ home }: Dependencies) {
 
     /** Writes the facts of the release and its card into the workspace. */
     async report(input: ReportInput): Promise<Report> {
-      const facts = await factsOf(input);
-      const directory = reportDirectory(home, input.inputs.artefact);
-      await mkdir(directory, { recursive: true });
-      const json = join(directory, 'report.json');
-      const markdown = join(directory, 'report.md');
-      const publications = input.publications.map(({ location, existed }) => ({
-        location,
-        existed,
-      }));
-      await writeFileDurably(json, toJson({ ...facts, publications }));
-      await writeFileDurably(markdown, modelCard(facts));
-      return { json, markdown };
+      return withHeartbeat('report', async () => {
+        const facts = await factsOf(input);
+        const directory = reportDirectory(home, input.inputs.artefact);
+        await mkdir(directory, { recursive: true });
+        const json = join(directory, 'report.json');
+        const markdown = join(directory, 'report.md');
+        const { publications } = input;
+        await writeFileDurably(json, toJson({ ...facts, publications }));
+        await writeFileDurably(markdown, modelCard(facts));
+        return { json, markdown };
+      });
     },
   };
 }
@@ -56,6 +56,7 @@ async function factsOf(input: Omit<PublishInput, 'target'>): Promise<ReleaseFact
   return releaseFacts({
     name: recipe.name,
     version: recipe.version,
+    provenance: releaseProvenance(input),
     artefact: inputs.artefact,
     manifest,
     manifestDigest: sealed.manifestDigest,

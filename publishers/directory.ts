@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import {
   access,
   constants,
@@ -5,6 +6,7 @@ import {
   link,
   mkdir,
   open,
+  readdir,
   readFile,
   rename,
   rm,
@@ -37,7 +39,8 @@ export interface PublishToDirectoryOptions {
  * Publishes a checkpoint as `<target>/<artefact>`. It appears whole or not at all: files are linked
  * (copied across volumes) under a temporary name, which is then renamed.
  *
- * Idempotent: the same checkpoint under the same name is left as it is.
+ * Idempotent: the same checkpoint under the same name is left as it is. Attempts may overlap: each
+ * has a directory of its own, and a new one takes the directories of earlier ones away from them.
  *
  * @throws WeldlineError `publish.conflict` if another checkpoint has the name,
  *   `publish.not-writable`, `disk.full`
@@ -47,10 +50,11 @@ export async function publishToDirectory(
 ): Promise<{ readonly location: string; readonly existed: boolean }> {
   const { target, artefact, manifestDigest } = options;
   const location = join(target, artefact);
-  if (await isPublished(location, manifestDigest)) return { location, existed: true };
-  const partial = join(target, `.${artefact}.${manifestDigest.slice(0, 12)}.partial`);
+  const existed = await isPublished(location, manifestDigest);
+  const partial = join(target, `.${artefact}.${randomBytes(6).toString('hex')}.partial`);
   try {
-    await rm(partial, { recursive: true, force: true });
+    await removeLeftovers(target, artefact);
+    if (existed) return { location, existed };
     await mkdir(partial, { recursive: true });
     for (const path of [...options.files, MANIFEST_FILE]) {
       options.signal.throwIfAborted();
@@ -65,6 +69,7 @@ export async function publishToDirectory(
     await rename(partial, location);
     await syncDirectory(target);
   } catch (error) {
+    await rm(partial, { recursive: true, force: true }).catch(() => undefined);
     if (options.signal.aborted) throw error;
     const taken = ['EEXIST', 'ENOTEMPTY'].includes(systemErrorCode(error) ?? '');
     if (taken && (await isPublished(location, manifestDigest))) return { location, existed: true };
@@ -74,12 +79,34 @@ export async function publishToDirectory(
 }
 
 /**
+ * Removes what attempts left that were killed. An attempt that is only thought dead may still be
+ * at work: the rename takes its directory from under it at once, so that it cannot publish one that
+ * is half removed.
+ */
+async function removeLeftovers(target: string, artefact: string): Promise<void> {
+  const names = await readdir(target).catch((error: unknown) => {
+    if (systemErrorCode(error) === 'ENOENT') return [];
+    throw error;
+  });
+  for (const name of names) {
+    if (!name.startsWith(`.${artefact}.`)) continue;
+    const [, attempt, kind] =
+      /^([0-9a-f]{12})\.(partial|left)$/.exec(name.slice(artefact.length + 2)) ?? [];
+    if (attempt === undefined) continue;
+    const left = join(target, `.${artefact}.${attempt}.left`);
+    if (kind === 'partial') await rename(join(target, name), left).catch(() => undefined);
+    await rm(left, { recursive: true, force: true });
+  }
+}
+
+/**
  * Checks that releases can be published here, before hours are spent on one.
  * @throws WeldlineError `publish.not-writable`
  */
 export async function checkTarget(target: string): Promise<void> {
   try {
-    await access(target, constants.W_OK);
+    // With the dot, a file in the place of the directory is an error too.
+    await access(`${target}/.`, constants.W_OK);
   } catch (error) {
     if (systemErrorCode(error) === 'ENOENT' && dirname(target) !== target) {
       return checkTarget(dirname(target));

@@ -43,13 +43,18 @@ ${warnings(facts)}`;
 function inputCell(input: ReleaseFacts['inputs'][number] | undefined): string {
   if (input === undefined) return '';
   const commit = input.commit === undefined ? '' : ` at commit \`${input.commit}\``;
-  const run = input.trainingRun === undefined ? '' : `, training run ${input.trainingRun}`;
-  return `${input.model}${commit}${run}`;
+  const run = input.trainingRun === undefined ? '' : `, training run ${inline(input.trainingRun)}`;
+  return `${inline(input.model)}${commit}${run}`;
 }
 
 function warnings(facts: ReleaseFacts): string {
   if (facts.warnings.length === 0) return '';
-  return `\n## Warnings\n\n${facts.warnings.map((warning) => `- ${warning}`).join('\n')}\n`;
+  return `\n## Warnings\n\n${facts.warnings.map((warning) => `- ${inline(warning)}`).join('\n')}\n`;
+}
+
+/** Names of models, tensors and runs come from outside: they must not end a cell or a line. */
+function inline(text: string): string {
+  return text.replace(/\s+/g, ' ').replace(/[\\|<>`]/g, '\\$&');
 }
 
 function hubName(model: string): string {

@@ -1,4 +1,5 @@
 import type { Manifest } from '../engine/manifest.ts';
+import type { Provenance } from '../engine/seal.ts';
 import type { Verification } from '../engine/verify/verify-merge.ts';
 
 /** The workflow run that made a release. */
@@ -7,6 +8,12 @@ export interface ReleaseRun {
   readonly runId: string;
   /** ISO 8601, UTC. */
   readonly startedAt: string;
+}
+
+/** What a release says of its recipe and its inputs, beyond the manifest of its merge. */
+export interface ReleaseProvenance {
+  readonly recipe: NonNullable<Manifest['recipe']>;
+  readonly inputs: Provenance['inputs'];
 }
 
 /** Everything a release says about itself; `release.json` holds it, the model card shows it. */
@@ -20,7 +27,7 @@ export interface ReleaseFacts {
   readonly plan: string;
   /** SHA-256 of `weldline.json`, which holds the digests of all other files. */
   readonly manifestDigest: string;
-  readonly recipe: Manifest['recipe'];
+  readonly recipe: ReleaseProvenance['recipe'];
   readonly inputs: Manifest['inputs'];
   readonly options: Manifest['options'];
   readonly rules: Manifest['rules'];
@@ -35,6 +42,8 @@ export interface ReleaseFactsInput {
   readonly name: string;
   readonly version: string;
   readonly artefact: string;
+  /** Of this release; the manifest may have been made for an earlier one of the same inputs. */
+  readonly provenance: ReleaseProvenance;
   readonly manifest: Manifest;
   readonly manifestDigest: string;
   readonly verification: Verification;
@@ -42,9 +51,9 @@ export interface ReleaseFactsInput {
 }
 
 export function releaseFacts(input: ReleaseFactsInput): ReleaseFacts {
-  const { manifest, verification, run, name, version, artefact, manifestDigest } = input;
-  const { engine, plan, recipe, inputs, options, rules, configEdits, tensors, warnings, files } =
-    manifest;
+  const { manifest, provenance, verification, run, name, version, artefact, manifestDigest } =
+    input;
+  const { engine, plan, options, rules, configEdits, tensors, warnings, files } = manifest;
   return {
     format: 'weldline.release',
     name,
@@ -54,8 +63,8 @@ export function releaseFacts(input: ReleaseFactsInput): ReleaseFacts {
     engine,
     plan,
     manifestDigest,
-    recipe,
-    inputs,
+    recipe: provenance.recipe,
+    inputs: manifest.inputs.map((given) => ({ ...given, ...provenance.inputs[given.id] })),
     options,
     rules,
     configEdits,

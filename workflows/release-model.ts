@@ -60,7 +60,7 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
   const verification = await runner.run('verify', () => long.verify(planDigest, roots));
   const release = { ...context, inputs: resolved, planDigest, sealed, verification, run };
   const publications = await runner.run('publish', () =>
-    Promise.all(recipe.publish.map((_, target) => long.publish({ ...release, target }))),
+    allEnded(recipe.publish.map((_, target) => long.publish({ ...release, target }))),
   );
   const report = await runner.run('report', () => quick.report({ ...release, publications }));
   return {
@@ -73,6 +73,12 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
     verification,
     warnings,
   };
+}
+
+/** All results, or the first failure once nothing runs any more that a resumed stage would meet. */
+async function allEnded<T>(works: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(works);
+  return Promise.all(works);
 }
 
 function merge(

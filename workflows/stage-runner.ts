@@ -54,11 +54,24 @@ export class StageRunner {
         }
         log.warn('The release waits for a person', { ...waiting });
         this.#stages.set(stage, { stage, state: 'waiting', startedAtMs });
-        this.#resumed = false;
-        this.#waiting = waiting;
-        await condition(() => this.#resumed);
-        this.#waiting = undefined;
+        try {
+          await this.#resume(waiting);
+        } catch (cancellation) {
+          this.#stages.set(stage, { stage, state: 'failed', startedAtMs });
+          throw cancellation;
+        }
       }
+    }
+  }
+
+  /** Waits for a person; a release that is cancelled meanwhile waits for nobody any more. */
+  async #resume(waiting: Waiting): Promise<void> {
+    this.#resumed = false;
+    this.#waiting = waiting;
+    try {
+      await condition(() => this.#resumed);
+    } finally {
+      this.#waiting = undefined;
     }
   }
 }

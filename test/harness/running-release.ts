@@ -1,0 +1,106 @@
+/** Starts releases on a test server and follows them. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Client, WorkflowHandle } from '@temporalio/client';
+import { historyToJSON } from '@temporalio/common/lib/proto-utils.js';
+import type { Environment } from '../../config/environment.ts';
+import { createLogger } from '../../workers/logger.ts';
+import { type RunningWorkers, startWorkers } from '../../workers/main.ts';
+import { TASK_QUEUE } from '../../workers/task-queues.ts';
+import { type ReleaseInput, type ReleaseStatus, statusQuery } from '../../workflows/messages.ts';
+import type { releaseModel } from '../../workflows/release-model.ts';
+import type { TestServer } from './temporal-server.ts';
+
+export type TestRelease = WorkflowHandle<typeof releaseModel>;
+
+/** Nothing here takes that long; on a machine that swaps it might. */
+const WAIT_TIMEOUT_MS = 50_000;
+const POLL_MS = 30;
+
+export function startTestWorkers(
+  { address, namespace }: TestServer,
+  environment: Environment,
+): Promise<RunningWorkers> {
+  return startWorkers({ environment, address, namespace, logger: createLogger('error') });
+}
+
+export async function startRelease(
+  client: Client,
+  input: ReleaseInput,
+  workflowId = `release-${input.recipe.name}-${input.recipe.version}`,
+): Promise<TestRelease> {
+  return client.workflow.start<typeof releaseModel>('releaseModel', {
+    workflowId,
+    taskQueue: TASK_QUEUE,
+    args: [input],
+  });
+}
+
+export async function waitFor<T>(
+  what: string,
+  look: () => Promise<T | undefined>,
+  timeoutMs = WAIT_TIMEOUT_MS,
+): Promise<T> {
+  const deadline = Date.now() + timeoutMs;
+  for (;;) {
+    const found = await look();
+    if (found !== undefined) return found;
+    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}`);
+    await sleep(POLL_MS);
+  }
+}
+
+/** Waits until the status of a release is as wanted. */
+export function waitForStatus(
+  release: TestRelease,
+  what: string,
+  isWanted: (status: ReleaseStatus) => boolean,
+): Promise<ReleaseStatus> {
+  return waitFor(what, async () => {
+    const status = await release.query(statusQuery);
+    return isWanted(status) ? status : undefined;
+  });
+}
+
+/** The whole history as the JSON that the Temporal tools write, payloads decoded beside it. */
+export async function historyText(handle: WorkflowHandle): Promise<string> {
+  const json = historyToJSON(await handle.fetchHistory());
+  const decoded = [...json.matchAll(/"data": ?"([A-Za-z0-9+/=]+)"/g)]
+    .map(([, data]) => Buffer.from(data ?? '', 'base64').toString('utf8'))
+    .join('\n');
+  return `${json}\n${decoded}`;
+}
+
+export interface ActivityRun {
+  readonly type: string;
+  readonly attempts: number;
+  /** The codes of failed attempts that were tried again, and of the final failure. */
+  readonly failures: readonly string[];
+}
+
+/** Every activity of a run, in the order they were scheduled. */
+export async function activityRuns(handle: WorkflowHandle): Promise<ActivityRun[]> {
+  const { events } = await handle.fetchHistory();
+  const runs = new Map<string, { type: string; attempts: number; failures: string[] }>();
+  for (const event of events ?? []) {
+    const scheduled = event.activityTaskScheduledEventAttributes;
+    if (scheduled != null) {
+      const type = scheduled.activityType?.name ?? '';
+      runs.set(String(event.eventId), { type, attempts: 0, failures: [] });
+    }
+    const started = event.activityTaskStartedEventAttributes;
+    const run = runs.get(String(started?.scheduledEventId));
+    if (started != null && run !== undefined) {
+      run.attempts = started.attempt ?? 0;
+      const code = started.lastFailure?.applicationFailureInfo?.type;
+      if (code != null) run.failures.push(code);
+      else if (started.lastFailure?.timeoutFailureInfo != null) run.failures.push('timeout');
+    }
+    const failed = event.activityTaskFailedEventAttributes;
+    if (failed != null) {
+      runs
+        .get(String(failed.scheduledEventId))
+        ?.failures.push(failed.failure?.applicationFailureInfo?.type ?? '');
+    }
+  }
+  return [...runs.values()];
+}
