@@ -27,7 +27,7 @@ export interface Environment {
   threads: number;
   memoryBudgetBytes?: number;
   logLevel: LogLevel;
-  /** False when NO_COLOR asks for none; whether the output is a terminal is the command's affair. */
+  /** False when NO_COLOR asks for none; whether there is a terminal is the command's affair. */
   color: boolean;
   ci: boolean;
   /** The Python to use instead of the first that fits on PATH. */

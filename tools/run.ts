@@ -74,9 +74,6 @@ export async function run(options: RunOptions): Promise<string> {
     : result.signal === undefined
       ? `failed with exit code ${result.exitCode}`
       : `was ended by ${result.signal}`;
-  throw new WeldlineError('tool.failed', [`${command} ${how}.`, ...indented(lastLines)].join('\n'));
-}
-
-function indented(lines: readonly string[]): string[] {
-  return lines.map((line) => `  ${line}`);
+  const message = [`${command} ${how}.`, ...lastLines.map((line) => `  ${line}`)].join('\n');
+  throw new WeldlineError('tool.failed', message);
 }

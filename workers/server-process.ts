@@ -237,8 +237,7 @@ const START_FAILURES: readonly (readonly [pattern: RegExp, advice: (f: ServerFil
     [/no space left|disk is full/i, ({ directory }) => `Free space on the disk of ${directory}.`],
     [
       /unknown flag/i,
-      () =>
-        'This Temporal CLI lacks an option that is needed. Update it, or unset WELDLINE_TEMPORAL_CLI.',
+      () => 'This Temporal CLI lacks a needed option. Update it, or unset WELDLINE_TEMPORAL_CLI.',
     ],
   ];
 

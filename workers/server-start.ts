@@ -45,7 +45,7 @@ export async function ensureRunning(
   }
 }
 
-/** Restarts a server that died, on its address, for clients know no other. The lock must be held. */
+/** Restarts a dead server on its address, for clients know no other. The lock must be held. */
 export async function bringBack(files: ServerFiles, options: StartOptions): Promise<ServerState> {
   const state = readState(files);
   if (state === undefined) throw serverStopped();

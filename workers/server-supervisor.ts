@@ -2,7 +2,7 @@ import { WeldlineError } from '../engine/errors.ts';
 import { isServerAlive, readState, type ServerFiles, type ServerState } from './server-files.ts';
 import { serverStopped } from './server-start.ts';
 
-/** Clients retry for much longer than this, so a dead server is back before any of them gives up. */
+/** Clients retry for much longer: a dead server is back before any of them gives up. */
 const CHECK_INTERVAL_MS = 500;
 /** A server that dies again and again has a reason a person must see. */
 const FAILURES_MAX = 3;
