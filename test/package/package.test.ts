@@ -1,0 +1,58 @@
+/** The package as it is published: compiled, under the Node.js of the machine. */
+import { existsSync, readFileSync } from 'node:fs';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { execa } from 'execa';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { runWeldline } from '../run-weldline.ts';
+
+const root = join(import.meta.dirname, '../..');
+const main = join(root, 'dist/cli/main.js');
+const base = join(root, 'examples/tiny/base');
+const adapter = join(root, 'examples/tiny/adapters/calculator');
+
+let directory: string;
+
+beforeAll(async () => {
+  if (!existsSync(main)) throw new Error(`${main} is missing: run npm run build first.`);
+  directory = await mkdtemp(join(tmpdir(), 'weldline-package-'));
+});
+
+afterAll(async () => {
+  await rm(directory, { recursive: true, force: true });
+});
+
+/** The Node.js that the machine had before `npm ci` brought another; it may be as old as 20. */
+function machineNode(): string {
+  const places = (process.env['PATH'] ?? '').split(delimiter);
+  const own = places.filter((place) => !place.includes('node_modules'));
+  return own.map((place) => join(place, 'node')).find(existsSync) ?? process.execPath;
+}
+
+test('runs on the Node.js of the machine and merges the same bytes as the sources do', async () => {
+  const args = (output: string) => [
+    ...['merge', '--base', base, '--adapter', adapter, '--output', join(directory, output)],
+    '--json',
+  ];
+  const env = { WELDLINE_HOME: join(directory, 'home') };
+  const packaged = await execa(machineNode(), [main, ...args('packaged')], { env });
+  const fromSources = await runWeldline(args('sources'), env);
+  const digests = (json: string) => (JSON.parse(json) as { files: unknown }).files;
+  expect(digests(packaged.stdout)).toEqual(digests(fromSources.stdout));
+  const weights = await readFile(join(directory, 'packaged/model.safetensors'));
+  expect(weights.equals(await readFile(join(directory, 'sources/model.safetensors')))).toBe(true);
+});
+
+test('holds the kernel and the workflow bundle, and every file that package.json promises', () => {
+  for (const path of ['kernels/merge.wasm', 'workflows/workflow-bundle.js', 'cli/main.js']) {
+    expect(existsSync(join(root, 'dist', path)), path).toBe(true);
+  }
+  const { bin, files } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+    bin: Record<string, string>;
+    files: string[];
+  };
+  for (const path of [...Object.values(bin), ...files]) {
+    expect(existsSync(join(root, path)), path).toBe(true);
+  }
+});
