@@ -1,8 +1,8 @@
 import { open } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
+import { digestOf } from '../engine/canonical-json.ts';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
-import { canonicalDigest } from './canonical-digest.ts';
 import { parseSize } from './parse-size.ts';
 import { recipeInvalid } from './recipe-problems.ts';
 import { type RecipeDocument, recipeSchema } from './recipe-schema.ts';
@@ -81,7 +81,7 @@ export function parseRecipe(text: string, path: string): LoadedRecipe {
   if (!result.success) throw recipeInvalid(result.error.issues, recipeText);
   return {
     recipe: toRecipe(result.data, dirname(absolutePath)),
-    digest: canonicalDigest(result.data),
+    digest: digestOf(result.data),
     path: absolutePath,
   };
 }

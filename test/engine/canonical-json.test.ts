@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { canonicalDigest } from '../../config/canonical-digest.ts';
+import { digestOf } from '../../engine/canonical-json.ts';
 
 /** The same value with the keys of every object in reverse order. */
 function reversed(value: unknown): unknown {
@@ -14,17 +14,17 @@ function reversed(value: unknown): unknown {
   );
 }
 
-describe('canonicalDigest', () => {
+describe('digestOf', () => {
   it('is sha256 over sorted keys without white space', () => {
     const text = '{"a":[1,"é",null],"b":{"c":true}}';
     const digest = createHash('sha256').update(text).digest('hex');
-    expect(canonicalDigest({ b: { c: true }, a: [1, 'é', null] })).toBe(digest);
+    expect(digestOf({ b: { c: true }, a: [1, 'é', null] })).toBe(digest);
   });
 
   it('does not depend on the order of keys', () => {
     fc.assert(
       fc.property(fc.jsonValue(), (value) => {
-        expect(canonicalDigest(reversed(value))).toBe(canonicalDigest(value));
+        expect(digestOf(reversed(value))).toBe(digestOf(value));
       }),
     );
   });
@@ -33,17 +33,17 @@ describe('canonicalDigest', () => {
     fc.assert(
       fc.property(fc.jsonValue(), fc.jsonValue(), (a, b) => {
         const isSame = JSON.stringify(sorted(a)) === JSON.stringify(sorted(b));
-        expect(canonicalDigest(a) === canonicalDigest(b)).toBe(isSame);
+        expect(digestOf(a) === digestOf(b)).toBe(isSame);
       }),
     );
   });
 
   it('counts the order of lists', () => {
-    expect(canonicalDigest([1, 2])).not.toBe(canonicalDigest([2, 1]));
+    expect(digestOf([1, 2])).not.toBe(digestOf([2, 1]));
   });
 
   it('takes an undefined member for an absent one', () => {
-    expect(canonicalDigest({ a: 1, b: undefined })).toBe(canonicalDigest({ a: 1 }));
+    expect(digestOf({ a: 1, b: undefined })).toBe(digestOf({ a: 1 }));
   });
 });
 
