@@ -17,7 +17,7 @@ import type { Progress } from './progress.ts';
 /** The options that `merge` and `plan` share, as the command line gives them. */
 export interface MergeArguments {
   readonly base: string;
-  readonly adapter: readonly string[];
+  readonly adapter?: readonly string[];
   readonly dtype?: string;
   readonly maxShardSize?: string;
   readonly threads?: string;
@@ -54,7 +54,7 @@ const ADAPTER_ID = 'adapter';
 
 /** @throws WeldlineError `cli.usage` */
 export function parseMergeArguments(options: MergeArguments): MergeRequest {
-  const [adapter, ...others] = options.adapter;
+  const [adapter, ...others] = options.adapter ?? [];
   if (adapter === undefined || others.length > 0) {
     throw usage('Give one --adapter; combining several comes with a later version.');
   }

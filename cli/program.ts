@@ -1,0 +1,171 @@
+import { Command, Option } from 'commander';
+import { ENGINE_VERSION } from '../engine/version.ts';
+import type { MergeCommand } from './merge.ts';
+import { Output } from './output.ts';
+import type { PlanCommand } from './plan.ts';
+import type { ReleaseCommand } from './release.ts';
+
+interface CommandSpec<Args extends readonly unknown[]> {
+  /** Name and arguments. */
+  readonly usage: string;
+  readonly description: string;
+  readonly examples: readonly string[];
+  readonly options?: (command: Command) => Command;
+  /** Loads the command's code when it is run: `--help` must not wait for Temporal. */
+  readonly run: (output: Output, ...args: Args) => Promise<number>;
+}
+
+const collect = (value: string, previous: string[] = []): string[] => [...previous, value];
+
+function mergeOptions(command: Command): Command {
+  return command
+    .option('--adapter <model>', 'adapter: a directory or hf://org/name', collect)
+    .addOption(
+      new Option(
+        '--dtype <dtype>',
+        'dtype of all output tensors (default: as in the base)',
+      ).choices(['bfloat16', 'float16', 'float32']),
+    )
+    .option('--max-shard-size <size>', "largest output file, e.g. 5GB (default: the base's files)")
+    .option('--threads <count>', 'worker threads (default: the processors, at most 8)')
+    .option('--memory-budget <size>', 'memory the merge may use (default: 200MB)');
+}
+
+const RELEASE: CommandSpec<[string, ReleaseCommand]> = {
+  usage: 'release <recipe>',
+  description: 'release what a recipe describes; run again, it goes on where it stopped',
+  examples: ['weldline release recipe.yaml', 'weldline release recipe.yaml --json > result.json'],
+  options: (command) =>
+    command.option('--detach', 'start it and return (with a Temporal server of your own)'),
+  run: async (output, recipe, options) =>
+    (await import('./release.ts')).runRelease(recipe, options, output),
+};
+
+const STATUS: CommandSpec<[string | undefined]> = {
+  usage: 'status [release]',
+  description: 'show how far a release is (default: the last one)',
+  examples: ['weldline status', 'weldline status support-assistant-1.2.0 --json'],
+  run: async (output, release) => (await import('./status.ts')).runStatus(release, output),
+};
+
+const LIST: CommandSpec<[]> = {
+  usage: 'list',
+  description: 'list releases, the newest first',
+  examples: ['weldline list'],
+  run: async (output) => (await import('./list.ts')).runList(output),
+};
+
+const RESUME: CommandSpec<[string | undefined]> = {
+  usage: 'resume [release]',
+  description: 'go on with a release that waits, was interrupted or failed (default: the last one)',
+  examples: ['weldline resume', 'weldline resume support-assistant-1.2.0'],
+  run: async (output, release) => (await import('./resume.ts')).runResume(release, output),
+};
+
+const CANCEL: CommandSpec<[string]> = {
+  usage: 'cancel <release>',
+  description: 'end a running release; finished work is kept',
+  examples: ['weldline cancel support-assistant-1.2.0'],
+  run: async (output, release) => (await import('./cancel.ts')).runCancel(release, output),
+};
+
+const PLAN: CommandSpec<[string | undefined, PlanCommand]> = {
+  usage: 'plan [recipe]',
+  description: 'show what a merge would do: tensors, bytes, memory, disk, warnings',
+  examples: [
+    'weldline plan recipe.yaml',
+    'weldline plan --base ./llama --adapter ./adapter --tensors',
+  ],
+  options: (command) =>
+    mergeOptions(command.option('--base <model>', 'base: a directory or hf://org/name')).option(
+      '--tensors',
+      'list every tensor',
+    ),
+  run: async (output, recipe, options) =>
+    (await import('./plan.ts')).runPlan(recipe, options, output),
+};
+
+const MERGE: CommandSpec<[MergeCommand]> = {
+  usage: 'merge',
+  description: 'merge an adapter into a base in this process, without a server',
+  examples: [
+    'weldline merge --base ./llama --adapter ./adapter --output ./merged',
+    'weldline merge --base hf://org/base --adapter ./adapter --output ./merged --dtype bfloat16',
+  ],
+  options: (command) =>
+    mergeOptions(
+      command.requiredOption('--base <model>', 'base: a directory or hf://org/name'),
+    ).requiredOption('--output <directory>', 'where the merged checkpoint goes'),
+  run: async (output, options) => (await import('./merge.ts')).runMerge(options, output),
+};
+
+const VERIFY: CommandSpec<[string]> = {
+  usage: 'verify <directory>',
+  description: 'check a merged checkpoint against its manifest',
+  examples: ['weldline verify ./releases/merged-llama-1.2.0-adapter-support-1'],
+  run: async (output, directory) => (await import('./verify.ts')).runVerify(directory, output),
+};
+
+const WORKER: CommandSpec<[]> = {
+  usage: 'worker',
+  description: 'work on releases until stopped',
+  examples: ['TEMPORAL_ADDRESS=temporal:7233 weldline worker'],
+  run: async (output) => (await import('./worker.ts')).runWorker(output),
+};
+
+function addCommand<Args extends readonly unknown[]>(
+  program: Command,
+  spec: CommandSpec<Args>,
+): void {
+  const command = program
+    .command(spec.usage)
+    .description(spec.description)
+    .addHelpText('after', exampleText(spec.examples))
+    .action(async (...args: unknown[]) => {
+      const { json = false } = command.opts<{ json?: boolean }>();
+      const output = new Output(json);
+      try {
+        // commander passes the arguments, the options, and the command itself.
+        process.exitCode = await spec.run(output, ...(args.slice(0, -1) as unknown as Args));
+      } catch (error) {
+        process.exitCode = output.error(error);
+      }
+    });
+  spec.options?.(command);
+  command.option('--json', 'print one JSON object for scripts');
+}
+
+function exampleText(lines: readonly string[]): string {
+  return `\nExamples:\n${lines.map((line) => `  $ ${line}`).join('\n')}`;
+}
+
+const EXIT_STATUS = `
+Exit status: 0 done, 1 failed, 2 wrong command line or recipe, 3 waits for a person,
+130 interrupted. WELDLINE_HOME is where the workspace is; TEMPORAL_ADDRESS names a server,
+without it weldline runs its own.`;
+
+/** The command line: names, options, help. */
+export function buildProgram(): Command {
+  const program = new Command('weldline')
+    .description('Durable release pipelines for LoRA adapters.')
+    .version(ENGINE_VERSION)
+    .showHelpAfterError('(see --help)')
+    .exitOverride();
+  const examples = [
+    'weldline release recipe.yaml            release what the recipe describes',
+    'weldline status                         how far the last release is',
+    'weldline resume                         go on after a crash, or when a cause is mended',
+    'weldline merge --base ./llama --adapter ./adapter --output ./merged',
+  ];
+  program.addHelpText('after', `${exampleText(examples)}\n${EXIT_STATUS}`);
+  addCommand(program, RELEASE);
+  addCommand(program, STATUS);
+  addCommand(program, LIST);
+  addCommand(program, RESUME);
+  addCommand(program, CANCEL);
+  addCommand(program, PLAN);
+  addCommand(program, MERGE);
+  addCommand(program, VERIFY);
+  addCommand(program, WORKER);
+  return program;
+}
