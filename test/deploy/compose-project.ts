@@ -1,0 +1,59 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parse } from 'yaml';
+
+export const ROOT = join(import.meta.dirname, '../..');
+
+export interface ComposeService {
+  readonly image: string;
+  readonly build?: string;
+  readonly restart: string;
+  readonly depends_on?: Readonly<Record<string, { readonly condition: string }>>;
+  readonly environment?: Readonly<Record<string, string>>;
+  readonly healthcheck?: object;
+  readonly ports?: readonly string[];
+  readonly volumes?: readonly string[];
+  readonly networks?: readonly string[];
+}
+
+export interface ComposeProject {
+  readonly services: Readonly<Record<string, ComposeService>>;
+  readonly volumes: Readonly<Record<string, unknown>>;
+  readonly networks: Readonly<Record<string, unknown>>;
+}
+
+export function readText(path: string): string {
+  return readFileSync(join(ROOT, path), 'utf8');
+}
+
+export function readProject(): ComposeProject {
+  return parse(readText('docker-compose.yml')) as ComposeProject;
+}
+
+/** All services that must be up, or have ended, before one is started. */
+export function startedBefore(project: ComposeProject, name: string): Set<string> {
+  const found = new Set<string>();
+  const visit = (service: string): void => {
+    for (const dependency of Object.keys(project.services[service]?.depends_on ?? {})) {
+      if (dependency === name) throw new Error(`${name} waits for itself, through ${service}`);
+      if (found.has(dependency)) continue;
+      found.add(dependency);
+      visit(dependency);
+    }
+  };
+  visit(name);
+  return found;
+}
+
+/** Names and values of a file of `NAME=value` lines. */
+export function parseEnvironmentFile(text: string): Map<string, string> {
+  return new Map(
+    text
+      .split('\n')
+      .filter((line) => line !== '' && !line.startsWith('#'))
+      .map((line) => {
+        const at = line.indexOf('=');
+        return [line.slice(0, at), line.slice(at + 1)];
+      }),
+  );
+}
