@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client, WorkflowHandle } from '@temporalio/client';
 import { historyToJSON } from '@temporalio/common/lib/proto-utils.js';
+import type { ActivityProgress } from '../../activities/heartbeat.ts';
 import type { Environment } from '../../config/environment.ts';
 import { createLogger } from '../../workers/logger.ts';
 import { type RunningWorkers, startWorkers } from '../../workers/main.ts';
@@ -103,4 +104,13 @@ export async function activityRuns(handle: WorkflowHandle): Promise<ActivityRun[
     }
   }
   return [...runs.values()];
+}
+
+/** What the activities under way reported last. */
+export async function heartbeatsOf(handle: WorkflowHandle): Promise<ActivityProgress[]> {
+  const { raw } = await handle.describe();
+  return (raw.pendingActivities ?? []).flatMap(({ heartbeatDetails }) => {
+    const data = heartbeatDetails?.payloads?.[0]?.data;
+    return data == null ? [] : [JSON.parse(Buffer.from(data).toString('utf8'))];
+  });
 }

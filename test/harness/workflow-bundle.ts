@@ -5,16 +5,16 @@ import { createLogger } from '../../workers/logger.ts';
 import { loadWorkflowBundle } from '../../workers/workflow-bundle.ts';
 
 /** Bundling takes seconds, so a checkout does it once for each state of the workflows. */
-const SHARED_CACHE = fileURLToPath(new URL('../../node_modules/.cache/weldline', import.meta.url));
+export const SHARED_BUNDLES = fileURLToPath(
+  new URL('../../node_modules/.cache/weldline/bundles', import.meta.url),
+);
 
 /** Gives a home the bundle that it would otherwise make for itself. */
 export async function shareWorkflowBundle(home: string): Promise<void> {
-  const shared = join(SHARED_CACHE, 'cache');
-  await loadWorkflowBundle(shared, createLogger('error'));
+  await loadWorkflowBundle(SHARED_BUNDLES, createLogger('error'));
   const cache = join(home, 'cache');
   await mkdir(cache, { recursive: true });
-  for (const name of await readdir(shared)) {
-    if (/^workflows-[0-9a-f]+\.js$/.test(name))
-      await copyFile(join(shared, name), join(cache, name));
+  for (const name of await readdir(SHARED_BUNDLES)) {
+    await copyFile(join(SHARED_BUNDLES, name), join(cache, name));
   }
 }

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { checkTarget, publishToDirectory } from '../../publishers/directory.ts';
 import { testPublisher } from '../conformance/publisher.ts';
-import { readFiles, temporaryDirectory, writeFiles } from '../doubles/merge-directories.ts';
+import { readFiles, writeFiles } from '../doubles/merge-directories.ts';
+import { temporaryDirectory } from '../doubles/temporary-directory.ts';
 
 testPublisher('a directory', async () => {
   const root = await mkdtemp(join(tmpdir(), 'weldline-target-'));

@@ -1,0 +1,48 @@
+import { NativeConnection, Worker } from '@temporalio/worker';
+import { createActivities } from '../../activities/create-activities.ts';
+import type { Dependencies } from '../../activities/dependencies.ts';
+import { createLogger } from '../../workers/logger.ts';
+import { TASK_QUEUE } from '../../workers/task-queues.ts';
+import { loadWorkflowBundle } from '../../workers/workflow-bundle.ts';
+import type { TestServer } from './temporal-server.ts';
+import { SHARED_BUNDLES } from './workflow-bundle.ts';
+
+export interface ActivityWorkerOptions {
+  /** Names of the activities it takes on; all if not given. */
+  readonly only?: readonly string[];
+  readonly taskQueue?: string;
+}
+
+/**
+ * A worker whose activities have other dependencies than a process would give them, or that takes
+ * on only some of them.
+ *
+ * @returns a function that stops it
+ */
+export async function startActivityWorker(
+  server: TestServer,
+  dependencies: Dependencies,
+  { only, taskQueue = TASK_QUEUE }: ActivityWorkerOptions = {},
+): Promise<() => Promise<void>> {
+  const { address, namespace } = server;
+  const connection = await NativeConnection.connect({ address });
+  const activities = Object.fromEntries(
+    Object.entries(createActivities(dependencies)).filter(([name]) => only?.includes(name) ?? true),
+  );
+  const code = await loadWorkflowBundle(SHARED_BUNDLES, createLogger('error'));
+  const worker = await Worker.create({
+    connection,
+    namespace,
+    taskQueue,
+    activities,
+    ...(only === undefined ? { workflowBundle: { code } } : {}),
+    maxHeartbeatThrottleInterval: '250ms',
+    defaultHeartbeatThrottleInterval: '250ms',
+  });
+  const run = worker.run();
+  return async () => {
+    worker.shutdown();
+    await run;
+    await connection.close();
+  };
+}
