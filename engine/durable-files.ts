@@ -68,27 +68,37 @@ export interface FileDigest {
   readonly sha256: string;
 }
 
+export interface DigestOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onBytes?: (count: number) => void;
+}
+
+/** Size and SHA-256 of an open file, whatever its name is by now. */
+export async function digestHandle(
+  handle: FileHandle,
+  options: DigestOptions = {},
+): Promise<FileDigest> {
+  const hash = createHash('sha256');
+  let size = 0;
+  const range = { begin: 0, end: (await handle.stat()).size };
+  const visit = (piece: Uint8Array): void => {
+    hash.update(piece);
+    size += piece.length;
+    options.onBytes?.(piece.length);
+  };
+  await forEachPiece(handle, range, visit, options.signal);
+  return { size, sha256: hash.digest('hex') };
+}
+
 /**
  * Size and SHA-256 of a file, read in pieces.
  * @throws WeldlineError `source.not-found`, `disk.read-failed`
  */
-export async function digestFile(
-  path: string,
-  options: { signal?: AbortSignal | undefined; onBytes?: (count: number) => void } = {},
-): Promise<FileDigest> {
+export async function digestFile(path: string, options: DigestOptions = {}): Promise<FileDigest> {
   try {
     const handle = await open(path, 'r');
     try {
-      const hash = createHash('sha256');
-      let size = 0;
-      const range = { begin: 0, end: (await handle.stat()).size };
-      const visit = (piece: Uint8Array): void => {
-        hash.update(piece);
-        size += piece.length;
-        options.onBytes?.(piece.length);
-      };
-      await forEachPiece(handle, range, visit, options.signal);
-      return { size, sha256: hash.digest('hex') };
+      return await digestHandle(handle, options);
     } finally {
       await handle.close();
     }

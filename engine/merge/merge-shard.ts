@@ -58,9 +58,7 @@ export async function mergeShard(options: MergeShardOptions): Promise<CompletedS
     const file = await ShardFile.open(shard, directory, planDigest, signal);
     try {
       await writeChunks(options, file);
-      const result = await digestFile(partialPath(directory, shard), { signal });
-      await file.complete(result);
-      return result;
+      return await file.complete(signal);
     } catch (error) {
       await file.close().catch(() => undefined);
       throw error;

@@ -1,7 +1,8 @@
 import { type FileHandle, mkdir, open, readdir, rename, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { crc32 } from 'node:zlib';
-import { forEachPiece, syncDirectory } from '../durable-files.ts';
+import { digestHandle, forEachPiece, syncDirectory } from '../durable-files.ts';
+import { WeldlineError } from '../errors.ts';
 import type { PlannedShard } from '../plan/plan.ts';
 import { layoutFile } from '../safetensors/layout.ts';
 import type { ByteRange } from './chunks.ts';
@@ -92,15 +93,32 @@ export class ShardFile {
     await this.#journal.appendFile(ranges.map(formatLine).join(''));
   }
 
-  /** Closes a whole shard under its final name. */
-  async complete(result: CompletedShard): Promise<void> {
+  /** Closes a whole shard under its final name. @returns size and SHA-256 of its bytes on disk */
+  async complete(signal: AbortSignal | undefined): Promise<CompletedShard> {
     await this.#data.sync();
+    const result = await digestHandle(this.#data, { signal });
     await this.#journal.appendFile(formatLine(result));
     await this.#journal.sync();
+    const { ino } = await this.#data.stat();
     await this.close();
+    await this.#giveFinalName(ino);
+    return result;
+  }
+
+  /** Another attempt may have renamed this file before, and a third one begun a new one since. */
+  async #giveFinalName(ino: number): Promise<void> {
     const { files } = this.#directory;
-    await rename(partialPath(this.#directory, this.#shard), join(files, this.#shard.file));
-    await syncDirectory(files);
+    const partial = partialPath(this.#directory, this.#shard);
+    const final = join(files, this.#shard.file);
+    if ((await inodeOf(partial)) === ino) {
+      await rename(partial, final);
+      await syncDirectory(files);
+    } else if ((await inodeOf(final)) !== ino) {
+      throw new WeldlineError(
+        'disk.write-failed',
+        `${partial} was replaced while it was written. Resume to go on.`,
+      );
+    }
   }
 
   async close(): Promise<void> {
@@ -137,6 +155,10 @@ export async function readCompletion(
 ): Promise<CompletedShard | undefined> {
   const head: JournalHead = { journal: 1, plan: planDigest, shard: shard.file };
   return (await readJournal(journalPathOf(directory, shard), head))?.complete;
+}
+
+async function inodeOf(path: string): Promise<number | undefined> {
+  return (await stat(path).catch(() => undefined))?.ino;
 }
 
 async function sizeOf(path: string): Promise<number | undefined> {
