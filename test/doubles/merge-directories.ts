@@ -1,7 +1,5 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { onTestFinished } from 'vitest';
 import {
   type MergedModel,
   type MergeProgress,
@@ -13,13 +11,6 @@ import { planMerge } from '../../engine/plan/plan-merge.ts';
 import { FileDigests } from '../../sources/file-digests.ts';
 import { openModelDirectory } from '../../sources/model-directory.ts';
 import type { FileMap } from './tiny-model.ts';
-
-/** A directory that goes away with the test. */
-export async function temporaryDirectory(): Promise<string> {
-  const path = await mkdtemp(join(tmpdir(), 'weldline-'));
-  onTestFinished(() => rm(path, { recursive: true, force: true }));
-  return path;
-}
 
 export async function writeFiles(directory: string, files: FileMap): Promise<void> {
   await mkdir(directory, { recursive: true });

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
 import { decodeTensor, type FloatDtypeName, ordinalsOf } from '../doubles/decode-tensor.ts';
-import { mergeDirectories, temporaryDirectory } from '../doubles/merge-directories.ts';
+import { mergeDirectories } from '../doubles/merge-directories.ts';
+import { temporaryDirectory } from '../doubles/temporary-directory.ts';
 import {
   type ExactMerge,
   type GoldenCase,

@@ -16,9 +16,9 @@ import {
   type Directories,
   mergeDirectories,
   planDirectories,
-  temporaryDirectory,
   writeFiles,
 } from '../../doubles/merge-directories.ts';
+import { temporaryDirectory } from '../../doubles/temporary-directory.ts';
 import { adapterFiles, baseFiles, tinyAdapter, tinyBase } from '../../doubles/tiny-model.ts';
 import { expectError, expectNoResult } from './expect-refusal.ts';
 

@@ -4,11 +4,8 @@ import { join } from 'node:path';
 import { expect } from 'vitest';
 import { type ErrorCode, WeldlineError } from '../../../engine/errors.ts';
 import type { MergeOptions } from '../../../engine/plan/plan.ts';
-import {
-  mergeDirectories,
-  temporaryDirectory,
-  writeFiles,
-} from '../../doubles/merge-directories.ts';
+import { mergeDirectories, writeFiles } from '../../doubles/merge-directories.ts';
+import { temporaryDirectory } from '../../doubles/temporary-directory.ts';
 import {
   adapterFiles,
   baseFiles,

@@ -4,13 +4,9 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
-import {
-  mergeDirectories,
-  readFiles,
-  temporaryDirectory,
-  writeFiles,
-} from '../../doubles/merge-directories.ts';
+import { mergeDirectories, readFiles, writeFiles } from '../../doubles/merge-directories.ts';
 import { Random } from '../../doubles/random.ts';
+import { temporaryDirectory } from '../../doubles/temporary-directory.ts';
 import {
   adapterFiles,
   baseFiles,

@@ -9,12 +9,11 @@ import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { WeldlineError } from '../../../engine/errors.ts';
-import { mergeModel } from '../../../engine/merge/merge-model.ts';
-import { chooseResources } from '../../../engine/merge/resources.ts';
-import type { Plan } from '../../../engine/plan/plan.ts';
-import { planMerge } from '../../../engine/plan/plan-merge.ts';
-import { FileDigests } from '../../../sources/file-digests.ts';
-import { openModelDirectory } from '../../../sources/model-directory.ts';
+import {
+  type MergeDirectoriesOptions,
+  mergeDirectories,
+  planDirectories,
+} from '../../doubles/merge-directories.ts';
 
 const MIB = 1024 * 1024;
 
@@ -31,29 +30,20 @@ export interface SmallDiskReport {
   readonly bytesResumed: number;
 }
 
-async function planFor(base: string, adapter: string): Promise<Plan> {
-  const digests = new FileDigests();
-  const input = async (root: string) => ({
-    files: await openModelDirectory(root),
-    digest: (path: string) => digests.digest(join(root, path)),
-  });
-  return planMerge(await input(base), { id: 'a', ...(await input(adapter)) }, {});
-}
-
 async function run(base: string, adapter: string, disk: string): Promise<SmallDiskReport> {
   execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64m', 'tmpfs', disk]);
-  const plan = await planFor(base, adapter);
+  const plan = await planDirectories({ base, adapter });
   const output = join(disk, 'output');
   const filler = join(disk, 'filler');
   const last = plan.shards.at(-1)?.file ?? '';
-  const merge = (onProgress?: (shard: string, bytesDone: number) => void) =>
-    mergeModel({
-      plan,
-      roots: { base, a: adapter },
+  const merge = (onProgress?: MergeDirectoriesOptions['onProgress']) =>
+    mergeDirectories({
+      base,
+      adapter,
       output,
-      resources: chooseResources(plan, { threads: 2, memoryBudgetBytes: 400_000_000 }),
-      provenance: { inputs: {} },
-      onProgress: ({ shard, bytesDone }) => onProgress?.(shard, bytesDone),
+      plan,
+      threads: 2,
+      ...(onProgress && { onProgress }),
     });
   const failure = async (promise: Promise<unknown>): Promise<string> => {
     const error = await promise.then(
@@ -68,7 +58,7 @@ async function run(base: string, adapter: string, disk: string): Promise<SmallDi
   rmSync(filler);
 
   const interrupted = await failure(
-    merge((shard) => {
+    merge(({ shard }) => {
       if (shard === last && !existsSync(filler)) fill(filler);
     }),
   );
@@ -79,7 +69,7 @@ async function run(base: string, adapter: string, disk: string): Promise<SmallDi
   rmSync(filler);
 
   let bytesResumed = -1;
-  await merge((_shard, bytesDone) => {
+  await merge(({ bytesDone }) => {
     if (bytesResumed < 0) bytesResumed = bytesDone;
   });
   const digests: Record<string, string> = {};

@@ -1,0 +1,112 @@
+/** Workers that are killed in the middle of the merge, again and again. */
+import { createHash } from 'node:crypto';
+import { readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { statusQuery } from '../../workflows/messages.ts';
+import { mergeDirectories } from '../doubles/merge-directories.ts';
+import { Random } from '../doubles/random.ts';
+import { heavyModel } from '../harness/heavy-model.ts';
+import {
+  type ReleaseSetup,
+  recipeOf,
+  releaseInput,
+  setUpRelease,
+} from '../harness/release-setup.ts';
+import {
+  activityRuns,
+  startRelease,
+  type TestRelease,
+  waitFor,
+} from '../harness/running-release.ts';
+import { startTestServer, type TestServer } from '../harness/temporal-server.ts';
+import { WorkerProcess } from '../harness/worker-process.ts';
+
+const KILLS = 20;
+/** Workers at the same time: while one is found dead and replaced, the others go on. */
+const FLEET = 3;
+/** Longer than a busy machine keeps a worker from its heartbeats, and no longer. */
+const HEARTBEAT_TIMEOUT_MS = 4_000;
+/** A kill strikes within this time after its victim was seen at work. */
+const DELAY_MS_MAX = 400;
+
+let server: TestServer;
+let setup: ReleaseSetup;
+let expected: ReadonlyMap<string, string>;
+
+beforeAll(async () => {
+  server = await startTestServer();
+  // Eight files of 8 MB, each the work of a second or so.
+  const model = heavyModel({ layers: 8, shards: 8, extent: 1024, rank: 1024 });
+  setup = await setUpRelease(join(server.directory, 'release'), model);
+  const output = join(server.directory, 'expected');
+  await mergeDirectories({ base: setup.base, adapter: setup.adapter, output, threads: 2 });
+  expected = await digests(output);
+});
+afterAll(async () => {
+  await server.stop();
+});
+
+/** Digests of a checkpoint's files, but for the manifest, which names the inputs. */
+async function digests(directory: string): Promise<Map<string, string>> {
+  const found = new Map<string, string>();
+  for (const name of (await readdir(directory)).sort()) {
+    if (['weldline.json', 'README.md', 'release.json'].includes(name)) continue;
+    const bytes = await readFile(join(directory, name));
+    found.set(name, createHash('sha256').update(bytes).digest('hex'));
+  }
+  return found;
+}
+
+/** The processes that merge a shard right now, as the server knows them. */
+async function mergingPids(release: TestRelease): Promise<number[]> {
+  const { mergeWorkflowId } = await release.query(statusQuery);
+  if (mergeWorkflowId === undefined) return [];
+  const { raw } = await server.client.workflow.getHandle(mergeWorkflowId).describe();
+  return (raw.pendingActivities ?? [])
+    .filter(
+      ({ lastStartedTime, scheduledTime }) => lastStartedTime != null && scheduledTime == null,
+    )
+    .map(({ lastWorkerIdentity }) => Number.parseInt(lastWorkerIdentity ?? '', 10));
+}
+
+describe.each([1, 4])('a release with %i threads whose workers are killed', (threads) => {
+  it(`makes the same bytes after ${KILLS} kills`, async () => {
+    await rm(setup.home, { recursive: true, force: true });
+    const random = new Random(threads);
+    const variables = { ...setup.variables, WELDLINE_THREADS: String(threads) };
+    const name = `killed-${threads}`;
+    const start = (): WorkerProcess => new WorkerProcess(server, variables);
+    const fleet = await Promise.all(Array.from({ length: FLEET }, () => start().ready()));
+    try {
+      const input = releaseInput(recipeOf(setup, { name }), {
+        parallelShards: FLEET,
+        heartbeatTimeoutMs: HEARTBEAT_TIMEOUT_MS,
+      });
+      const release = await startRelease(server.client, input);
+      let kills = 0;
+      for (; kills < KILLS; kills++) {
+        const index = await waitFor('a worker that merges', async () => {
+          const pids = await mergingPids(release);
+          const merging = fleet.flatMap(({ pid }, at) => (pids.includes(pid) ? [at] : []));
+          return merging.length === 0 ? undefined : random.pick(merging);
+        });
+        await sleep(random.below(DELAY_MS_MAX));
+        await fleet[index]?.kill();
+        fleet[index] = start();
+      }
+      const { publications } = await release.result();
+      expect(await digests(publications[0]?.location ?? '')).toEqual(expected);
+      const { mergeWorkflowId = '' } = await release.query(statusQuery);
+      const merges = await activityRuns(server.client.workflow.getHandle(mergeWorkflowId));
+      const attempts = merges.reduce((sum, run) => sum + run.attempts, 0);
+      expect(merges).toHaveLength(8);
+      console.log(`${threads} threads: ${kills} kills, ${attempts} attempts for 8 shards`);
+      // A kill that came just after a shard was finished costs no attempt; most do cost one.
+      expect(attempts).toBeGreaterThan(8 + KILLS / 2);
+    } finally {
+      await Promise.all(fleet.map((worker) => worker.kill()));
+    }
+  }, 240_000);
+});

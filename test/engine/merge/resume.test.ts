@@ -1,0 +1,235 @@
+import { open, readdir, readFile, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import type { MergeProgress } from '../../../engine/merge/merge-model.ts';
+import { mergeShard } from '../../../engine/merge/merge-shard.ts';
+import { type Staging, stagingBeside } from '../../../engine/merge/output-directory.ts';
+import { chooseResources } from '../../../engine/merge/resources.ts';
+import { partialPath } from '../../../engine/merge/shard-file.ts';
+import { type Plan, type PlannedShard, planDigest } from '../../../engine/plan/plan.ts';
+import { compileKernel } from '../../../kernels/index.ts';
+import {
+  type Directories,
+  mergeDirectories,
+  planDirectories,
+  readFiles,
+  writeFiles,
+} from '../../doubles/merge-directories.ts';
+import { temporaryDirectory } from '../../doubles/temporary-directory.ts';
+import { adapterFiles, baseFiles, tinyAdapter, tinyBase } from '../../doubles/tiny-model.ts';
+
+/** Four rows of most tensors: some hundred chunks in all. */
+const CHUNK_BYTES = 512;
+
+interface Interrupted {
+  readonly inputs: Directories;
+  readonly plan: Plan;
+  readonly output: string;
+  readonly staging: Staging;
+  readonly shards: readonly [PlannedShard, PlannedShard];
+  /** What was reported done when the merge stopped. */
+  readonly bytesDone: number;
+  readonly expected: Map<string, Buffer>;
+}
+
+/** A merge of two shards that was stopped after a part of its bytes. */
+async function interrupt(fraction: number): Promise<Interrupted> {
+  const root = await temporaryDirectory();
+  const inputs = { base: join(root, 'base'), adapter: join(root, 'adapter') };
+  await writeFiles(inputs.base, baseFiles(tinyBase({ shards: 2 })));
+  const targets = ['self_attn.q_proj', 'mlp.down_proj', 'mlp.up_proj'] as const;
+  await writeFiles(inputs.adapter, adapterFiles(tinyAdapter({ targets })));
+  const plan = await planDirectories(inputs);
+  await mergeDirectories({ ...inputs, plan, output: join(root, 'undisturbed') });
+
+  const output = join(root, 'output');
+  const controller = new AbortController();
+  let bytesDone = 0;
+  const merge = mergeDirectories({
+    ...inputs,
+    plan,
+    output,
+    chunkBytesMax: CHUNK_BYTES,
+    signal: controller.signal,
+    onProgress: (progress) => {
+      bytesDone = progress.bytesDone;
+      if (bytesDone > fraction * progress.bytesTotal) controller.abort(new Error('stopped'));
+    },
+  });
+  await expect(merge).rejects.toThrow('stopped');
+  expect(await readdir(root)).not.toContain('output');
+  const [first, second] = plan.shards;
+  if (first === undefined || second === undefined) throw new Error('the plan has two shards');
+  return {
+    inputs,
+    plan,
+    output,
+    staging: stagingBeside(output, planDigest(plan)),
+    shards: [first, second],
+    bytesDone,
+    expected: await readFiles(join(root, 'undisturbed')),
+  };
+}
+
+/** Goes on with a merge and compares its files. @returns the steps of its progress */
+async function resume(
+  { inputs, plan, output, expected }: Interrupted,
+  options: { readonly threads?: number; readonly chunkBytesMax?: number } = {},
+): Promise<MergeProgress[]> {
+  const steps: MergeProgress[] = [];
+  await mergeDirectories({
+    ...inputs,
+    plan,
+    output,
+    chunkBytesMax: CHUNK_BYTES,
+    ...options,
+    onProgress: (progress) => steps.push(progress),
+  });
+  expect(await readFiles(output)).toEqual(expected);
+  expect(steps.at(-1)?.bytesDone).toBe(steps.at(-1)?.bytesTotal);
+  return steps;
+}
+
+function firstStep(steps: readonly MergeProgress[], shard: PlannedShard): number {
+  return steps.find((step) => step.shard === shard.file)?.bytesDone ?? Number.NaN;
+}
+
+async function flipByte(path: string, offset: number): Promise<void> {
+  const file = await open(path, 'r+');
+  const byte = Buffer.alloc(1);
+  await file.read(byte, 0, 1, offset);
+  byte[0] = (byte[0] ?? 0) ^ 1;
+  await file.write(byte, 0, 1, offset);
+  await file.close();
+}
+
+/** The ranges that the journal of a shard speaks of. */
+async function journalled(
+  staging: Staging,
+  shard: PlannedShard,
+): Promise<{ begin: number; end: number }[]> {
+  const text = await readFile(join(staging.journals, `${shard.file}.jsonl`), 'utf8');
+  return text
+    .split('\n')
+    .slice(1, -1)
+    .map((line) => JSON.parse(line));
+}
+
+test('everything that was reported is kept and not done again', async () => {
+  const interrupted = await interrupt(0.3);
+  const steps = await resume(interrupted);
+  expect(firstStep(steps, interrupted.shards[0])).toBeGreaterThanOrEqual(interrupted.bytesDone);
+});
+
+test('a resumed merge may have other threads and other chunks', async () => {
+  const interrupted = await interrupt(0.3);
+  const steps = await resume(interrupted, { threads: 4, chunkBytesMax: 3 * CHUNK_BYTES });
+  // Chunks over the edge of what was done are done again whole: at most one per journalled piece.
+  expect(firstStep(steps, interrupted.shards[0])).toBeGreaterThan(interrupted.bytesDone / 2);
+});
+
+test('a byte that changed in a finished range has its chunk done again', async () => {
+  const interrupted = await interrupt(0.3);
+  const { staging, shards } = interrupted;
+  const ranges = await journalled(staging, shards[0]);
+  const { begin, end } = ranges[Math.floor(ranges.length / 2)] as { begin: number; end: number };
+  await flipByte(partialPath(staging, shards[0]), begin + 3);
+  const done = ranges.reduce((sum, range) => sum + range.end - range.begin, 0);
+  const headerBytes = shards[0].tensors[0]?.offset ?? 0;
+  const steps = await resume(interrupted);
+  expect(firstStep(steps, shards[0])).toBe(headerBytes + done - (end - begin));
+});
+
+test('a damaged header of an unfinished shard is written again', async () => {
+  const interrupted = await interrupt(0.3);
+  await flipByte(partialPath(interrupted.staging, interrupted.shards[0]), 12);
+  await resume(interrupted);
+});
+
+test('a finished shard that changed on disk is done again', async () => {
+  const interrupted = await interrupt(0.8);
+  const { staging, shards } = interrupted;
+  const path = join(staging.files, shards[0].file);
+  await flipByte(path, shards[0].size - 1);
+  const steps = await resume(interrupted);
+  expect(firstStep(steps, shards[0])).toBeLessThan(shards[0].size / 10);
+  // What was done of the second shard still counts.
+  const before = interrupted.bytesDone;
+  expect(firstStep(steps, shards[1])).toBeGreaterThanOrEqual(before);
+});
+
+test('a finished shard that did not change is not done again', async () => {
+  const interrupted = await interrupt(0.8);
+  const [first] = interrupted.shards;
+  const steps = await resume(interrupted);
+  expect(steps.filter((step) => step.shard === first.file)).toHaveLength(1);
+});
+
+test('an unfinished shard of another size is done again whole', async () => {
+  const interrupted = await interrupt(0.3);
+  const { staging, shards } = interrupted;
+  await truncate(partialPath(staging, shards[0]), shards[0].size - 1);
+  const steps = await resume(interrupted);
+  expect(firstStep(steps, shards[0])).toBeLessThan(shards[0].size / 10);
+});
+
+test('a journal whose end is garbled counts up to there', async () => {
+  const interrupted = await interrupt(0.3);
+  const { staging, shards } = interrupted;
+  const path = join(staging.journals, `${shards[0].file}.jsonl`);
+  const text = await readFile(path, 'utf8');
+  const half = Math.floor(text.length / 2);
+  await writeFile(path, `${text.slice(0, half)}\0\0\0\0${text.slice(half + 4)}`);
+  const steps = await resume(interrupted);
+  const first = firstStep(steps, shards[0]);
+  expect(first).toBeLessThan(interrupted.bytesDone);
+  expect(first).toBeGreaterThan(interrupted.bytesDone / 4);
+});
+
+test('leftovers of a killed attempt do not become part of the result', async () => {
+  const interrupted = await interrupt(0.8);
+  const { files } = interrupted.staging;
+  await writeFile(join(files, '.config.json.12345.partial'), '{');
+  await writeFile(join(files, `${interrupted.shards[0].file}.partial`), 'x');
+  await resume(interrupted);
+});
+
+test('a journal of another merge is not believed', async () => {
+  const interrupted = await interrupt(0.3);
+  const { staging, shards } = interrupted;
+  const path = join(staging.journals, `${shards[0].file}.jsonl`);
+  const text = await readFile(path, 'utf8');
+  await writeFile(path, text.replace(/"plan":"../, '"plan":"zz'));
+  await expect(resume(interrupted)).rejects.toMatchObject({ code: 'journal.invalid' });
+});
+
+test('two attempts at one shard at the same time both succeed', async () => {
+  const { inputs, plan, staging, shards, expected } = await interrupt(0.3);
+  const kernel = await compileKernel();
+  const resources = chooseResources(plan, { threads: 2, memoryBudgetBytes: 400_000_000 });
+  const attempt = (chunkBytesMax: number) =>
+    mergeShard({
+      plan,
+      planDigest: planDigest(plan),
+      shard: shards[0],
+      roots: { base: inputs.base, a: inputs.adapter },
+      directory: staging,
+      resources: { ...resources, chunkBytesMax },
+      kernel,
+    });
+  const results = await Promise.all([256, 384, 512, 100_000].map(attempt));
+  expect(new Set(results.map((result) => result.sha256)).size).toBe(1);
+  const written = await readFile(join(staging.files, shards[0].file));
+  expect(Buffer.compare(written, expected.get(shards[0].file) ?? Buffer.alloc(0))).toBe(0);
+  expect(await readdir(staging.files)).toEqual([shards[0].file]);
+});
+
+test('a finished merge is found again, and the staging of a run that died late goes away', async () => {
+  const interrupted = await interrupt(0.8);
+  await resume(interrupted);
+  const { inputs, plan, output, staging } = interrupted;
+  await writeFiles(staging.files, new Map());
+  const again = await mergeDirectories({ ...inputs, plan, output });
+  expect(again.existed).toBe(true);
+  expect(await readdir(join(output, '..'))).not.toContain(staging.root.split('/').at(-1));
+});
