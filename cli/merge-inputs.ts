@@ -41,6 +41,7 @@ export interface MergeRequest {
 
 export interface PreparedMerge {
   readonly plan: Plan;
+  /** Directory of each input, by its id; of a base that stayed remote, its name. */
   readonly roots: Readonly<Record<string, string>>;
   readonly resources: MergeResources;
   /** What the inputs are called in the manifest. */
@@ -72,14 +73,20 @@ export function parseMergeArguments(options: MergeArguments): MergeRequest {
   };
 }
 
+export interface PrepareOptions {
+  readonly progress: Progress;
+  readonly signal: AbortSignal;
+  /** Plan only: of a base on a hub, headers and small files are read, and nothing is fetched. */
+  readonly baseStaysRemote?: boolean;
+}
+
 /**
  * Resolves, fetches and plans a merge.
  * @throws WeldlineError what reading and planning throw
  */
 export async function prepareMerge(
   request: MergeRequest,
-  progress: Progress,
-  signal: AbortSignal,
+  { progress, signal, baseStaysRemote = false }: PrepareOptions,
 ): Promise<PreparedMerge> {
   const environment = readEnvironment();
   const access = modelAccess(environment);
@@ -90,6 +97,9 @@ export async function prepareMerge(
   };
   const open = async (role: 'base' | 'adapter', name: ModelName) => {
     const resolved = await resolveModel(access, { ...name, role, signal, onBytes });
+    if (role === 'base' && baseStaysRemote && resolved.kind === 'hub') {
+      return { directory: request.base.model, input: await openInput(access, resolved) };
+    }
     const directory = await fetchToDisk(access, resolved, {
       signal,
       onProgress: ({ file, ...bytes }) =>

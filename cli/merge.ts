@@ -19,11 +19,10 @@ export async function runMerge(options: MergeCommand, output: Output): Promise<n
   const progress = new Progress();
   const startedAt = performance.now();
   try {
-    const { plan, roots, resources, names } = await prepareMerge(
-      parseMergeArguments(options),
+    const { plan, roots, resources, names } = await prepareMerge(parseMergeArguments(options), {
       progress,
       signal,
-    );
+    });
     progress.clear();
     for (const warning of plan.warnings) output.warn(warning);
     const target = resolve(options.output);

@@ -34,7 +34,11 @@ export async function runPlan(
 ): Promise<number> {
   const progress = new Progress();
   const request = await toRequest(recipePath, options);
-  const prepared = await prepareMerge(request, progress, interruptionSignal());
+  const prepared = await prepareMerge(request, {
+    progress,
+    signal: interruptionSignal(),
+    baseStaysRemote: true,
+  });
   progress.clear();
   print(prepared, options.tensors === true, output);
   return EXIT.ok;

@@ -1,4 +1,5 @@
 /** The inputs of a merge, wherever they are: named, pinned, brought here, opened. */
+import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ADAPTER_CONFIG_FILE } from '../engine/adapters/adapter-config.ts';
@@ -150,11 +151,15 @@ export async function fetchToDisk(
   return join(fetched.directory, model.folder);
 }
 
-/** A fetched model as an input of a plan. Digests that the hub pins are not computed again. */
+/**
+ * A model as an input of a plan. Digests that the hub pins are not computed again.
+ * @param directory where it was fetched to; without it, small files of a hub model are read over
+ *   the network, and weights not at all
+ */
 export async function openInput(
   access: ModelAccess,
   model: ResolvedModel,
-  directory: string,
+  directory?: string,
   signal?: AbortSignal,
 ): Promise<MergeInput> {
   const pinned = new Map<string, string>();
@@ -164,9 +169,26 @@ export async function openInput(
       if (sha256 !== undefined) pinned.set(path.slice(prefix.length), sha256);
     }
   }
+  const local = directory ?? (model.kind === 'directory' ? model.path : undefined);
+  if (local === undefined) {
+    const files = await openRemotely(access, model);
+    return { files, digest: async (path) => pinned.get(path) ?? digestSource(files, path) };
+  }
   return {
-    files: await openModelDirectory(directory),
+    files: await openModelDirectory(local),
     digest: async (path) =>
-      pinned.get(path) ?? access.digests.digest(join(directory, path), { signal }),
+      pinned.get(path) ?? access.digests.digest(join(local, path), { signal }),
   };
+}
+
+/** For files outside LFS, which are small. */
+async function digestSource(files: ModelFiles, path: string): Promise<string> {
+  const source = await files.open(path);
+  try {
+    return createHash('sha256')
+      .update(await source.read(0, source.size))
+      .digest('hex');
+  } finally {
+    await source.close();
+  }
 }
