@@ -41,17 +41,24 @@ test('names that no model has are refused, all others are kept', () => {
   const bytes = readFileSync(join(FOLDER, strange));
   expect(() => describeFile(bytes, strange)).toThrow(/names\.safetensors: .*name is empty/);
 
-  // The empty name and the one with a tab and a line break get others.
+  // The empty name, and those with a tab and a line break or a backslash, get others.
   const length = Number(bytes.readBigUInt64LE(0));
   const header = bytes
     .subarray(8, 8 + length)
     .toString('utf8')
     .replace('"":{', '"was empty":{')
-    .replace('"tab\\tand\\nnewline":{', '"tab and newline":{');
+    .replace('"tab\\tand\\nnewline":{', '"tab and newline":{')
+    .replace('and \\\\ backslash":{', 'and backslash":{');
   const found = describeFile(frame(header, bytes.subarray(8 + length)), strange);
   const { metadata, tensors } = expected[strange] as ExpectedFile;
-  const { '': empty, 'tab\tand\nnewline': controls, ...others } = tensors;
+  const { '': empty, 'tab\tand\nnewline': controls, ...more } = tensors;
+  const { 'quote " and \\ backslash': quote, ...others } = more;
   expect(found.metadata).toEqual(metadata);
-  expect(found.tensors).toEqual({ ...others, 'was empty': empty, 'tab and newline': controls });
+  const renamed = {
+    'was empty': empty,
+    'tab and newline': controls,
+    'quote " and backslash': quote,
+  };
+  expect(found.tensors).toEqual({ ...others, ...renamed });
   expect(Object.keys(found.tensors)).toContain('__proto__');
 });

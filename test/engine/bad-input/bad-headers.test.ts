@@ -131,6 +131,7 @@ const HEADERS: readonly [string, BadInput['code'], string][] = [
     'safetensors.bad-name',
     `{${ONE.replace('one', 'one\\udc00')}}`,
   ],
+  ['a name with a backslash', 'safetensors.bad-name', `{${ONE.replace('one', 'one\\\\')}}`],
   [
     'a name of a megabyte',
     'safetensors.bad-name',
