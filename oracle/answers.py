@@ -104,15 +104,17 @@ def answer_all(model, tokenizer, prompts: list[str], new_tokens_max: int) -> lis
         by_length[len(token_ids)].append(index)
     answers = [""] * len(prompts)
     for indexes in by_length.values():
-        for index, given in zip(indexes, answer(model, tokenizer, encoded, indexes, new_tokens_max)):
-            answers[index] = given
+        token_ids = [encoded[index] for index in indexes]
+        given = answer(model, tokenizer, token_ids, new_tokens_max)
+        for index, text in zip(indexes, given):
+            answers[index] = text
     return answers
 
 
-def answer(model, tokenizer, encoded: list, indexes: list[int], new_tokens_max: int) -> list[str]:
+def answer(model, tokenizer, encoded: list[list[int]], new_tokens_max: int) -> list[str]:
     import torch
 
-    input_ids = torch.tensor([encoded[index] for index in indexes])
+    input_ids = torch.tensor(encoded)
     generated = model.generate(
         input_ids=input_ids,
         attention_mask=torch.ones_like(input_ids),
