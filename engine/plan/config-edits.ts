@@ -1,5 +1,6 @@
-import { applyEdits, modify, parse } from 'jsonc-parser';
+import { type Node, parse, parseTree } from 'jsonc-parser';
 import type { ModelConfig } from '../architectures/model-config.ts';
+import { assert } from '../errors.ts';
 import type { ConfigEdit } from './plan.ts';
 
 /**
@@ -37,10 +38,28 @@ export function planConfigEdits(
  * 30.0 must not become 30, which transformers refuses for some keys.
  */
 export function editConfigText(text: string, edits: readonly ConfigEdit[]): string {
-  let edited = text;
-  for (const { path, value } of edits) {
-    const formattingOptions = { insertSpaces: true, tabSize: 2, eol: '\n' };
-    edited = applyEdits(edited, modify(edited, [...path], value, { formattingOptions }));
+  return edits.reduce((edited, { path, value }) => setValue(edited, path, value), text);
+}
+
+function setValue(text: string, path: readonly string[], value: boolean | string): string {
+  const key = path.at(-1) ?? '';
+  let object = parseTree(text);
+  for (const name of path.slice(0, -1)) object = memberOf(object, name)?.children?.[1];
+  assert(object?.type === 'object', `config.json has no object for ${path.join('.')}`);
+  const member = memberOf(object, key)?.children?.[1];
+  if (member !== undefined) {
+    const end = member.offset + member.length;
+    return text.slice(0, member.offset) + JSON.stringify(value) + text.slice(end);
   }
-  return edited;
+  const added = `${JSON.stringify(key)}: ${JSON.stringify(value)}`;
+  const last = object.children?.at(-1);
+  const at = last === undefined ? object.offset + 1 : last.offset + last.length;
+  // Set off as the member before it is.
+  const gap = last === undefined ? '' : `,${/\s*$/.exec(text.slice(0, last.offset))?.[0] ?? ''}`;
+  return text.slice(0, at) + gap + added + text.slice(at);
+}
+
+/** A property of an object by its name; of equal names the last one counts, as for other readers. */
+function memberOf(object: Node | undefined, name: string): Node | undefined {
+  return object?.children?.findLast((property) => property.children?.[0]?.value === name);
 }
