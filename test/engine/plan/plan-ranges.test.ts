@@ -1,0 +1,105 @@
+import { expect, test } from 'vitest';
+import { type Plan, parsePlan, planDigest } from '../../../engine/plan/plan.ts';
+import { planMerge } from '../../../engine/plan/plan-merge.ts';
+import { memoryFiles, type RecordedRead } from '../../doubles/memory-files.ts';
+import {
+  adapterFiles,
+  baseFiles,
+  type FileMap,
+  type TinyModel,
+  tinyAdapter,
+  tinyBase,
+} from '../../doubles/tiny-model.ts';
+
+const HEADER_PREFIX_BYTES = 8;
+
+function headerEnd(bytes: Uint8Array): number {
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  return HEADER_PREFIX_BYTES + Number(view.getBigUint64(0, true));
+}
+
+/** Plans over files whose weights may not be read; a file may be looked into to see what it is. */
+async function planWithoutWeights(base: TinyModel, adapter: TinyModel) {
+  const files = baseFiles(base);
+  const mayRead = ({ path, offset, length }: RecordedRead): boolean => {
+    const bytes = files.get(path);
+    if (!path.endsWith('.safetensors') || bytes === undefined) return true;
+    return offset + length <= headerEnd(bytes);
+  };
+  const source = memoryFiles('base', files, mayRead);
+  const adapterSource = memoryFiles('adapter', adapterFiles(adapter));
+  const plan = await planMerge(source, { id: 'a', ...adapterSource }, {});
+  return { plan, files, source, adapterSource };
+}
+
+/** The planned range of a base tensor, as bytes of its file. */
+function sourceBytes(plan: Plan, files: FileMap, name: string): Uint8Array | undefined {
+  const tensor = plan.shards.flatMap((shard) => shard.tensors).find((each) => each.name === name);
+  if (tensor === undefined) throw new Error(`the plan has no ${name}`);
+  const { file, offset, byteLength } = tensor.from;
+  return files.get(file)?.subarray(offset, offset + byteLength);
+}
+
+test('a plan is made from headers alone, each read at most twice', async () => {
+  const { source, adapterSource } = await planWithoutWeights(
+    tinyBase({ shards: 3 }),
+    tinyAdapter(),
+  );
+  const weightReads = source.reads.filter(({ path }) => path.endsWith('.safetensors'));
+  // The first bytes, which tell the length, and the header.
+  expect(weightReads).toHaveLength(6);
+  expect(source.reads.filter(({ path }) => path === 'config.json')).toHaveLength(1);
+  expect(source.openCount()).toBe(0);
+  expect(adapterSource.openCount()).toBe(0);
+});
+
+test('every planned range of the base holds the bytes of its tensor', async () => {
+  const base = tinyBase({ shards: 3 });
+  const { plan, files } = await planWithoutWeights(base, tinyAdapter());
+  for (const { name, data } of base.tensors) {
+    expect(sourceBytes(plan, files, name), name).toEqual(data);
+  }
+});
+
+test('every planned factor holds the bytes of its half', async () => {
+  const adapter = tinyAdapter({ dtype: 'BF16' });
+  const { plan } = await planWithoutWeights(tinyBase(), adapter);
+  const weights = adapterFiles(adapter).get('adapter_model.safetensors');
+  const deltas = plan.shards.flatMap((shard) =>
+    shard.tensors.flatMap(({ name, delta }) => (delta === undefined ? [] : [{ name, delta }])),
+  );
+  expect(deltas).toHaveLength(4);
+  for (const { name, delta } of deltas) {
+    const stem = `base_model.model.${name.replace(/\.weight$/, '')}`;
+    for (const [half, reference] of [
+      ['lora_A', delta.a],
+      ['lora_B', delta.b],
+    ] as const) {
+      const { offset, byteLength } = reference;
+      const stored = adapter.tensors.find((each) => each.name === `${stem}.${half}.weight`);
+      expect(weights?.subarray(offset, offset + byteLength)).toEqual(stored?.data);
+    }
+    expect(delta).toMatchObject({ rank: 4, alpha: 8, scaling: 2, transposed: false });
+  }
+});
+
+test('the ranges of one layer are where its header puts them', async () => {
+  const base = tinyBase();
+  const { plan } = await planWithoutWeights(base, tinyAdapter());
+  const [shard] = plan.shards;
+  const q = shard?.tensors.find(({ name }) => name === 'model.layers.0.self_attn.q_proj.weight');
+  // The embedding [100, 64] in BF16 comes before it, in the base and in the output.
+  const embeddingBytes = 100 * 64 * 2;
+  const inputHeader = headerEnd(baseFiles(base).get('model.safetensors') ?? new Uint8Array(8));
+  expect(q?.from).toMatchObject({ offset: inputHeader + embeddingBytes, byteLength: 64 * 64 * 2 });
+  const outputHeader = shard?.tensors[0]?.offset ?? 0;
+  expect(q).toMatchObject({ offset: outputHeader + embeddingBytes, byteLength: 64 * 64 * 2 });
+});
+
+test('a plan is read back as it was written', async () => {
+  const { plan } = await planWithoutWeights(tinyBase({ shards: 2 }), tinyAdapter());
+  const copy = parsePlan(JSON.stringify(plan), 'plan.json');
+  expect(copy).toEqual(plan);
+  expect(planDigest(copy)).toBe(planDigest(plan));
+  expect(() => parsePlan('{}', 'plan.json')).toThrow(/plan\.json/);
+});
