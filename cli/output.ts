@@ -1,5 +1,6 @@
 import { WeldlineError } from '../engine/errors.ts';
 import { EXIT } from './exit-codes.ts';
+import { Interrupted } from './interruption.ts';
 
 /** How a command speaks: people read standard error and output, scripts read one JSON object. */
 export class Output {
@@ -30,6 +31,10 @@ export class Output {
 
   /** Prints an error. @returns the exit status */
   error(error: unknown): number {
+    if (error instanceof Interrupted) {
+      this.note('Stopped.');
+      return EXIT.interrupted;
+    }
     const known = toWeldlineError(error);
     if (this.json) {
       const { code, message, details } = known;

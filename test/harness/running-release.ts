@@ -1,5 +1,4 @@
 /** Starts releases on a test server and follows them. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client, WorkflowHandle } from '@temporalio/client';
 import { historyToJSON } from '@temporalio/common/lib/proto-utils.js';
 import type { ActivityProgress } from '../../activities/heartbeat.ts';
@@ -10,12 +9,9 @@ import { TASK_QUEUE } from '../../workers/task-queues.ts';
 import { type ReleaseInput, type ReleaseStatus, statusQuery } from '../../workflows/messages.ts';
 import type { releaseModel } from '../../workflows/release-model.ts';
 import type { TestServer } from './temporal-server.ts';
+import { waitFor } from './wait-for.ts';
 
 export type TestRelease = WorkflowHandle<typeof releaseModel>;
-
-/** Nothing here takes that long; on a machine that swaps it might. */
-const WAIT_TIMEOUT_MS = 50_000;
-const POLL_MS = 30;
 
 export function startTestWorkers(
   { address, namespace }: TestServer,
@@ -34,20 +30,6 @@ export async function startRelease(
     taskQueue: TASK_QUEUE,
     args: [input],
   });
-}
-
-export async function waitFor<T>(
-  what: string,
-  look: () => Promise<T | undefined>,
-  timeoutMs = WAIT_TIMEOUT_MS,
-): Promise<T> {
-  const deadline = Date.now() + timeoutMs;
-  for (;;) {
-    const found = await look();
-    if (found !== undefined) return found;
-    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}`);
-    await sleep(POLL_MS);
-  }
 }
 
 /** Waits until the status of a release is as wanted. */

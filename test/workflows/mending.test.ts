@@ -22,10 +22,10 @@ import {
   historyText,
   startRelease,
   startTestWorkers,
-  waitFor,
   waitForStatus,
 } from '../harness/running-release.ts';
 import { startTestServer, type TestServer } from '../harness/temporal-server.ts';
+import { waitFor } from '../harness/wait-for.ts';
 import { startTestHub, type TestHub } from '../hub-server/test-hub.ts';
 
 let server: TestServer;

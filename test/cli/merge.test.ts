@@ -1,0 +1,189 @@
+import { copyFile, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readFiles } from '../doubles/merge-directories.ts';
+import { type CommandOptions, runCommand, startCommand } from '../harness/command.ts';
+import { heavyModel } from '../harness/heavy-model.ts';
+import { type ReleaseSetup, setUpRelease, writeRecipe } from '../harness/release-setup.ts';
+import { waitFor } from '../harness/wait-for.ts';
+
+const REPOSITORY = fileURLToPath(new URL('../../', import.meta.url));
+
+let root: string;
+let setup: ReleaseSetup;
+let options: CommandOptions;
+let models: readonly string[];
+
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), 'weldline-merge-'));
+  setup = await setUpRelease(root);
+  options = { variables: setup.variables, cwd: root };
+  models = ['--base', 'tiny', '--adapter', 'tone'];
+});
+afterAll(async () => {
+  await rm(root, { recursive: true, force: true });
+});
+
+describe('weldline merge', () => {
+  it('merges, says so, and finds the merge when it is run again', async () => {
+    const args = ['merge', ...models, '--output', 'merged'];
+    const first = await runCommand(args, options);
+    expect(first).toMatchObject({ status: 0, stderr: '' });
+    expect(first.stdout).toMatch(/^Merged 4 of 19 tensors into .*\/merged \(\d+ kB, .* s\)\.\n$/);
+    const files = await readdir(join(root, 'merged'));
+    expect(files).toContain('weldline.json');
+    const { mtimeMs } = await stat(join(root, 'merged', 'weldline.json'));
+    const again = await runCommand(args, options);
+    expect(again.stdout).toContain('holds this merge already; its files are intact');
+    expect((await stat(join(root, 'merged', 'weldline.json'))).mtimeMs).toBe(mtimeMs);
+    const others = await runCommand([...args, '--dtype', 'float32'], options);
+    expect(others).toMatchObject({ status: 1, stdout: '' });
+    expect(others.stderr).toContain('[output.exists]');
+    expect((await readdir(root)).filter((name) => name.startsWith('.'))).toEqual([]);
+  });
+
+  it('prints one JSON object and nothing else with --json', async () => {
+    const args = ['merge', ...models, '--output', 'merged-json', '--json', '--threads', '1'];
+    const { status, stdout, stderr } = await runCommand(args, options);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(JSON.parse(stdout)).toMatchObject({
+      output: join(root, 'merged-json'),
+      existed: false,
+      tensors: { total: 19, merged: 4, replaced: 0 },
+      files: expect.arrayContaining([expect.objectContaining({ path: 'config.json' })]),
+    });
+  });
+
+  it('works through npm from any directory, with absolute paths', async () => {
+    const output = join(root, 'by-npm');
+    const paths = ['--base', setup.base, '--adapter', setup.adapter, '--output', output];
+    const { status, stdout, stderr } = await runCommand(['merge', ...paths, '--json'], {
+      ...options,
+      cwd: REPOSITORY,
+      program: ['npm', 'run', '--silent', 'weldline', '--'],
+    });
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(JSON.parse(stdout)).toMatchObject({ output });
+    await runCommand(['merge', ...models, '--output', 'by-node'], options);
+    expect(await readFiles(output)).toEqual(await readFiles(join(root, 'by-node')));
+  });
+});
+
+describe('weldline plan', () => {
+  it('shows what a merge would do and writes nothing', async () => {
+    const before = await readdir(root);
+    const { status, stdout } = await runCommand(['plan', ...models, '--tensors'], options);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^plan [0-9a-f]{64}$/m);
+    expect(stdout).toMatch(/^merged +4 tensors/m);
+    expect(stdout).toMatch(
+      /^merged +model\.layers\.0\.self_attn\.q_proj\.weight +BF16 +\[64, 64\]/m,
+    );
+    expect(await readdir(root)).toEqual(before);
+  });
+
+  it('plans a recipe as it plans the same options, and says it in JSON', async () => {
+    const recipe = await writeRecipe(setup);
+    const byRecipe = JSON.parse((await runCommand(['plan', recipe, '--json'], options)).stdout);
+    expect(byRecipe).toMatchObject({
+      plan: expect.stringMatching(/^[0-9a-f]{64}$/),
+      summary: [
+        { work: 'merged', tensors: 4 },
+        { work: 'cast', tensors: 0 },
+        { work: 'copied', tensors: 15 },
+      ],
+      warnings: [],
+    });
+    const { shards } = byRecipe;
+    expect(shards.map(({ file }: { file: string }) => file)).toEqual([
+      'model-00001-of-00002.safetensors',
+      'model-00002-of-00002.safetensors',
+    ]);
+  });
+});
+
+describe('weldline verify', () => {
+  it('accepts an intact checkpoint and names the file that is not', async () => {
+    await runCommand(['merge', ...models, '--output', 'checked'], options);
+    const intact = await runCommand(['verify', 'checked', '--json'], options);
+    expect(intact).toMatchObject({ status: 0, stderr: '' });
+    expect(JSON.parse(intact.stdout)).toMatchObject({ tensorsChecked: 19, filesChecked: 4 });
+    const weights = join(root, 'checked', 'model-00001-of-00002.safetensors');
+    const bytes = await readFile(weights);
+    bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
+    await writeFile(weights, bytes);
+    const damaged = await runCommand(['verify', 'checked'], options);
+    expect(damaged).toMatchObject({ status: 1, stdout: '' });
+    expect(damaged.stderr).toContain(weights);
+    expect(damaged.stderr).toContain('[verify.digest-mismatch]');
+  });
+});
+
+describe('Ctrl-C', () => {
+  let heavy: ReleaseSetup;
+  beforeAll(async () => {
+    heavy = await setUpRelease(
+      join(root, 'heavy'),
+      heavyModel({ layers: 8, shards: 2, extent: 1024, rank: 768 }),
+    );
+  });
+
+  it.each(['SIGINT', 'SIGTERM'] as const)(
+    '%s stops a merge cleanly; the same command goes on',
+    async (name) => {
+      const output = join(root, `stopped-by-${name}`);
+      const args = ['merge', '--base', heavy.base, '--adapter', heavy.adapter, '--output', output];
+      const running = await startCommand([...args, '--threads', '1'], options);
+      await hasBegunToWrite(output);
+      running.signal(name);
+      const { status, stdout, stderr } = await running.ended;
+      expect({ status, stdout }).toEqual({ status: 130, stdout: '' });
+      expect(stderr).toMatch(/^Stopped\. Run the same command to go on where it stopped\.$/m);
+      expect(stderr).not.toContain('bug in weldline');
+      const again = await runCommand(args, options);
+      expect(again.status).toBe(0);
+      expect((await readdir(root)).filter((entry) => entry.startsWith('.stopped'))).toEqual([]);
+      expect((await runCommand(['verify', output], options)).status).toBe(0);
+    },
+  );
+
+  it.each(['verify', 'plan'] as const)('stops %s without calling it a bug', async (command) => {
+    const merged = join(root, 'heavy', 'copy');
+    if (command === 'verify') {
+      const args = ['--base', heavy.base, '--adapter', heavy.adapter, '--output', merged];
+      await runCommand(['merge', ...args], options);
+    } else {
+      // Inputs whose digests are not known yet take a moment to read.
+      const name = 'model-00001-of-00002.safetensors';
+      await copyFile(join(heavy.base, name), join(root, 'heavy', 'unread'));
+      await copyFile(join(root, 'heavy', 'unread'), join(heavy.base, name));
+    }
+    const args =
+      command === 'verify'
+        ? ['verify', merged]
+        : ['plan', '--base', heavy.base, '--adapter', heavy.adapter];
+    for (let delayMs = 300; ; delayMs += 150) {
+      const running = await startCommand(args, options);
+      await new Promise((resolve) => setTimeout(resolve, delayMs));
+      running.signal('SIGINT');
+      const { status, stderr } = await running.ended;
+      expect(stderr).not.toContain('bug in weldline');
+      if (status === 130) break;
+      // Struck before the command listened (null); never after it was done.
+      expect(status).toBeNull();
+    }
+  });
+});
+
+/** Waits until a merge has begun to write. */
+async function hasBegunToWrite(output: string): Promise<void> {
+  const name = output.slice(root.length + 1);
+  await waitFor('the first bytes of the merge', async () => {
+    const entry = (await readdir(root)).find((found) => found.startsWith(`.${name}.weldline-`));
+    if (entry === undefined) return undefined;
+    const journals = await readdir(join(root, entry, 'journals')).catch(() => []);
+    return journals.length > 0 ? true : undefined;
+  });
+}
