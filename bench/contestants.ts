@@ -13,6 +13,7 @@ const PEFT_SCRIPT = fileURLToPath(new URL('../oracle/peft_merge.py', import.meta
 /** What one run of a contestant took. */
 export interface Measurement {
   readonly seconds: number;
+  readonly cpuSeconds: number;
   readonly peakMemoryBytes: number;
   /** Parts of `seconds` that the program reports itself. */
   readonly parts?: Readonly<Record<string, number>>;
@@ -32,11 +33,10 @@ export function copyContestant(model: BenchModel): Contestant {
       // A copy that shares blocks with its source writes nothing and would prove nothing.
       const plain = process.platform === 'linux' ? ['--reflink=never'] : [];
       const startedAt = performance.now();
-      const { peakMemoryBytes } = await runProcess('cp', [...plain, '-R', model.base, output], {
-        signal,
-      });
+      const run = await runProcess('cp', [...plain, '-R', model.base, output], { signal });
       for (const name of await readdir(output)) await syncFile(join(output, name));
-      return { seconds: (performance.now() - startedAt) / 1000, peakMemoryBytes };
+      const { cpuSeconds, peakMemoryBytes } = run;
+      return { seconds: (performance.now() - startedAt) / 1000, cpuSeconds, peakMemoryBytes };
     },
   };
 }
@@ -65,6 +65,7 @@ export function weldlineContestant(
       if (result.tensors.merged === 0) throw new Error('weldline merged no tensor');
       return {
         seconds: run.seconds,
+        cpuSeconds: run.cpuSeconds,
         // The process knows its own peak to the end; the poll may miss the last moments.
         peakMemoryBytes: Math.max(result.peakMemoryBytes, run.peakMemoryBytes),
       };
@@ -93,7 +94,7 @@ export function peftContestant(model: BenchModel, python: string): Contestant {
         peak_rss_bytes: number;
       };
       const peakMemoryBytes = Math.max(peak, run.peakMemoryBytes);
-      return { seconds: run.seconds, peakMemoryBytes, parts };
+      return { seconds: run.seconds, cpuSeconds: run.cpuSeconds, peakMemoryBytes, parts };
     },
   };
 }

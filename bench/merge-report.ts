@@ -29,7 +29,7 @@ export const YARDSTICK = 'cp + sync';
 export const BASE_NEW = 'weldline merge';
 export const BASE_KNOWN = 'weldline merge, base known';
 
-const HEADINGS = ['', 'seconds', 'min to max', '× cp', 'MB/s', 'peak memory', 'rounds'];
+const HEADINGS = ['', 'seconds', 'min to max', '× cp', 'MB/s', 'CPU s', 'peak memory', 'rounds'];
 
 /** The results as a document in Markdown, which reads well on a terminal too. */
 export function formatResults(results: MergeResults): string {
@@ -42,6 +42,7 @@ export function formatResults(results: MergeResults): string {
       `${Math.min(...seconds).toFixed(2)} to ${Math.max(...seconds).toFixed(2)}`,
       ratioTo(measurements[YARDSTICK] ?? [], runs).toFixed(2),
       (weightBytes / 1e6 / median(seconds)).toFixed(0),
+      median(runs.map((run) => run.cpuSeconds)).toFixed(1),
       formatBytes(Math.max(...runs.map((run) => run.peakMemoryBytes))),
       String(runs.length),
     ];
@@ -51,7 +52,7 @@ export function formatResults(results: MergeResults): string {
     `# Merge of ${formatBytes(weightBytes)} in bfloat16, r = ${results.rank}, ${results.date}`,
     formatMarkdownTable([HEADINGS, ...rows]),
     'Seconds are medians over rounds, of whole processes, outputs synced. Ratios are medians of ' +
-      'the ratios within each round. The inputs were read once before every run, so that they ' +
+      'the ratios within each round. CPU seconds are of all threads. The inputs were read once before every run, so that they ' +
       'were in the page cache.',
     ...(results.peftMissing === undefined ? [] : [results.peftMissing]),
     '## Where the time goes',

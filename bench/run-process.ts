@@ -2,14 +2,23 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { childVariables } from '../config/environment.ts';
 
-/** Often enough to catch the high-water mark of a process that is about to end. */
-const MEMORY_POLL_INTERVAL_MS = 50;
+/** Often enough to catch the last figures of a process that is about to end. */
+const POLL_INTERVAL_MS = 50;
 
-export interface ProcessRun {
+/** Linux reports processor time to programs in hundredths, whatever its own clock. */
+const TICKS_PER_SECOND = 100;
+
+/** What the kernel keeps of a process, as last seen; zeros where there is no /proc. */
+export interface Usage {
+  /** The high-water mark of resident memory. */
+  readonly peakMemoryBytes: number;
+  /** User and system time of all threads: hardly changed by what else the machine does. */
+  readonly cpuSeconds: number;
+}
+
+export interface ProcessRun extends Usage {
   readonly seconds: number;
   readonly stdout: string;
-  /** The high-water mark that the kernel kept, as last seen; 0 where there is no /proc. */
-  readonly peakMemoryBytes: number;
 }
 
 /**
@@ -36,10 +45,10 @@ export async function runProcess(
   child.stderr.on('data', (piece: Buffer) => {
     stderr = (stderr + piece.toString()).slice(-4000);
   });
-  let peakMemoryBytes = 0;
+  let usage: Usage = { peakMemoryBytes: 0, cpuSeconds: 0 };
   const poll = setInterval(() => {
-    peakMemoryBytes = Math.max(peakMemoryBytes, highWaterMark(child.pid));
-  }, MEMORY_POLL_INTERVAL_MS);
+    usage = usageOf(child.pid) ?? usage;
+  }, POLL_INTERVAL_MS);
   try {
     const { code, failure } = await endOf(child);
     signal.throwIfAborted();
@@ -50,7 +59,7 @@ export async function runProcess(
   } finally {
     clearInterval(poll);
   }
-  return { seconds: (performance.now() - startedAt) / 1000, stdout, peakMemoryBytes };
+  return { seconds: (performance.now() - startedAt) / 1000, stdout, ...usage };
 }
 
 /** Waits until the process is gone, aborted or not: what it writes must not come after a clean-up. */
@@ -65,11 +74,18 @@ function endOf(child: ChildProcess): Promise<{ code: number | null; failure?: Er
   });
 }
 
-function highWaterMark(pid: number | undefined): number {
+/** @returns undefined once the process has ended */
+function usageOf(pid: number | undefined): Usage | undefined {
   try {
     const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-    return Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024;
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const peakKiB = /^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1];
+    // The name, in parentheses, may hold spaces; user and system time are 12th and 13th after it.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    if (peakKiB === undefined) return undefined;
+    const ticks = Number(fields[11]) + Number(fields[12]);
+    return { peakMemoryBytes: Number(peakKiB) * 1024, cpuSeconds: ticks / TICKS_PER_SECOND };
   } catch {
-    return 0;
+    return undefined;
   }
 }
