@@ -32,6 +32,19 @@ interface Interrupted {
   readonly expected: Map<string, Buffer>;
 }
 
+/** The files of the same merge in one go; the inputs of all tests are the same. */
+let undisturbed: Map<string, Buffer> | undefined;
+
+async function mergeUndisturbed(
+  root: string,
+  inputs: Directories,
+  plan: Plan,
+): Promise<Map<string, Buffer>> {
+  const output = join(root, 'undisturbed');
+  await mergeDirectories({ ...inputs, plan, output });
+  return readFiles(output);
+}
+
 /** A merge of two shards that was stopped after a part of its bytes. */
 async function interrupt(fraction: number): Promise<Interrupted> {
   const root = await temporaryDirectory();
@@ -40,7 +53,7 @@ async function interrupt(fraction: number): Promise<Interrupted> {
   const targets = ['self_attn.q_proj', 'mlp.down_proj', 'mlp.up_proj'] as const;
   await writeFiles(inputs.adapter, adapterFiles(tinyAdapter({ targets })));
   const plan = await planDirectories(inputs);
-  await mergeDirectories({ ...inputs, plan, output: join(root, 'undisturbed') });
+  undisturbed ??= await mergeUndisturbed(root, inputs, plan);
 
   const output = join(root, 'output');
   const controller = new AbortController();
@@ -67,7 +80,7 @@ async function interrupt(fraction: number): Promise<Interrupted> {
     staging: stagingBeside(output, planDigest(plan)),
     shards: [first, second],
     bytesDone,
-    expected: await readFiles(join(root, 'undisturbed')),
+    expected: undisturbed,
   };
 }
 
