@@ -30,7 +30,6 @@ export const ERROR_CODES = [
   'safetensors.truncated',
   'safetensors.trailing-bytes',
   // checkpoint directories
-  'checkpoint.not-found',
   'checkpoint.no-weights',
   'checkpoint.pickle-only',
   'checkpoint.training-shards',
@@ -46,7 +45,6 @@ export const ERROR_CODES = [
   'checkpoint.quantized-base',
   'checkpoint.unsupported-dtype',
   // adapters
-  'adapter.not-found',
   'adapter.config-missing',
   'adapter.config-invalid',
   'adapter.unsupported-type',
@@ -69,21 +67,18 @@ export const ERROR_CODES = [
   'adapter.shape-mismatch',
   'adapter.target-without-tensors',
   // plan and merge
-  'plan.unsupported-combination',
   'plan.invalid',
   'plan.option-invalid',
   'plan.budget-too-small',
   'merge.non-finite',
   'merge.input-changed',
   'merge.worker-crashed',
-  'merge.cancelled',
   'journal.invalid',
   'kernel.missing',
   // output and disk
   'output.exists',
   'output.inside-input',
   'output.not-writable',
-  'output.locked',
   'disk.full',
   'disk.read-failed',
   'disk.write-failed',
@@ -125,7 +120,6 @@ export const ERROR_CODES = [
   'temporal.worker-failed',
   'release.not-found',
   'release.already-running',
-  'release.not-waiting',
   'release.failed',
   'release.cancelled',
   // publishing
