@@ -1,0 +1,122 @@
+/**
+ * Records the histories that `test/workflows/replay.test.ts` replays, by running real releases:
+ *
+ *   node scripts/record-histories.ts
+ *
+ * To be run when a change of the workflows is meant to change what they do, and committed with it.
+ * A history that is recorded anew says nothing about releases that are under way: they go on with
+ * the new code only if the old histories replay too.
+ */
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { historyToJSON } from '@temporalio/common/lib/proto-utils.js';
+import { heavyModel } from '../test/harness/heavy-model.ts';
+import { recipeOf, releaseInput, setUpRelease } from '../test/harness/release-setup.ts';
+import {
+  heartbeatsOf,
+  startRelease,
+  startTestWorkers,
+  type TestRelease,
+  waitForStatus,
+} from '../test/harness/running-release.ts';
+import { startTestServer } from '../test/harness/temporal-server.ts';
+import { waitFor } from '../test/harness/wait-for.ts';
+import { resumeSignal } from '../workflows/messages.ts';
+
+const HISTORIES = fileURLToPath(new URL('../test/histories', import.meta.url));
+
+/** What stands in the recorded histories in place of the directory they were made in. */
+const NEUTRAL_DIRECTORY = '/srv/weldline';
+
+const server = await startTestServer();
+const setup = await setUpRelease(
+  join(server.directory, 'release'),
+  heavyModel({ layers: 4, shards: 2, extent: 1024, rank: 1024 }),
+);
+const workers = await startTestWorkers(server, setup.environment);
+
+async function record(name: string, workflowId: string, runId?: string): Promise<void> {
+  const handle = server.client.workflow.getHandle(workflowId, runId);
+  const text = historyToJSON(await handle.fetchHistory());
+  const history = neutral(JSON.parse(text));
+  await writeFile(join(HISTORIES, `${name}.json`), `${JSON.stringify(history, null, 1)}\n`);
+  process.stdout.write(`${name}.json\n`);
+}
+
+/** Replaces what is of this machine: paths, in plain text and in payloads, and worker names. */
+function neutral(value: unknown, key = ''): unknown {
+  if (typeof value === 'string') {
+    if (key === 'identity') return 'worker@host';
+    if (key === 'data') return encode(neutralText(decode(value)));
+    return neutralText(value);
+  }
+  if (Array.isArray(value)) return value.map((item) => neutral(item));
+  if (typeof value !== 'object' || value === null) return value;
+  const entries = Object.entries(value).filter(([name]) => name !== 'stackTrace');
+  return Object.fromEntries(entries.map(([name, item]) => [name, neutral(item, name)]));
+}
+
+function neutralText(text: string): string {
+  return text
+    .replaceAll(server.directory, NEUTRAL_DIRECTORY)
+    .replaceAll(`${process.pid}@${hostname()}`, 'worker@host');
+}
+
+const decode = (data: string): string => Buffer.from(data, 'base64').toString('utf8');
+const encode = (text: string): string => Buffer.from(text, 'utf8').toString('base64');
+
+async function release(name: string, targets: readonly string[]): Promise<TestRelease> {
+  return startRelease(server.client, releaseInput(recipeOf(setup, { name, targets })));
+}
+
+async function recordFinished(): Promise<void> {
+  const handle = await release('finished', [setup.target]);
+  await handle.result();
+  await record('release-finished', handle.workflowId);
+  await record('merge-finished', `${handle.workflowId}/merge`);
+}
+
+async function recordResumed(): Promise<void> {
+  const obstacle = join(server.directory, 'obstacle');
+  await writeFile(obstacle, '');
+  const handle = await release('resumed', [join(obstacle, 'releases')]);
+  await waitForStatus(handle, 'waiting', ({ waiting }) => waiting !== undefined);
+  await rm(obstacle);
+  await handle.signal(resumeSignal);
+  await handle.result();
+  await record('release-resumed', handle.workflowId);
+}
+
+async function recordCancelled(): Promise<void> {
+  await rm(setup.home, { recursive: true });
+  const handle = await release('cancelled', [setup.target]);
+  const merge = server.client.workflow.getHandle(`${handle.workflowId}/merge`);
+  await waitFor('the merge', async () => {
+    const beats = await heartbeatsOf(merge).catch(() => []);
+    return beats.length > 0 ? true : undefined;
+  });
+  await handle.cancel();
+  await handle.result().catch(() => undefined);
+  await record('release-cancelled', handle.workflowId);
+  await record('merge-cancelled', merge.workflowId);
+}
+
+async function recordFailed(): Promise<void> {
+  const recipe = recipeOf(setup, { name: 'failed', adapter: join(server.directory, 'nowhere') });
+  const handle = await startRelease(server.client, releaseInput(recipe));
+  await handle.result().catch(() => undefined);
+  await record('release-failed', handle.workflowId);
+}
+
+try {
+  await mkdir(HISTORIES, { recursive: true });
+  await recordFinished();
+  await recordResumed();
+  await recordCancelled();
+  await recordFailed();
+} finally {
+  await workers.stop();
+  await server.stop();
+}

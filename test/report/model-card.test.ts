@@ -1,0 +1,159 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { parseDocument } from 'yaml';
+import type { Manifest } from '../../engine/manifest.ts';
+import { modelCard } from '../../report/model-card.ts';
+import {
+  type ReleaseFacts,
+  type ReleaseFactsInput,
+  releaseFacts,
+} from '../../report/release-facts.ts';
+
+const DIGEST = 'a'.repeat(64);
+
+const MANIFEST: Manifest = {
+  format: 'weldline.merge',
+  engine: { version: '9.8.7', format: 1 },
+  plan: DIGEST,
+  inputs: [
+    { id: 'base', model: 'an-earlier-name', files: [{ path: 'w', size: 1, sha256: DIGEST }] },
+    { id: 'tone', model: 'tone', trainingRun: 'an-earlier-run', files: [] },
+  ],
+  options: { dtype: 'float16' },
+  rules: [{ adapter: 'tone', rule: 'peft' }],
+  configEdits: [],
+  warnings: [],
+  tensors: { total: 19, merged: 4, replaced: 1 },
+  files: [{ path: 'model.safetensors', size: 123, sha256: DIGEST }],
+};
+
+const INPUT: ReleaseFactsInput = {
+  name: 'tone-model',
+  version: '2.0.0',
+  artefact: 'merged-tiny-2.0.0-adapter-tone-3',
+  manifest: MANIFEST,
+  manifestDigest: 'b'.repeat(64),
+  provenance: {
+    recipe: { name: 'tone-model', version: '2.0.0', digest: 'c'.repeat(64) },
+    inputs: {
+      base: { model: 'hf://org/tiny', commit: 'd'.repeat(40) },
+      tone: { model: 'tone', trainingRun: 'run-1' },
+    },
+  },
+  verification: {
+    filesChecked: 4,
+    bytesChecked: 1000,
+    tensorsChecked: 19,
+    rowsRecomputed: 12,
+    worstRounding: 0.501,
+  },
+  run: { workflowId: 'release-tone', runId: 'r', startedAt: '2026-11-25T00:00:00.000Z' },
+};
+
+describe('the facts of a release', () => {
+  it('hold what this release says of its inputs, and the digests of the manifest', () => {
+    const facts = releaseFacts(INPUT);
+    expect(facts.recipe).toEqual(INPUT.provenance.recipe);
+    expect(facts.inputs).toEqual([
+      { ...MANIFEST.inputs[0], model: 'hf://org/tiny', commit: 'd'.repeat(40) },
+      { ...MANIFEST.inputs[1], trainingRun: 'run-1' },
+    ]);
+    expect(facts).toMatchObject({
+      format: 'weldline.release',
+      plan: DIGEST,
+      manifestDigest: INPUT.manifestDigest,
+      files: MANIFEST.files,
+      verification: INPUT.verification,
+    });
+  });
+});
+
+describe('the model card', () => {
+  it('says what was made of what, and what was checked', () => {
+    const card = modelCard(releaseFacts(INPUT));
+    for (const part of [
+      '# tone-model 2.0.0',
+      'merged-tiny-2.0.0-adapter-tone-3',
+      `hf://org/tiny at commit \`${'d'.repeat(40)}\``,
+      'training run run-1',
+      '19, of which 4 merged and 1 replaced',
+      '| dtype | float16 |',
+      'weldline 9.8.7',
+      '12 rows',
+      '0.501 roundings',
+      `| model.safetensors | 123 | \`${DIGEST}\` |`,
+    ]) {
+      expect(card).toContain(part);
+    }
+    expect(card).not.toContain('## Warnings');
+    expect(card).not.toContain('an-earlier');
+  });
+
+  it('has front matter that the hub reads', () => {
+    expect(frontMatter(modelCard(releaseFacts(INPUT)))).toMatchObject({
+      base_model: 'org/tiny',
+      library_name: 'transformers',
+    });
+  });
+
+  it('lists warnings', () => {
+    const facts = { ...releaseFacts(INPUT), warnings: ['the first', 'the second'] };
+    expect(modelCard(facts)).toMatch(/## Warnings\n\n- the first\n- the second\n$/);
+  });
+
+  it('keeps its form whatever models, runs and warnings are called', () => {
+    const usual = shape(bodyOf(modelCard(withTexts('m', 'r', 'w'))));
+    fc.assert(
+      fc.property(text(), text(), text(), (model, run, warning) => {
+        const card = modelCard(withTexts(model, run, warning));
+        expect(shape(bodyOf(card))).toEqual(usual);
+        expect(frontMatter(card)['base_model']).toBe(model);
+        expect(bodyOf(card)).not.toMatch(/(?<!\\)<script/);
+      }),
+    );
+  });
+});
+
+/** Texts as hostile as a directory, a recipe or a tensor can be named. */
+function text(): fc.Arbitrary<string> {
+  const piece = fc.constantFrom(
+    'a',
+    '|',
+    '\n',
+    '\r\n',
+    '`',
+    '<script>',
+    '---',
+    '# ',
+    '"',
+    '\\',
+    ' ',
+  );
+  return fc.array(piece, { minLength: 1, maxLength: 8 }).map((pieces) => `x${pieces.join('')}x`);
+}
+
+function withTexts(model: string, trainingRun: string, warning: string): ReleaseFacts {
+  const facts = releaseFacts(INPUT);
+  return {
+    ...facts,
+    inputs: facts.inputs.map((input) => ({ ...input, model, trainingRun })),
+    warnings: [warning],
+  };
+}
+
+/** How each line begins and how many cells it has: what a renderer makes of the card. */
+function shape(card: string): string[] {
+  return card.split('\n').map((line) => {
+    const cells = line.replace(/\\./g, '').split('|').length;
+    return `${line.slice(0, 1)} ${cells}`;
+  });
+}
+
+function bodyOf(card: string): string {
+  return card.slice(card.indexOf('\n---\n'));
+}
+
+function frontMatter(card: string): Record<string, unknown> {
+  const [, yaml = ''] = /^---\n([\s\S]*?)\n---\n/.exec(card) ?? [];
+  return parseDocument(yaml).toJS();
+}
