@@ -15,7 +15,7 @@ import { sealMerge } from '../engine/seal.ts';
 import { type Verification, verifyMerge } from '../engine/verify/verify-merge.ts';
 import { compileKernel, type KernelModule } from '../kernels/index.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
-import { openInput } from '../sources/model-input.ts';
+import { checkUnchanged, openInput } from '../sources/model-input.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { mergeProvenance } from './provenance.ts';
@@ -73,6 +73,7 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
         const sealed = await inspectOutput(workspace.sealed, digest, Object.values(roots));
         const finished = sealed?.files.find((file) => file.path === shard.file);
         if (finished !== undefined) return { size: finished.size, sha256: finished.sha256 };
+        await checkUnchanged(access, plan, roots, signal);
         const bytes = Math.max(0, outputBytes(plan) - (await bytesOnDisk(workspace.staging)));
         await checkDiskSpace([{ directory: home, bytes, purpose: 'the merged checkpoint' }]);
         kernel ??= compileKernel();

@@ -37,6 +37,11 @@ export class FileDigests {
     return sha256;
   }
 
+  /** Takes over a digest that is known from elsewhere: of a download that was verified. */
+  async remember(path: string, sha256: string): Promise<void> {
+    (await this.#load()).set(await keyOf(path), sha256);
+  }
+
   /** Writes what was learnt, so that the next run need not read the files again. Best effort. */
   async save(): Promise<void> {
     if (this.#cachePath === undefined || this.#known === undefined) return;

@@ -4,7 +4,9 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ADAPTER_CONFIG_FILE } from '../engine/adapters/adapter-config.ts';
 import { digestOf } from '../engine/canonical-json.ts';
+import { WeldlineError } from '../engine/errors.ts';
 import type { ModelFiles } from '../engine/model-files.ts';
+import type { Plan } from '../engine/plan/plan.ts';
 import type { MergeInput } from '../engine/plan/plan-merge.ts';
 import { isSideFile } from '../engine/plan/side-files.ts';
 import { INDEX_FILE } from '../engine/safetensors/weight-index.ts';
@@ -174,11 +176,35 @@ export async function openInput(
     const files = await openRemotely(access, model);
     return { files, digest: async (path) => pinned.get(path) ?? digestSource(files, path) };
   }
-  return {
-    files: await openModelDirectory(local),
-    digest: async (path) =>
-      pinned.get(path) ?? access.digests.digest(join(local, path), { signal }),
-  };
+  const files = await openModelDirectory(local);
+  for (const [path, sha256] of pinned) {
+    if (files.sizes.has(path)) await access.digests.remember(join(local, path), sha256);
+  }
+  return { files, digest: (path) => access.digests.digest(join(local, path), { signal }) };
+}
+
+/**
+ * Checks that the files of a plan's inputs are still those it was made of. Only files that were
+ * touched since are read again.
+ * @throws WeldlineError `merge.input-changed`
+ */
+export async function checkUnchanged(
+  access: ModelAccess,
+  plan: Pick<Plan, 'inputs'>,
+  roots: Readonly<Record<string, string>>,
+  signal: AbortSignal,
+): Promise<void> {
+  for (const { id, files } of plan.inputs) {
+    for (const { path, sha256 } of files) {
+      const place = join(roots[id] ?? '', path);
+      if ((await access.digests.digest(place, { signal })) === sha256) continue;
+      throw new WeldlineError(
+        'merge.input-changed',
+        `${place} is not the file that the merge was planned with. Restore it, or run again to ` +
+          'plan with the new file.',
+      );
+    }
+  }
 }
 
 /** For files outside LFS, which are small. */

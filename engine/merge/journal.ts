@@ -17,6 +17,8 @@ const rangeSchema = z.object({
   begin: z.number().int().nonnegative(),
   end: z.number().int().nonnegative(),
   crc32: z.number().int().nonnegative(),
+  /** Which state of the inputs the bytes were made from: see `input-state.ts`. */
+  inputs: z.string(),
 });
 
 const completeSchema = z.object({

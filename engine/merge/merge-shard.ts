@@ -1,11 +1,11 @@
-import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { KernelModule } from '../../kernels/index.ts';
-import { toReadError, toWriteError } from '../disk-errors.ts';
+import { toWriteError } from '../disk-errors.ts';
 import { digestFile } from '../durable-files.ts';
 import { assert, WeldlineError } from '../errors.ts';
 import type { Plan, PlannedShard } from '../plan/plan.ts';
 import { type Chunk, cutIntoChunks, outputRange } from './chunks.ts';
+import { readInputState } from './input-state.ts';
 import { type CompletedShard, isCovered, type WrittenRange } from './journal.ts';
 import { runMergeThreads } from './merge-threads.ts';
 import type { MergeResources } from './resources.ts';
@@ -54,10 +54,11 @@ export async function mergeShard(options: MergeShardOptions): Promise<CompletedS
       report(options, shard.size);
       return finished;
     }
-    await checkInputs(options);
-    const file = await ShardFile.open(shard, directory, planDigest, signal);
+    const inputs = await readInputState(options.plan, shard, options.roots);
+    const file = await ShardFile.open({ shard, directory, planDigest, inputs, signal });
     try {
       await writeChunks(options, file);
+      await checkUnchanged(options, inputs);
       return await file.complete(signal);
     } catch (error) {
       await file.close().catch(() => undefined);
@@ -86,26 +87,14 @@ async function findFinished(options: MergeShardOptions): Promise<CompletedShard 
   }
 }
 
-/** Checks the sizes of the inputs: the plan's offsets mean nothing in another file. */
-async function checkInputs({ plan, shard, roots }: MergeShardOptions): Promise<void> {
-  const references = shard.tensors.flatMap(({ from, delta }) =>
-    delta === undefined ? [from] : [from, delta.a, delta.b],
+async function checkUnchanged(options: MergeShardOptions, inputs: string): Promise<void> {
+  const { plan, shard, roots } = options;
+  if ((await readInputState(plan, shard, roots)) === inputs) return;
+  throw new WeldlineError(
+    'merge.input-changed',
+    `An input of ${shard.file} was written to or replaced while it was merged. Leave the inputs ` +
+      'alone and run again; what was made of the changed file is not used.',
   );
-  const used = new Set(references.map(({ input, file }) => join(input, file)));
-  for (const { id, files } of plan.inputs) {
-    for (const { path, size } of files.filter((file) => used.has(join(id, file.path)))) {
-      const place = join(roots[id] ?? '', path);
-      const found = await stat(place).catch((error: unknown) => {
-        throw toReadError(error, place);
-      });
-      if (found.size === size) continue;
-      throw new WeldlineError(
-        'merge.input-changed',
-        `${place} has ${found.size} bytes and had ${size} when the merge was planned. Restore it, ` +
-          'or run again to plan with the new file.',
-      );
-    }
-  }
 }
 
 async function writeChunks(options: MergeShardOptions, file: ShardFile): Promise<void> {
@@ -158,7 +147,7 @@ class WriteQueue {
     const { shard } = this.#options;
     const range = outputRange(shard, chunk);
     const tensor = shard.tensors[chunk.tensor]?.name ?? '';
-    this.#pending.push({ tensor, ...range, crc32 });
+    this.#pending.push({ tensor, ...range, crc32, inputs: this.#file.inputs });
     this.#pendingBytes += range.end - range.begin;
     this.#bytesDone += range.end - range.begin;
     report(this.#options, this.#bytesDone, tensor);

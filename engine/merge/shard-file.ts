@@ -27,6 +27,15 @@ export function partialPath(directory: MergeDirectory, shard: PlannedShard): str
   return join(directory.files, `${shard.file}.partial`);
 }
 
+export interface OpenShardOptions {
+  readonly shard: PlannedShard;
+  readonly directory: MergeDirectory;
+  readonly planDigest: string;
+  /** See `readInputState`. */
+  readonly inputs: string;
+  readonly signal: AbortSignal | undefined;
+}
+
 /**
  * One output shard on disk with its journal. Attempts may overlap (a worker that was thought dead):
  * both write the same bytes to the same places, nothing is truncated that may hold data, and only a
@@ -37,30 +46,28 @@ export class ShardFile {
   readonly #directory: MergeDirectory;
   readonly #data: FileHandle;
   readonly #journal: FileHandle;
-  /** Ranges that an earlier attempt wrote and that were verified. */
+  /** The state of the inputs that this attempt reads. */
+  readonly inputs: string;
+  /** Ranges that an earlier attempt wrote, from inputs in the same state, and that were verified. */
   readonly verified: readonly ByteRange[];
 
   private constructor(
-    shard: PlannedShard,
-    directory: MergeDirectory,
+    { shard, directory, inputs }: OpenShardOptions,
     data: FileHandle,
     journal: FileHandle,
     verified: readonly ByteRange[],
   ) {
     this.#shard = shard;
     this.#directory = directory;
+    this.inputs = inputs;
     this.#data = data;
     this.#journal = journal;
     this.verified = verified;
   }
 
   /** Opens a shard for writing and verifies what an earlier attempt left of it. */
-  static async open(
-    shard: PlannedShard,
-    directory: MergeDirectory,
-    planDigest: string,
-    signal: AbortSignal | undefined,
-  ): Promise<ShardFile> {
+  static async open(options: OpenShardOptions): Promise<ShardFile> {
+    const { shard, directory, planDigest, inputs, signal } = options;
     const head: JournalHead = { journal: 1, plan: planDigest, shard: shard.file };
     const journalPath = journalPathOf(directory, shard);
     await mkdir(directory.files, { recursive: true });
@@ -75,12 +82,13 @@ export class ShardFile {
     });
     try {
       if (size !== shard.size) await data.truncate(shard.size);
-      const ranges = size === shard.size ? (state?.ranges ?? []) : [];
+      const written = size === shard.size ? (state?.ranges ?? []) : [];
+      const ranges = written.filter((range) => range.inputs === inputs);
       const verified = await verifyRanges(data, ranges, signal);
       const { header } = layoutFile(shard.tensors);
       await data.write(header, 0, header.length, 0);
       const journal = await openJournal(journalPath, head, state);
-      return new ShardFile(shard, directory, data, journal, verified);
+      return new ShardFile(options, data, journal, verified);
     } catch (error) {
       await data.close();
       throw error;

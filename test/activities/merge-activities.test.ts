@@ -1,4 +1,4 @@
-import { appendFile, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { appendFile, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CancelledFailure } from '@temporalio/common';
 import { MockActivityEnvironment } from '@temporalio/testing';
@@ -115,6 +115,18 @@ describe('merging a shard as an activity', () => {
   it('refuses inputs that changed since they were planned', async () => {
     const prepared = await prepare();
     await appendFile(join(prepared.setup.base, 'model-00001-of-00002.safetensors'), 'x');
+    await expect(run(() => mergeOf(prepared))).rejects.toMatchObject({
+      type: 'merge.input-changed',
+      nonRetryable: true,
+    });
+  });
+
+  it('refuses an input that changed but for its size', async () => {
+    const prepared = await prepare();
+    const file = await open(join(prepared.setup.base, 'model-00001-of-00002.safetensors'), 'r+');
+    const { size } = await file.stat();
+    await file.write(Buffer.from([1]), 0, 1, size - 1);
+    await file.close();
     await expect(run(() => mergeOf(prepared))).rejects.toMatchObject({
       type: 'merge.input-changed',
       nonRetryable: true,

@@ -15,6 +15,7 @@ const range = fc.record({
   begin: fc.nat(),
   end: fc.nat(),
   crc32: fc.nat(),
+  inputs: fc.constantFrom('0123456789abcdef', 'fedcba9876543210'),
 });
 const journal = fc.record({
   ranges: fc.array(range, { maxLength: 12 }),

@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs';
 import { open, readdir, readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
@@ -245,4 +246,28 @@ test('a finished merge is found again, and the staging of a run that died late g
   const again = await mergeDirectories({ ...inputs, plan, output });
   expect(again.existed).toBe(true);
   expect(await readdir(join(output, '..'))).not.toContain(staging.root.split('/').at(-1));
+});
+
+test('what was made of an input that changed meanwhile is not used once it is restored', async () => {
+  const { inputs, plan, output, shards, expected } = await interrupt(0.1);
+  const [first] = shards;
+  const path = join(inputs.base, first.file);
+  const original = await readFile(path);
+  const altered = Buffer.from(original);
+  // Finite values of the same size: only the file system can tell that the file was written to.
+  altered.fill(0, Math.floor(original.length / 2));
+  const merge = mergeDirectories({
+    ...inputs,
+    plan,
+    output,
+    chunkBytesMax: CHUNK_BYTES,
+    threads: 1,
+    onProgress: ({ shard, tensor }) => {
+      if (shard === first.file && tensor === '') writeFileSync(path, altered);
+    },
+  });
+  await expect(merge).rejects.toMatchObject({ code: 'merge.input-changed' });
+  await writeFile(path, original);
+  await mergeDirectories({ ...inputs, plan, output, chunkBytesMax: CHUNK_BYTES });
+  expect(await readFiles(output)).toEqual(expected);
 });
