@@ -15,8 +15,12 @@ FROM node:24.21.0-bookworm-slim
 ENV NODE_ENV=production \
     WELDLINE_HOME=/var/lib/weldline \
     HF_HOME=/var/cache/huggingface
+# Temporal's core trusts the system's certificates, and the slim image has none.
+RUN apt-get update \
+  && apt-get install --yes --no-install-recommends ca-certificates \
+  && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/weldline
-COPY package.json package-lock.json .npmrc ./
+COPY LICENSE package.json package-lock.json .npmrc ./
 # No script of a production dependency needs to run; weldline's own needs the compiler.
 RUN npm ci --omit=dev --ignore-scripts && npm cache clean --force
 COPY --from=build /build/dist dist
