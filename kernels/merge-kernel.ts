@@ -29,7 +29,7 @@ export interface FactorBlock {
 }
 
 export interface MergeOptions {
-  /** Rounded to f32, then applied to the finished product. */
+  /** Applied to the finished product: rounded to f32 for 16-bit results, as it is for f32 ones. */
   readonly scale: number;
   readonly dtypeIn: FloatDtype;
   readonly dtypeOut: FloatDtype;
@@ -67,9 +67,11 @@ export interface MergeKernel {
   packLeft(rows: number, rank: number, block: FactorBlock): void;
 
   /**
-   * `output = round(input + scale · (L · R))` over [rows, cols] of the packed factors: f32 products
-   * and sums over ascending k, then one rounding to nearest even. Any NaN becomes the positive
-   * quiet NaN without payload.
+   * `output = round(input + scale · (L · R))` over [rows, cols] of the packed factors, with sums over
+   * ascending k and one rounding to nearest even at the end. What comes before it is done in f32
+   * for 16-bit results, and in f64 for f32 ones: products of f32 are exact there, so that these are
+   * the nearest to the exact value, up to one in many millions. Any NaN becomes the positive quiet
+   * NaN without payload.
    *
    * @returns how many results are Inf or NaN, counted after the rounding
    */

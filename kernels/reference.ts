@@ -79,6 +79,9 @@ function toF16(value: number, word: number): number {
   return sign | (bits[0]! - 0x3f000000);
 }
 
+/** For f32 results, whose products and sums stay as JavaScript's arithmetic gives them. */
+const keepFloat64 = (value: number): number => value;
+
 const UNPACKED: FactorExtent = { rank: 0, lanes: 0 };
 
 export class ReferenceKernel implements MergeKernel {
@@ -123,19 +126,20 @@ export class ReferenceKernel implements MergeKernel {
     const rows = this.#left.lanes;
     const cols = this.#right.lanes;
     const offsets = resolveOffsets({ ...options, count: rows * cols }, this.input, this.output);
-    const scale = fround(options.scale);
+    const round = dtypeOut === 'f32' ? keepFloat64 : fround;
+    const scale = round(options.scale);
     const from = dataView(this.input);
     const to = dataView(this.output);
-    const sums = new Float32Array(cols);
+    const sums = new Float64Array(cols);
     let nonFinite = 0;
     for (let row = 0; row < rows; row++) {
-      this.#multiplyRow(row, sums);
+      this.#multiplyRow(row, sums, round);
       for (let col = 0; col < cols; col++) {
         const at = row * cols + col;
         const source = offsets.inputOffset + at * ELEMENT_BYTES[dtypeIn];
         const target = offsets.outputOffset + at * ELEMENT_BYTES[dtypeOut];
-        const merged = fround(loadElement(from, source, dtypeIn) + fround(sums[col]! * scale));
-        if (!storeElement(to, target, dtypeOut, merged)) nonFinite++;
+        const merged = loadElement(from, source, dtypeIn) + round(sums[col]! * scale);
+        if (!storeElement(to, target, dtypeOut, fround(merged))) nonFinite++;
       }
     }
     return nonFinite;
@@ -166,8 +170,8 @@ export class ReferenceKernel implements MergeKernel {
     return nonFinite;
   }
 
-  /** Row `row` of L · R: every product and every sum rounded to f32, k ascending from zero. */
-  #multiplyRow(row: number, sums: Float32Array): void {
+  /** Row `row` of L · R: every product and every sum rounded, k ascending from zero. */
+  #multiplyRow(row: number, sums: Float64Array, round: (value: number) => number): void {
     const { rank } = this.#left;
     const cols = sums.length;
     const right = this.#rightValues;
@@ -175,7 +179,7 @@ export class ReferenceKernel implements MergeKernel {
     for (let k = 0; k < rank; k++) {
       const left = this.#leftValues[row * rank + k]!;
       for (let col = 0; col < cols; col++) {
-        sums[col] = sums[col]! + fround(left * right[k * cols + col]!);
+        sums[col] = round(sums[col]! + round(left * right[k * cols + col]!));
       }
     }
   }

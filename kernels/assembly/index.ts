@@ -27,7 +27,7 @@ export function pack(
 
 export function merge(
   input: usize, output: usize, left: usize, right: usize,
-  rows: i32, cols: i32, rank: i32, scale: f32, dtypeIn: i32, dtypeOut: i32,
+  rows: i32, cols: i32, rank: i32, scale: f64, dtypeIn: i32, dtypeOut: i32,
 ): i32 {
   if (dtypeIn == CODE_BF16) {
     return mergeTo<BF16>(input, output, left, right, rows, cols, rank, scale, dtypeOut);
@@ -40,7 +40,7 @@ export function merge(
 
 function mergeTo<In>(
   input: usize, output: usize, left: usize, right: usize,
-  rows: i32, cols: i32, rank: i32, scale: f32, dtypeOut: i32,
+  rows: i32, cols: i32, rank: i32, scale: f64, dtypeOut: i32,
 ): i32 {
   if (dtypeOut == CODE_BF16) {
     return mergeBand<In, BF16>(input, output, left, right, rows, cols, rank, scale);
