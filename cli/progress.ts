@@ -6,6 +6,9 @@ const LINE_INTERVAL_MS = 10_000;
 
 const BAR_WIDTH = 24;
 
+/** For terminals that do not know their width: some say undefined, some 0. */
+const COLUMNS_DEFAULT = 80;
+
 export interface ProgressState {
   readonly label: string;
   readonly item: string;
@@ -43,7 +46,9 @@ export class Progress {
     this.#drawnAt = now;
     const line = this.#format(state, now);
     if (this.#stream.isTTY) {
-      this.#stream.write(`\r\x1b[2K${line.slice(0, (this.#stream.columns ?? 80) - 1)}`);
+      this.#stream.write(
+        `\r\x1b[2K${line.slice(0, (this.#stream.columns || COLUMNS_DEFAULT) - 1)}`,
+      );
       this.#drawn = true;
     } else {
       this.#stream.write(`${line}\n`);

@@ -20,6 +20,9 @@ export type ReleaseHandle = WorkflowHandle<typeof releaseModel>;
 /** How long a query may wait for a worker that is there. */
 const QUERY_TIMEOUT_MS = 5_000;
 
+/** Bringing the embedded server back takes seconds; on a machine that swaps, more of them. */
+const RESTART_TIMEOUT_MS = 60_000;
+
 /** The workflow id of a release: one run at a time for each name and version. */
 export function releaseId(name: string, version: string): string {
   return `release-${name}-${version}`;
@@ -91,6 +94,24 @@ export async function queryStatus(
     throw noWorker(error);
   } finally {
     await workers.stop();
+  }
+}
+
+/**
+ * As `queryStatus`, for a release that was just started or joined. On weldline's own server this
+ * process works on it: no answer means that the machine is busy or the server is being restarted.
+ */
+export async function awaitStatus(
+  session: TemporalSession,
+  handle: ReleaseHandle,
+): Promise<ReleaseStatus> {
+  const deadline = Date.now() + (session.embedded ? RESTART_TIMEOUT_MS : 0);
+  for (;;) {
+    try {
+      return await queryStatus(session, handle);
+    } catch (error) {
+      if (Date.now() > deadline) throw error;
+    }
   }
 }
 

@@ -8,7 +8,7 @@ import type { releaseModel } from '../workflows/release-model.ts';
 import { EXIT } from './exit-codes.ts';
 import { Interrupted, interruptionSignal } from './interruption.ts';
 import type { Output } from './output.ts';
-import { queryStatus, type ReleaseHandle, releaseId } from './release-handle.ts';
+import { awaitStatus, type ReleaseHandle, releaseId } from './release-handle.ts';
 import { openSession, type TemporalSession } from './temporal-session.ts';
 import { watchRelease } from './watch-release.ts';
 
@@ -74,7 +74,7 @@ export async function startRelease(
     workflowIdConflictPolicy: WorkflowIdConflictPolicy.USE_EXISTING,
     staticSummary: `${recipe.name} ${recipe.version}`,
   });
-  const status = await queryStatus(session, handle);
+  const status = await awaitStatus(session, handle);
   if (status.recipeDigest !== recipeDigest) {
     throw new WeldlineError(
       'release.already-running',

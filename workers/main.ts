@@ -8,6 +8,7 @@ import { WeldlineError } from '../engine/errors.ts';
 import { MEMORY_BUDGET_BYTES_DEFAULT } from '../engine/merge/resources.ts';
 import { modelAccess } from './model-access.ts';
 import { MERGE_TASK_QUEUE, TASK_QUEUE } from './task-queues.ts';
+import { waitUntil } from './wait-until.ts';
 import { loadWorkflowBundle } from './workflow-bundle.ts';
 
 /** Activities other than merges wait for disks and networks, so several go side by side. */
@@ -15,6 +16,10 @@ const ACTIVITIES_MAX = 8;
 
 /** Often enough for a live progress bar, and for little to be lost with a worker. */
 const HEARTBEAT_THROTTLE = '1s';
+
+/** Clients have reached the server by now: if it is away, it is being restarted. */
+const CONNECT_TIMEOUT_MS = 30_000;
+const CONNECT_INTERVAL_MS = 500;
 
 export function dependencies(environment: Environment): Dependencies {
   return {
@@ -105,9 +110,19 @@ async function connect(
   address: string,
   options: WorkerOptions['connection'],
 ): Promise<NativeConnection> {
-  try {
-    return await NativeConnection.connect({ ...options, address });
-  } catch (error) {
+  let connection: NativeConnection | undefined;
+  let error: unknown;
+  const connected = async (): Promise<boolean> => {
+    try {
+      connection = await NativeConnection.connect({ ...options, address });
+      return true;
+    } catch (reason) {
+      error = reason;
+      return false;
+    }
+  };
+  const wait = { timeoutMs: CONNECT_TIMEOUT_MS, pollMs: CONNECT_INTERVAL_MS };
+  if (!(await waitUntil(connected, wait)) || connection === undefined) {
     throw new WeldlineError(
       'temporal.unreachable',
       `No Temporal server answers at ${address}. Check TEMPORAL_ADDRESS, or unset it to use the ` +
@@ -115,6 +130,7 @@ async function connect(
       { cause: error },
     );
   }
+  return connection;
 }
 
 function runAll(workers: readonly Worker[], connection: NativeConnection): RunningWorkers {
