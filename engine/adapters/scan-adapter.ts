@@ -4,7 +4,8 @@ import type { TensorEntry } from '../safetensors/header.ts';
 import { EXPONENT_BY_DTYPE } from '../verify/find-non-finite.ts';
 import type { Adapter } from './adapter.ts';
 
-const PIECE_BYTES = 4 * 1024 * 1024;
+/** Each piece is a new buffer: small ones keep what waits for the garbage collector small. */
+const PIECE_BYTES = 512 * 1024;
 
 /**
  * Reads the values of an adapter once, before anything is written.
@@ -54,9 +55,12 @@ async function scanTensor(source: ByteSource, tensor: TensorEntry): Promise<bool
 
 function scanPiece(bytes: Uint8Array, tensor: TensorEntry): { nonFinite: boolean; zero: boolean } {
   // A typed array needs an aligned start, which a piece of a file need not have.
-  const aligned = new Uint8Array(bytes).buffer;
+  const { buffer, byteOffset, byteLength } =
+    bytes.byteOffset % 4 === 0 ? bytes : new Uint8Array(bytes);
   const isF32 = tensor.dtype === 'F32';
-  const values = isF32 ? new Uint32Array(aligned) : new Uint16Array(aligned);
+  const values = isF32
+    ? new Uint32Array(buffer, byteOffset, byteLength / 4)
+    : new Uint16Array(buffer, byteOffset, byteLength / 2);
   const exponent = EXPONENT_BY_DTYPE[tensor.dtype as keyof typeof EXPONENT_BY_DTYPE];
   const magnitude = isF32 ? 0x7fffffff : 0x7fff;
   let nonFinite = false;

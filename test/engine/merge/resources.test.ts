@@ -22,7 +22,7 @@ test('what is chosen keeps to the budget and the threads, or is refused', () => 
         expect(resources.threads).toBeLessThanOrEqual(Math.min(threads, 8));
       } catch (error) {
         expect(error).toMatchObject({ code: 'plan.budget-too-small' });
-        expect(memoryBudgetBytes).toBeLessThan(110_000_000);
+        expect(memoryBudgetBytes).toBeLessThan(150_000_000);
       }
     }),
   );
@@ -32,7 +32,7 @@ test('a smaller budget never gives more threads', () => {
   let threads = 8;
   for (
     let memoryBudgetBytes = 400_000_000;
-    memoryBudgetBytes > 120_000_000;
+    memoryBudgetBytes > 160_000_000;
     memoryBudgetBytes -= 1e7
   ) {
     const chosen = chooseResources(plan, { threads: 8, memoryBudgetBytes });
