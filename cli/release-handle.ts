@@ -39,7 +39,8 @@ export async function findRelease(
 ): Promise<WorkflowExecutionDescription & { readonly handle: ReleaseHandle }> {
   const id = wanted ?? (await latestReleaseId(client));
   if (id !== undefined) {
-    const candidates = id.startsWith('release-') ? [id] : [`release-${id}`, id];
+    // A release may be called release-notes, so the prefix says nothing.
+    const candidates = [id, `release-${id}`];
     for (const candidate of candidates) {
       const handle = client.workflow.getHandle<typeof releaseModel>(candidate);
       try {

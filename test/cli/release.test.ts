@@ -178,15 +178,18 @@ describe('releases while another process uses the server', () => {
     expect(JSON.parse(resumed.stdout)).toMatchObject({ publications: [{ existed: false }] });
   });
 
-  it('that waits can be cancelled', async () => {
+  it('that waits can be cancelled, by a name that looks like an id', async () => {
     const obstacle = join(root, 'shared', 'obstacle-2');
     await writeFile(obstacle, '');
-    const path = await writeRecipe(setup, { version: '3.0.0', targets: [join(obstacle, 'out')] });
+    const path = await writeRecipe(setup, {
+      name: 'release-notes',
+      targets: [join(obstacle, 'out')],
+    });
     expect((await weldline(setup, 'release', path)).status).toBe(3);
-    const cancelled = await weldline(setup, 'cancel', 'tone-model-3.0.0', '--json');
+    const cancelled = await weldline(setup, 'cancel', 'release-notes-1.0.0', '--json');
     expect(cancelled).toMatchObject({ status: 0 });
     expect(JSON.parse(cancelled.stdout)).toEqual({
-      id: 'release-tone-model-3.0.0',
+      id: 'release-release-notes-1.0.0',
       cancelled: true,
     });
     const { stdout } = await weldline(setup, 'status', '--json');

@@ -1,12 +1,12 @@
 /** Workers that are killed in the middle of the merge, again and again. */
-import { createHash } from 'node:crypto';
-import { readdir, readFile, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type WorkflowHandle, WorkflowNotFoundError } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { mergeDirectories } from '../doubles/merge-directories.ts';
 import { Random } from '../doubles/random.ts';
+import { checkpointDigests } from '../harness/checkpoint-digests.ts';
 import { heavyModel } from '../harness/heavy-model.ts';
 import {
   type ReleaseSetup,
@@ -44,22 +44,11 @@ beforeAll(async () => {
   setup = await setUpRelease(join(server.directory, 'release'), model);
   const output = join(server.directory, 'expected');
   await mergeDirectories({ base: setup.base, adapter: setup.adapter, output, threads: 2 });
-  expected = await digests(output);
+  expected = await checkpointDigests(output);
 });
 afterAll(async () => {
   await server.stop();
 });
-
-/** Digests of a checkpoint's files, but for the manifest, which names the inputs. */
-async function digests(directory: string): Promise<Map<string, string>> {
-  const found = new Map<string, string>();
-  for (const name of (await readdir(directory)).sort()) {
-    if (['weldline.json', 'README.md', 'release.json'].includes(name)) continue;
-    const bytes = await readFile(join(directory, name));
-    found.set(name, createHash('sha256').update(bytes).digest('hex'));
-  }
-  return found;
-}
 
 /** The workflow that merges; its id is not asked for, since a query needs a worker that lives. */
 function mergeOf(release: TestRelease): WorkflowHandle {
@@ -105,7 +94,7 @@ describe.each([1, 4])('a release with %i threads whose workers are killed', (thr
         fleet[index] = start();
       }
       const { publications } = await release.result();
-      expect(await digests(publications[0]?.location ?? '')).toEqual(expected);
+      expect(await checkpointDigests(publications[0]?.location ?? '')).toEqual(expected);
       const merges = await activityRuns(mergeOf(release));
       const attempts = merges.reduce((sum, run) => sum + run.attempts, 0);
       expect(merges).toHaveLength(SHARDS);

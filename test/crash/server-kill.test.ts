@@ -1,6 +1,5 @@
 /** The embedded server is killed while a release runs on it. */
-import { createHash } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -8,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { embeddedServerStatus, stopEmbeddedServer } from '../../workers/embedded-server.ts';
 import { mergeDirectories } from '../doubles/merge-directories.ts';
 import { Random } from '../doubles/random.ts';
+import { checkpointDigests } from '../harness/checkpoint-digests.ts';
 import { startCommand } from '../harness/command.ts';
 import { heavyModel } from '../harness/heavy-model.ts';
 import { type ReleaseSetup, setUpRelease, writeRecipe } from '../harness/release-setup.ts';
@@ -26,23 +26,12 @@ beforeAll(async () => {
   setup = await setUpRelease(root, heavyModel({ layers: 8, shards: 4, extent: 1024, rank: 1536 }));
   const output = join(root, 'expected');
   await mergeDirectories({ base: setup.base, adapter: setup.adapter, output, threads: 2 });
-  expected = await digests(output);
+  expected = await checkpointDigests(output);
 });
 afterAll(async () => {
   await stopEmbeddedServer(setup.home, { force: true });
   await rm(root, { recursive: true, force: true });
 });
-
-/** Digests of a checkpoint's files, but for the manifest, which names the inputs. */
-async function digests(directory: string): Promise<Map<string, string>> {
-  const found = new Map<string, string>();
-  for (const name of (await readdir(directory)).sort()) {
-    if (['weldline.json', 'README.md', 'release.json'].includes(name)) continue;
-    const bytes = await readFile(join(directory, name));
-    found.set(name, createHash('sha256').update(bytes).digest('hex'));
-  }
-  return found;
-}
 
 describe.each([1, 4])('a release with %i threads whose server is killed', (threads) => {
   it(`goes on when the server is back, ${KILLS} times over, and makes the same bytes`, async () => {
@@ -72,7 +61,7 @@ describe.each([1, 4])('a release with %i threads whose server is killed', (threa
     expect(kills).toBe(KILLS);
     expect(stderr.match(/died and runs again/g)?.length).toBe(KILLS);
     const { publications } = JSON.parse(stdout);
-    expect(await digests(publications[0].location)).toEqual(expected);
+    expect(await checkpointDigests(publications[0].location)).toEqual(expected);
     expect((await embeddedServerStatus(setup.home)).state).toBe('stopped');
   }, 240_000);
 });
