@@ -41,3 +41,14 @@ export function ordinalsOf(bytes: Uint8Array, dtype: FloatDtypeName): Float64Arr
     return bits >= signBit ? signBit - bits : bits;
   });
 }
+
+const MANTISSA_BITS = { BF16: 7, F16: 10, F32: 23 } as const;
+/** Exponent of the smallest normal value. */
+const EXPONENT_MIN = { BF16: -126, F16: -14, F32: -126 } as const;
+
+/** Half the distance from a stored value to the next one away from zero. */
+export function halfGapAt(value: number, dtype: FloatDtypeName): number {
+  let exponent = EXPONENT_MIN[dtype] as number;
+  while (Math.abs(value) >= 2 ** (exponent + 1)) exponent++;
+  return 2 ** (exponent - MANTISSA_BITS[dtype] - 1);
+}

@@ -2,11 +2,15 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseHeader, type TensorEntry } from '../../engine/safetensors/header.ts';
 import { decodeTensor, type FloatDtypeName } from '../doubles/decode-tensor.ts';
+import { mergeElement, toMultiple, toNearestFloat32 } from '../doubles/exact-arithmetic.ts';
+import { type MergedElement, mergeInFloat64 } from '../doubles/float-merge.ts';
 
 /** What case.json says of one golden merge. */
 export interface GoldenCase {
   readonly case: string;
-  readonly base_dtype: string;
+  readonly base_dtype: 'bfloat16' | 'float16' | 'float32';
+  /** Norm of each delta beside its weight's. */
+  readonly delta_ratio: number;
   readonly tie_word_embeddings: { readonly base: boolean; readonly expected: boolean };
   readonly targets: Readonly<
     Record<
@@ -41,46 +45,73 @@ export async function loadTensors(
   return tensors;
 }
 
-/** What a merged weight is in exact arithmetic, and how far float32 arithmetic may be from it. */
-export interface ExactMerge {
-  readonly values: Float64Array;
-  readonly bounds: Float64Array;
+/** The factors of a target, cut into the vectors whose products are its delta's elements. */
+interface Factors {
+  /** Row of B for each output. */
+  readonly rows: readonly Float64Array[];
+  /** Column of A for each input. */
+  readonly columns: readonly Float64Array[];
+  /** Place of an element in the stored weight. */
+  readonly placeOf: (out: number, column: number) => number;
 }
 
-/** Rounding of one float32 operation, relative to its result. */
-const F32_UNIT = 2 ** -24;
+function factorsOf(
+  a: LoadedTensor,
+  b: LoadedTensor,
+  target: GoldenCase['targets'][string],
+): Factors {
+  const valuesA = decodeTensor(a.bytes, a.dtype as FloatDtypeName);
+  const valuesB = decodeTensor(b.bytes, b.dtype as FloatDtypeName);
+  const [rank = 0, inputs = 0] = a.shape;
+  const outputs = b.shape[0] ?? 0;
+  const rows = Array.from({ length: outputs }, (_, out) =>
+    valuesB.subarray(out * rank, (out + 1) * rank),
+  );
+  const columns = Array.from({ length: inputs }, (_, column) =>
+    Float64Array.from({ length: rank }, (__, k) => valuesA[k * inputs + column] ?? 0),
+  );
+  const placeOf = (out: number, column: number): number =>
+    target.transposed ? column * outputs + out : out * inputs + column;
+  return { rows, columns, placeOf };
+}
 
-/**
- * `weight + scaling · B A` in float64, in the order of the stored weight. The bound is that of
- * `rank` products and sums, the scaling and the last sum, each rounded to float32 once.
- */
+/** `weight + scaling · B A` in the order of the stored weight. */
 export function mergeExactly(
   weight: LoadedTensor,
   a: LoadedTensor,
   b: LoadedTensor,
   target: GoldenCase['targets'][string],
-): ExactMerge {
-  const values = decodeTensor(weight.bytes, weight.dtype as FloatDtypeName);
-  const bounds = new Float64Array(values.length);
-  const valuesA = decodeTensor(a.bytes, a.dtype as FloatDtypeName);
-  const valuesB = decodeTensor(b.bytes, b.dtype as FloatDtypeName);
-  const [rank = 0, inputs = 0] = a.shape;
-  const outputs = b.shape[0] ?? 0;
-  for (let out = 0; out < outputs; out++) {
-    for (let column = 0; column < inputs; column++) {
-      let sum = 0;
-      let magnitude = 0;
-      for (let k = 0; k < rank; k++) {
-        const term = (valuesB[out * rank + k] ?? 0) * (valuesA[k * inputs + column] ?? 0);
-        sum += term;
-        magnitude += Math.abs(term);
-      }
-      const place = target.transposed ? column * outputs + out : out * inputs + column;
-      const value = (values[place] ?? 0) + target.scaling * sum;
-      values[place] = value;
-      bounds[place] =
-        F32_UNIT * (Math.abs(target.scaling) * magnitude * (rank + 3) + Math.abs(value));
+): MergedElement[] {
+  const weights = decodeTensor(weight.bytes, weight.dtype as FloatDtypeName);
+  const { rows, columns, placeOf } = factorsOf(a, b, target);
+  const merged = new Array<MergedElement>(weights.length);
+  for (const [out, row] of rows.entries()) {
+    for (const [column, right] of columns.entries()) {
+      const place = placeOf(out, column);
+      merged[place] = mergeInFloat64(weights[place] ?? 0, row, right, target.scaling);
     }
   }
-  return { values, bounds };
+  return merged;
+}
+
+/** The float32 nearest to `weight + scaling · B A` in exact arithmetic, as stored bytes. */
+export function mergeToNearestFloat32(
+  weight: LoadedTensor,
+  a: LoadedTensor,
+  b: LoadedTensor,
+  target: GoldenCase['targets'][string],
+): Uint8Array {
+  const weights = decodeTensor(weight.bytes, weight.dtype as FloatDtypeName);
+  const { rows, columns, placeOf } = factorsOf(a, b, target);
+  const rights = columns.map((column) => Array.from(column, toMultiple));
+  const merged = new Float32Array(weights.length);
+  for (const [out, row] of rows.entries()) {
+    const left = Array.from(row, toMultiple);
+    for (const [column, right] of rights.entries()) {
+      const place = placeOf(out, column);
+      const exact = mergeElement(toMultiple(weights[place] ?? 0), left, right, target.scaling);
+      merged[place] = toNearestFloat32(exact);
+    }
+  }
+  return new Uint8Array(merged.buffer);
 }

@@ -14,9 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from golden_cases import BFLOAT16, FLOAT32, Case
 
 HIDDEN, INTERMEDIATE, LAYERS, HEADS, KV_HEADS, VOCABULARY = 64, 128, 2, 4, 2, 100
-# The spread that trained matrices of this width have, and deltas about a tenth of it.
+# The spread that trained matrices of this width have.
 WEIGHT_DEVIATION = 0.08
-LORA_B_DEVIATION = 0.05
 BASE_NAMES = {"llama": "weldline/golden-llama", "gpt2": "weldline/golden-gpt2"}
 # Splits each of the Llama bases in bfloat16 into three files.
 SHARD_BYTES_MAX = "70KB"
@@ -91,9 +90,12 @@ def build_adapter(case: Case, dtype: str, base: Path, folder: Path) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
-                parameter.copy_(LORA_B_DEVIATION * torch.randn_like(parameter))
+                parameter.copy_(torch.randn_like(parameter))
             elif "modules_to_save" in name:
                 parameter.add_(0.02 * torch.randn_like(parameter))
+        for module in model.modules():
+            if hasattr(module, "lora_B") and "default" in module.lora_B:
+                _scale_delta(module, case.delta_ratio)
     # Set by PEFT from where the base lies; sets have no order, and the file shall have one.
     saved = model.peft_config["default"]
     saved.base_model_name_or_path = BASE_NAMES[case.architecture]
@@ -108,6 +110,13 @@ def build_adapter(case: Case, dtype: str, base: Path, folder: Path) -> None:
         }
         save_file(converted, path, metadata={"format": "pt"})
     tidy(folder)
+
+
+def _scale_delta(module, ratio: float) -> None:
+    """Scales B so that the delta's Frobenius norm is `ratio` of its weight's."""
+    weight_norm = module.get_base_layer().weight.float().norm()
+    delta_norm = module.get_delta_weight("default").float().norm()
+    module.lora_B["default"].weight.mul_(ratio * weight_norm / delta_norm)
 
 
 def load_on_disk(folder: Path) -> dict[str, torch.Tensor]:

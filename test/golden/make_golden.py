@@ -128,6 +128,7 @@ def describe(case: Case, dtype: str, targets, replaced, expected, before) -> dic
         "description": case.description,
         "base_dtype": dtype,
         "adapter_dtype": case.adapter_dtype,
+        "delta_ratio": case.delta_ratio,
         "expected_from": PEFT_CALL,
         "seed": case.seed,
         "tie_word_embeddings": {"base": case.tied, "expected": tied_after},
