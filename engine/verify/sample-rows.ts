@@ -12,6 +12,8 @@ export type ReadTensor = (
   length: number,
 ) => Promise<Uint8Array>;
 
+const { fround } = Math;
+
 /** Half of the relative distance between neighbouring values, and the smallest such distance. */
 const PRECISION: Readonly<Record<MergeDtype, { halfUlp: number; smallest: number }>> = {
   BF16: { halfUlp: 2 ** -8, smallest: 2 ** -133 },
@@ -24,9 +26,9 @@ const F32_UNIT = 2 ** -24;
 
 /**
  * Works out rows of a merged tensor again, in float64 and by another road than the merge (no
- * kernel, no bands), and compares them with what was written. A written value must be the exact
- * one rounded once; what is allowed beyond that is the bound on fp32 accumulation of `rank`
- * products.
+ * kernel, no bands), and compares them with what was written. A 16-bit value must be the exact one
+ * rounded once; what is allowed beyond that is the bound on fp32 accumulation of `rank` products.
+ * An F32 value is defined as the float64 one rounded, and must be that.
  *
  * @param rows rows of the tensor as stored
  * @param output the file that holds `tensor`
@@ -99,13 +101,17 @@ async function compareRow(
   let worst = 0;
   for (let column = 0; column < base.length; column++) {
     const exact = base[column]! + scaling * product[column]!;
+    const unit = Math.max(Math.abs(exact) * halfUlp, smallest / 2);
+    const distance = Math.abs(written[column]! - exact);
     // rank products, as many sums, the scaling and the last sum, each rounded once.
     const terms = Math.abs(scaling) * magnitude[column]! * (rank + 3);
     const bound = rank === 0 ? 0 : F32_UNIT * (terms + Math.abs(exact)) + 2 ** -149;
-    const unit = Math.max(Math.abs(exact) * halfUlp, smallest / 2);
-    const distance = Math.abs(written[column]! - exact);
-    // A finite comparison fails for NaN, so the condition is written to.
-    if (!(distance <= unit * (1 + 2 ** -7) + bound)) {
+    // Comparisons with NaN are false, so they say what is right.
+    const isRight =
+      dtype === 'F32'
+        ? written[column] === fround(exact)
+        : distance <= unit * (1 + 2 ** -7) + bound;
+    if (!isRight) {
       throw new WeldlineError(
         'verify.recomputation-mismatch',
         `"${tensor.name}" row ${row}, column ${column}: the file holds ${written[column]}, but the ` +
