@@ -52,8 +52,8 @@ export async function runRelease(
       parallelShards: PARALLEL_SHARDS,
       heartbeatTimeoutMs: session.embedded ? HEARTBEAT_TIMEOUT_EMBEDDED_MS : HEARTBEAT_TIMEOUT_MS,
     });
-    output.line(`Release ${handle.workflowId}`);
     if (options.detach === true) {
+      output.line(`Release ${handle.workflowId}`);
       output.result({ id: handle.workflowId });
       return EXIT.ok;
     }

@@ -22,7 +22,6 @@ export function runResume(wanted: string | undefined, output: Output): Promise<n
     } else {
       handle = await startRelease(session, await inputOf(found));
     }
-    output.line(`Release ${handle.workflowId}`);
     return watchRelease(session, handle, output, signal);
   });
 }

@@ -27,6 +27,8 @@ export async function watchRelease(
   output: Output,
   signal: AbortSignal,
 ): Promise<number> {
+  output.line(`Release ${handle.workflowId}`);
+  if (session.uiAddress !== undefined) output.line(`  watch it at ${session.uiAddress}`);
   const progress = new Progress();
   const told = new Set<Stage>();
   try {
