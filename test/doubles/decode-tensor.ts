@@ -8,11 +8,16 @@ export type FloatDtypeName = keyof typeof SIZE_BY_DTYPE;
 export function decodeTensor(bytes: Uint8Array, dtype: FloatDtypeName): Float64Array {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const size = SIZE_BY_DTYPE[dtype];
-  return Float64Array.from({ length: bytes.length / size }, (_, index) => {
-    if (dtype === 'F32') return view.getFloat32(index * size, true);
-    const bits = view.getUint16(index * size, true);
-    return dtype === 'F16' ? halfToNumber(bits) : bfloatToNumber(bits);
-  });
+  const values = new Float64Array(bytes.length / size);
+  for (let index = 0; index < values.length; index++) {
+    if (dtype === 'F32') {
+      values[index] = view.getFloat32(index * size, true);
+    } else {
+      const bits = view.getUint16(index * size, true);
+      values[index] = dtype === 'F16' ? halfToNumber(bits) : bfloatToNumber(bits);
+    }
+  }
+  return values;
 }
 
 function halfToNumber(bits: number): number {

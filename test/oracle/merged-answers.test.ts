@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { runOracle } from '../oracle-python.ts';
 import { runWeldline } from '../run-weldline.ts';
+import { measureAccuracy } from './merge-accuracy.ts';
 
 const root = join(import.meta.dirname, '../..');
 const smollm2 = join(root, '.oracle/models/smollm2-135m');
@@ -25,8 +26,13 @@ interface Answers {
 
 interface Comparison {
   readonly ppm: number;
-  readonly roundings_max: number;
 }
+
+/** Elements that differ from PEFT's merge, per million. */
+const DIFFERING_PER_MILLION_MAX = 5;
+
+/** Where elements differ, either side may be the nearer one; all others have one error. */
+const MEAN_ERROR_RATIO_MAX = 1 + 1e-9;
 
 let directory: string;
 
@@ -115,8 +121,13 @@ test(
     const comparison = JSON.parse(
       await runOracle('compare.py', [peft, merged, '--json', '-']),
     ) as Comparison;
-    expect(comparison.ppm).toBeLessThanOrEqual(5);
-    expect(comparison.roundings_max).toBeLessThanOrEqual(1);
+    expect(comparison.ppm).toBeLessThanOrEqual(DIFFERING_PER_MILLION_MAX);
+    const accuracy = await measureAccuracy({ base: smollm2, adapter, ours: merged, peft });
+    const { elements, differing, unexplained, oursMeanError, peftMeanError } = accuracy;
+    expect(elements).toBeGreaterThan(100_000_000);
+    expect((differing / elements) * 1e6).toBeLessThanOrEqual(DIFFERING_PER_MILLION_MAX);
+    expect(unexplained).toBe(0);
+    expect(oursMeanError / peftMeanError).toBeLessThanOrEqual(MEAN_ERROR_RATIO_MAX);
   },
   TIMEOUT_MS,
 );
