@@ -85,7 +85,8 @@ export async function queryStatus(
     try {
       return await queryOnce(session, handle);
     } catch (error) {
-      if (!session.embedded || error instanceof WorkflowNotFoundError) throw noWorker(error);
+      if (error instanceof WorkflowNotFoundError) throw noWorker(error);
+      if (!session.embedded || session.hasWorkers()) throw noWorker(error);
     }
   }
   const workers = await session.startWorkers({ workflowsOnly: true });
@@ -111,6 +112,7 @@ export async function awaitStatus(
     try {
       return await queryStatus(session, handle);
     } catch (error) {
+      session.lost.throwIfAborted();
       if (Date.now() > deadline) throw error;
     }
   }

@@ -96,7 +96,7 @@ export async function withSession(
   let session: TemporalSession | undefined;
   try {
     session = await openSession({ environment, signal, note: (line) => output.note(line) });
-    return await work(session, signal);
+    return await work(session, AbortSignal.any([signal, session.lost]));
   } catch (error) {
     if (!(signal.aborted && signal.reason instanceof Interrupted)) throw error;
     output.note(

@@ -8,6 +8,7 @@ import { ensureTemporalCli } from '../tools/temporal-cli.ts';
 import { acquireEmbeddedServer, hasOtherUsers } from '../workers/embedded-server.ts';
 import { createLogger } from '../workers/logger.ts';
 import type { RunningWorkers, WorkerOptions } from '../workers/main.ts';
+import { waitUntil } from '../workers/wait-until.ts';
 
 /** A connection to Temporal: the server the environment names, or weldline's own. */
 export interface TemporalSession {
@@ -15,12 +16,21 @@ export interface TemporalSession {
   /** Whether the server is weldline's own, so that this process must do the work. */
   readonly embedded: boolean;
   readonly uiAddress: string | undefined;
+  /** Aborted, with the error to show, when the embedded server is gone for good. */
+  readonly lost: AbortSignal;
+  /** Whether workers run in this process. */
+  hasWorkers(): boolean;
   /** Whether a worker may be there to answer queries: in this process or another. */
   mayHaveWorkers(): boolean;
   /** Starts workers in this process; they stop with the session at the latest. */
   startWorkers(options?: { workflowsOnly?: boolean; logger?: Logger }): Promise<RunningWorkers>;
   close(): Promise<void>;
 }
+
+/** Anew each time: gRPC waits ever longer between attempts of its own. */
+const CONNECT_ATTEMPT_MS = 3_000;
+const CONNECT_INTERVAL_MS = 200;
+const CONNECT_TIMEOUT_MS = 60_000;
 
 export interface SessionOptions {
   readonly environment: Environment;
@@ -52,6 +62,8 @@ async function openConfigured(environment: Environment): Promise<TemporalSession
     address,
     namespace,
     embedded: false,
+    // A server of one's own may come back after hours; the clients wait for it.
+    lost: new AbortController().signal,
     hasOtherUsers: () => true,
     connection: rest as NonNullable<WorkerOptions['connection']>,
     release: async () => undefined,
@@ -62,16 +74,17 @@ async function openEmbedded(options: SessionOptions): Promise<TemporalSession> {
   const { environment, note, signal } = options;
   const { home } = environment;
   const cli = await ensureTemporalCli({ environment, signal, onProgress: note });
-  const server = await acquireEmbeddedServer({ home, cli, signal, log: note });
+  const lost = new AbortController();
+  const onLost = (error: unknown): void => lost.abort(error);
+  const server = await acquireEmbeddedServer({ home, cli, signal, log: note, onLost });
   try {
     const { address, namespace, uiAddress } = server;
-    // A proxy of the environment does not lead to this machine.
-    const channelArgs = { 'grpc.enable_http_proxy': 0 };
-    const connection = await Connection.connect({ address, channelArgs });
+    const connection = await connectToEmbedded(address, anySignal(signal, lost.signal));
     return sessionOf(environment, connection, {
       address,
       namespace,
       embedded: true,
+      lost: lost.signal,
       ...(uiAddress === undefined ? {} : { uiAddress }),
       hasOtherUsers: () => hasOtherUsers(home),
       release: () => server.release(),
@@ -82,10 +95,36 @@ async function openEmbedded(options: SessionOptions): Promise<TemporalSession> {
   }
 }
 
+function anySignal(...signals: (AbortSignal | undefined)[]): AbortSignal {
+  return AbortSignal.any(signals.filter((signal) => signal !== undefined));
+}
+
+/** A server that dies in this moment is brought back: its supervisor needs some seconds. */
+async function connectToEmbedded(address: string, signal: AbortSignal): Promise<Connection> {
+  // A proxy of the environment does not lead to this machine.
+  const channelArgs = { 'grpc.enable_http_proxy': 0 };
+  let connection: Connection | undefined;
+  const connected = async (): Promise<boolean> => {
+    connection = await Connection.connect({
+      address,
+      channelArgs,
+      connectTimeout: CONNECT_ATTEMPT_MS,
+    }).catch(() => undefined);
+    return connection !== undefined;
+  };
+  const wait = { timeoutMs: CONNECT_TIMEOUT_MS, pollMs: CONNECT_INTERVAL_MS, signal };
+  if ((await waitUntil(connected, wait)) && connection !== undefined) return connection;
+  throw new WeldlineError(
+    'temporal.unreachable',
+    `The embedded Temporal server at ${address} does not answer. Run the command again.`,
+  );
+}
+
 interface ServerFacts {
   readonly address: string;
   readonly namespace: string;
   readonly embedded: boolean;
+  readonly lost: AbortSignal;
   readonly uiAddress?: string;
   hasOtherUsers(): boolean;
   readonly connection?: NonNullable<WorkerOptions['connection']>;
@@ -103,6 +142,8 @@ function sessionOf(
     client: new Client({ connection, namespace }),
     embedded,
     uiAddress: facts.uiAddress,
+    lost: facts.lost,
+    hasWorkers: () => running.size > 0,
     mayHaveWorkers: () => running.size > 0 || facts.hasOtherUsers(),
     async startWorkers({ workflowsOnly = false, logger } = {}) {
       // The worker's native part takes a while to load: only commands that need it pay.

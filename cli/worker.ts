@@ -16,6 +16,7 @@ export function runWorker(output: Output): Promise<number> {
     });
     await Promise.race([stopped, workers.finished]);
     await workers.stop();
+    session.lost.throwIfAborted();
     return EXIT.ok;
   });
 }

@@ -253,6 +253,20 @@ describe('a release that is interrupted', () => {
     expect((await weldline(setup, 'cancel', 'release-tone-model-3.0.0')).status).toBe(0);
   });
 
+  it('ends when its server is stopped for good, and goes on when it is run again', async () => {
+    const recipe = await writeRecipe(setup, { version: '5.0.0', merge: { dtype: 'float16' } });
+    const command = await start(setup, 'release', recipe);
+    await command.hasWritten(/^ {2}plan /m);
+    await stopEmbeddedServer(setup.home, { force: true });
+    const { status, stderr } = await command.ended;
+    expect(status, stderr).toBe(1);
+    expect(stderr).toContain('[temporal.unreachable]');
+    expect(stderr).toContain('Run this command again, or `weldline resume`');
+    const again = await weldline(setup, 'release', recipe);
+    expect(again.status, again.stderr).toBe(0);
+    expect(processesOf(setup)).toEqual([]);
+  });
+
   it('goes on after a power cut', async () => {
     const recipe = await writeRecipe(setup, { version: '4.0.0', merge: { dtype: 'float32' } });
     const command = await start(setup, 'release', recipe);

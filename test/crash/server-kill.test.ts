@@ -13,9 +13,11 @@ import { heavyModel } from '../harness/heavy-model.ts';
 import { type ReleaseSetup, setUpRelease, writeRecipe } from '../harness/release-setup.ts';
 import { waitFor } from '../harness/wait-for.ts';
 
-const KILLS = 4;
+/** As many as the release gives occasion to: a fast machine is done before the last. */
+const KILLS_MAX = 4;
+const KILLS_MIN = 2;
 /** A kill strikes within this time after the server is up again. */
-const DELAY_MS_MAX = 1_500;
+const DELAY_MS_MAX = 800;
 
 let root: string;
 let setup: ReleaseSetup;
@@ -34,34 +36,32 @@ afterAll(async () => {
 });
 
 describe.each([1, 4])('a release with %i threads whose server is killed', (threads) => {
-  it(`goes on when the server is back, ${KILLS} times over, and makes the same bytes`, async () => {
+  it('goes on when the server is back, again and again, and makes the same bytes', async () => {
     await rm(join(setup.home, 'merges'), { recursive: true, force: true });
     const random = new Random(100 + threads);
     const version = `1.0.${threads}`;
     const recipe = await writeRecipe(setup, { version, merge: { threads } });
-    const release = await startCommand(['release', recipe, '--json'], {
-      variables: setup.variables,
-    });
+    const release = await startCommand(['release', recipe], { variables: setup.variables });
+    await release.hasWritten(/^Release /m);
     const hasEnded = (): boolean => release.child.exitCode !== null;
     let kills = 0;
-    let killed: number | undefined;
-    for (; kills < KILLS && !hasEnded(); kills++) {
-      const pid = await waitFor('a server that answers', async () => {
+    const restarts = (): number => release.stderr.match(/died and runs again/g)?.length ?? 0;
+    for (; kills < KILLS_MAX && !hasEnded(); kills++) {
+      // Not before the release says so: a server that dies while it starts is a failed start.
+      const pid = await waitFor('the server to be back', async () => {
         if (hasEnded()) return 0;
-        const status = await embeddedServerStatus(setup.home);
-        return status.state === 'running' && status.pid !== killed ? status.pid : undefined;
+        return restarts() === kills ? (await embeddedServerStatus(setup.home)).pid : undefined;
       });
       await sleep(random.below(DELAY_MS_MAX));
       if (hasEnded() || pid === 0) break;
       process.kill(pid, 'SIGKILL');
-      killed = pid;
     }
     const { status, stdout, stderr } = await release.ended;
     expect(status, stdout + stderr).toBe(0);
-    expect(kills).toBe(KILLS);
-    expect(stderr.match(/died and runs again/g)?.length).toBe(KILLS);
-    const { publications } = JSON.parse(stdout);
-    expect(await checkpointDigests(publications[0].location)).toEqual(expected);
+    expect(kills).toBeGreaterThanOrEqual(KILLS_MIN);
+    expect(restarts()).toBeGreaterThanOrEqual(KILLS_MIN);
+    const [, published = ''] = /^ {2}published +(\S+)/m.exec(stdout) ?? [];
+    expect(await checkpointDigests(published)).toEqual(expected);
     expect((await embeddedServerStatus(setup.home)).state).toBe('stopped');
   }, 240_000);
 });
