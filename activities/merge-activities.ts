@@ -14,6 +14,7 @@ import { planMerge } from '../engine/plan/plan-merge.ts';
 import { sealMerge } from '../engine/seal.ts';
 import { type Verification, verifyMerge } from '../engine/verify/verify-merge.ts';
 import { compileKernel, type KernelModule } from '../kernels/index.ts';
+import { checkVersion } from '../publishers/directory.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
 import { checkUnchanged, openInput } from '../sources/model-input.ts';
 import type { Dependencies } from './dependencies.ts';
@@ -35,7 +36,7 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
   let kernel: Promise<KernelModule> | undefined;
 
   return {
-    /** Writes the plan file and returns its digest. */
+    /** Writes the plan file and returns its digest. A version that is taken ends it here. */
     async plan(
       { recipe }: ReleaseContext,
       inputs: ResolvedInputs,
@@ -48,6 +49,9 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
         const plan = await planMerge(base, { id, ...adapter }, recipe.merge);
         await access.digests.save();
         const digest = planDigest(plan);
+        for (const { directory } of recipe.publish) {
+          await checkVersion(directory.path, inputs.artefact, digest);
+        }
         const workspace = mergeWorkspace(home, digest);
         await mkdir(workspace.root, { recursive: true });
         await writeFileDurably(workspace.plan, JSON.stringify(plan));

@@ -115,6 +115,21 @@ export async function checkTarget(target: string): Promise<void> {
   }
 }
 
+/**
+ * Checks that a version is not taken by a release of another plan, before that is merged.
+ * @throws WeldlineError `publish.conflict`
+ */
+export async function checkVersion(
+  target: string,
+  artefact: string,
+  planDigest: string,
+): Promise<void> {
+  const location = join(target, artefact);
+  const text = await readFile(join(location, RELEASE_FILE), 'utf8').catch(() => undefined);
+  if (text === undefined || memberOf(text, 'plan') === planDigest) return;
+  throw conflict(location, 'made from other inputs');
+}
+
 async function isPublished(location: string, manifestDigest: string): Promise<boolean> {
   let text: string;
   try {
@@ -128,14 +143,13 @@ async function isPublished(location: string, manifestDigest: string): Promise<bo
     if (!occupied) return false;
     throw conflict(location, 'which is not a release of weldline');
   }
-  const published = digestIn(text);
-  if (published === manifestDigest) return true;
+  if (memberOf(text, 'manifestDigest') === manifestDigest) return true;
   throw conflict(location, 'made from other inputs');
 }
 
-function digestIn(release: string): unknown {
+function memberOf(release: string, key: 'manifestDigest' | 'plan'): unknown {
   try {
-    return (JSON.parse(release) as { manifestDigest?: unknown }).manifestDigest;
+    return (JSON.parse(release) as Partial<Record<typeof key, unknown>>)[key];
   } catch {
     return undefined;
   }
