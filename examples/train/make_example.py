@@ -2,7 +2,7 @@
 
     .oracle/bin/python examples/train/make_example.py [--out DIR] [--only base|adapters|eval]
 
-About eight minutes on one core, without a GPU or a download. Seeds are fixed, but floating-point
+About ten minutes on one core, without a GPU or a download. Seeds are fixed, but floating-point
 sums depend on the machine, so another machine gets an equally good model, not the same bytes.
 """
 
@@ -30,7 +30,7 @@ BASE_LINES = 40_000
 TOKENIZER_LINES = 8_000
 BASE_SCHEDULE = Schedule(steps=1400, batch_size=32, peak_learning_rate=2e-3)
 ADAPTER_SCHEDULES = {
-    "calculator": Schedule(steps=150, batch_size=32, peak_learning_rate=2e-3),
+    "calculator": Schedule(steps=300, batch_size=32, peak_learning_rate=2e-3),
     "extractor": Schedule(steps=500, batch_size=32, peak_learning_rate=4e-3),
 }
 LORA_RANK = 8
