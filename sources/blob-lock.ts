@@ -25,7 +25,10 @@ export interface BlobLockOptions {
   readonly timing?: LockTiming | undefined;
 }
 
-/** The locks this process holds: after a restart in a container, another process has its pid. */
+/**
+ * The ids of the locks this process holds or is making: after a restart in a container, another
+ * process has its pid.
+ */
 const heldHere = new Set<string>();
 
 /** Waits for the lock at `path` and returns the function that releases it. */
@@ -33,12 +36,39 @@ export async function acquireBlobLock(
   path: string,
   options: BlobLockOptions = {},
 ): Promise<() => Promise<void>> {
-  const { signal, onWait, timing = TIMING } = options;
-  const mine = JSON.stringify({ host: hostname(), pid: process.pid, id: randomUUID() });
+  const { timing = TIMING } = options;
+  const id = randomUUID();
+  const mine = JSON.stringify({ host: hostname(), pid: process.pid, id });
+  // Before the file is there: a waiter of this process may read it as soon as it is.
+  heldHere.add(id);
+  try {
+    await createWhenFree(path, mine, options);
+  } catch (error) {
+    heldHere.delete(id);
+    throw error;
+  }
+  const beat = setInterval(() => {
+    const now = new Date();
+    utimes(path, now, now).catch(() => undefined);
+  }, timing.beatMs);
+  beat.unref();
+  return async () => {
+    clearInterval(beat);
+    const current = await readFile(path, 'utf8').catch(() => undefined);
+    if (current === mine) await rm(path, { force: true });
+    heldHere.delete(id);
+  };
+}
+
+async function createWhenFree(
+  path: string,
+  content: string,
+  { signal, onWait, timing = TIMING }: BlobLockOptions,
+): Promise<void> {
   const seen = { mtimeMs: Number.NaN, sinceMs: 0 };
   for (;;) {
     signal?.throwIfAborted();
-    if (await create(path, mine)) break;
+    if (await create(path, content)) return;
     if (await isAbandoned(path, seen, timing)) {
       // Renamed rather than removed: of several waiters only one gets it, the others find it gone.
       const aside = `${path}.${randomUUID()}`;
@@ -52,18 +82,6 @@ export async function acquireBlobLock(
     onWait?.();
     await pause(timing.pollMs, signal);
   }
-  heldHere.add(path);
-  const beat = setInterval(() => {
-    const now = new Date();
-    utimes(path, now, now).catch(() => undefined);
-  }, timing.beatMs);
-  beat.unref();
-  return async () => {
-    clearInterval(beat);
-    heldHere.delete(path);
-    const current = await readFile(path, 'utf8').catch(() => undefined);
-    if (current === mine) await rm(path, { force: true });
-  };
 }
 
 async function create(path: string, content: string): Promise<boolean> {
@@ -88,7 +106,7 @@ async function isAbandoned(
 ): Promise<boolean> {
   const stats = await stat(path).catch(() => undefined);
   if (stats === undefined) return false;
-  if (ownerIsGone(path, await readFile(path, 'utf8').catch(() => ''))) return true;
+  if (ownerIsGone(await readFile(path, 'utf8').catch(() => ''))) return true;
   const nowMs = performance.now();
   if (stats.mtimeMs !== seen.mtimeMs) {
     seen.mtimeMs = stats.mtimeMs;
@@ -98,15 +116,15 @@ async function isAbandoned(
 }
 
 /** True only if it is certain; locks of other hosts and half-written ones are left to time. */
-function ownerIsGone(path: string, content: string): boolean {
-  let owner: { host?: unknown; pid?: unknown };
+function ownerIsGone(content: string): boolean {
+  let owner: { host?: unknown; pid?: unknown; id?: unknown };
   try {
     owner = JSON.parse(content);
   } catch {
     return false;
   }
   if (owner.host !== hostname() || typeof owner.pid !== 'number') return false;
-  if (owner.pid === process.pid) return !heldHere.has(path);
+  if (owner.pid === process.pid) return !heldHere.has(String(owner.id));
   try {
     process.kill(owner.pid, 0);
     return false;
