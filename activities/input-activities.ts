@@ -75,6 +75,7 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         await checkDiskSpace([
           { directory: access.cacheDirectory, bytes: download, purpose: 'the base' },
           { directory: home, bytes: output, purpose: 'the merged checkpoint' },
+          ...targets.map((directory) => ({ directory, bytes: output, purpose: 'the release' })),
         ]);
         const tensors = plan.shards.flatMap((shard) => shard.tensors);
         return {

@@ -1,4 +1,4 @@
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir, readFile, rm } from 'node:fs/promises';
 import { toReadError } from '../engine/disk-errors.ts';
 import { digestFile, writeFileDurably } from '../engine/durable-files.ts';
 import { WeldlineError } from '../engine/errors.ts';
@@ -16,7 +16,7 @@ import { type Verification, verifyMerge } from '../engine/verify/verify-merge.ts
 import { compileKernel, type KernelModule } from '../kernels/index.ts';
 import { checkVersion } from '../publishers/directory.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
-import { checkUnchanged, openInput } from '../sources/model-input.ts';
+import { checkUnchanged, type ModelAccess, openInput } from '../sources/model-input.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { mergeProvenance } from './provenance.ts';
@@ -55,6 +55,7 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
         const workspace = mergeWorkspace(home, digest);
         await mkdir(workspace.root, { recursive: true });
         await writeFileDurably(workspace.plan, JSON.stringify(plan));
+        await removeDamaged(access, workspace.sealed, digest, signal);
         const tensors = plan.shards.flatMap((shard) => shard.tensors);
         return {
           digest,
@@ -134,6 +135,19 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
       });
     },
   };
+}
+
+/** A finished merge whose files are no longer what they were is made again, not released. */
+async function removeDamaged(
+  access: ModelAccess,
+  sealed: string,
+  digest: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const manifest = await inspectOutput(sealed, digest, []);
+  if (manifest === undefined) return;
+  const changed = await access.digests.findChanged(sealed, manifest.files, signal);
+  if (changed !== undefined) await rm(sealed, { recursive: true });
 }
 
 async function readPlan(home: string, digest: string) {

@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFileDurably } from '../engine/durable-files.ts';
+import { WeldlineError } from '../engine/errors.ts';
 import { readManifest } from '../engine/verify/verify-merge.ts';
 import { publishToDirectory } from '../publishers/directory.ts';
 import { modelCard } from '../report/model-card.ts';
@@ -12,7 +13,7 @@ import type { Publication, PublishInput, Report, ReportInput } from './types.ts'
 import { reportDirectory } from './workspace.ts';
 
 /** publish and report: what happens to a verified checkpoint. */
-export function createReleaseActivities({ home }: Dependencies) {
+export function createReleaseActivities({ home, access }: Dependencies) {
   return {
     /** Publishes to one target of the recipe. Idempotent; what differs is a conflict. */
     async publish(input: PublishInput): Promise<Publication> {
@@ -20,7 +21,7 @@ export function createReleaseActivities({ home }: Dependencies) {
         const target = input.recipe.publish[input.target];
         if (target === undefined) throw new RangeError(`the recipe has no target ${input.target}`);
         const facts = await factsOf(input);
-        return publishToDirectory({
+        const publication = await publishToDirectory({
           source: input.sealed.directory,
           files: facts.files.map((file) => file.path),
           target: target.directory.path,
@@ -30,6 +31,16 @@ export function createReleaseActivities({ home }: Dependencies) {
           signal,
           onFile: (item) => report({ item, bytesDone: 0, bytesTotal: 0 }),
         });
+        // Also where it was there already: a version stands for bytes, not for a name.
+        const { location } = publication;
+        const changed = await access.digests.findChanged(location, facts.files, signal);
+        await access.digests.save();
+        if (changed === undefined) return publication;
+        throw new WeldlineError(
+          'verify.digest-mismatch',
+          `${join(location, changed)} is not the file that was published. Remove ${location} and ` +
+            'release again.',
+        );
       });
     },
 

@@ -20,6 +20,9 @@ export type ReleaseHandle = WorkflowHandle<typeof releaseModel>;
 /** How long a query may wait for a worker that is there. */
 const QUERY_TIMEOUT_MS = 5_000;
 
+/** The server offers a query to the worker that died for 10 s before it asks another. */
+const QUERY_AFTER_CRASH_TIMEOUT_MS = 30_000;
+
 /** Bringing the embedded server back takes seconds; on a machine that swaps, more of them. */
 const RESTART_TIMEOUT_MS = 60_000;
 
@@ -91,7 +94,7 @@ export async function queryStatus(
   }
   const workers = await session.startWorkers({ workflowsOnly: true });
   try {
-    return await queryOnce(session, handle);
+    return await queryOnce(session, handle, QUERY_AFTER_CRASH_TIMEOUT_MS);
   } catch (error) {
     throw noWorker(error);
   } finally {
@@ -118,8 +121,12 @@ export async function awaitStatus(
   }
 }
 
-function queryOnce(session: TemporalSession, handle: ReleaseHandle): Promise<ReleaseStatus> {
-  const deadline = Date.now() + QUERY_TIMEOUT_MS;
+function queryOnce(
+  session: TemporalSession,
+  handle: ReleaseHandle,
+  timeoutMs = QUERY_TIMEOUT_MS,
+): Promise<ReleaseStatus> {
+  const deadline = Date.now() + timeoutMs;
   return session.client.withDeadline(deadline, () => handle.query(statusQuery));
 }
 

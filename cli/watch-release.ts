@@ -134,6 +134,9 @@ function tellResult(result: ReleaseResult, output: Output): number {
   for (const { location, existed } of result.publications) {
     output.line(`  published   ${location}${existed ? ' (was there already)' : ''}`);
   }
+  if (result.publications.length === 0) {
+    output.line('  published   nowhere: the recipe names no target');
+  }
   output.line(`  report      ${result.report.markdown}`);
   output.result(result);
   return EXIT.ok;

@@ -3,7 +3,6 @@ import {
   access,
   constants,
   copyFile,
-  link,
   mkdir,
   open,
   readdir,
@@ -36,8 +35,8 @@ export interface PublishToDirectoryOptions {
 }
 
 /**
- * Publishes a checkpoint as `<target>/<artefact>`. It appears whole or not at all: files are linked
- * (copied across volumes) under a temporary name, which is then renamed.
+ * Publishes a checkpoint as `<target>/<artefact>`. It appears whole or not at all: files are copied
+ * under a temporary name, which is then renamed.
  *
  * Idempotent: the same checkpoint under the same name is left as it is. Attempts may overlap: each
  * has a directory of its own, and a new one takes the directories of earlier ones away from them.
@@ -59,7 +58,7 @@ export async function publishToDirectory(
     for (const path of [...options.files, MANIFEST_FILE]) {
       options.signal.throwIfAborted();
       options.onFile(path);
-      await linkOrCopy(join(options.source, path), join(partial, path));
+      await copyDurably(join(options.source, path), join(partial, path));
     }
     const { [RELEASE_FILE]: release = '', ...others } = options.texts;
     for (const [path, text] of Object.entries(others)) {
@@ -176,19 +175,16 @@ function toPublishError(error: unknown, path: string): WeldlineError {
   return toWriteError(error, path);
 }
 
-/** A hard link costs nothing; where the volume differs or has no links, a copy is made durable. */
-async function linkOrCopy(source: string, target: string): Promise<void> {
+/**
+ * A copy, not a link: what people do to a published file must not reach the workspace. File systems
+ * that can share the blocks of two files do.
+ */
+async function copyDurably(source: string, target: string): Promise<void> {
+  await copyFile(source, target, constants.COPYFILE_FICLONE);
+  const handle = await open(target, 'r+');
   try {
-    await link(source, target);
-  } catch (error) {
-    const code = systemErrorCode(error) ?? '';
-    if (!['EXDEV', 'EPERM', 'ENOTSUP', 'EMLINK', 'ENOSYS', 'EACCES'].includes(code)) throw error;
-    await copyFile(source, target, constants.COPYFILE_FICLONE);
-    const handle = await open(target, 'r+');
-    try {
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
+    await handle.sync();
+  } finally {
+    await handle.close();
   }
 }

@@ -1,7 +1,8 @@
 import { mkdir, readFile, realpath, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { toReadError } from '../engine/disk-errors.ts';
 import { digestFile, writeFileDurably } from '../engine/durable-files.ts';
+import { WeldlineError } from '../engine/errors.ts';
 
 /** Digests kept between runs; beyond this the file is started anew. */
 const ENTRIES_MAX = 10_000;
@@ -35,6 +36,26 @@ export class FileDigests {
     // Only if it stood still meanwhile: a digest of a moving file is worth nothing.
     if ((await keyOf(path)) === key) known.set(key, sha256);
     return sha256;
+  }
+
+  /**
+   * The first of `files` in `directory` whose bytes are not those of its digest, or that is not
+   * there.
+   */
+  async findChanged(
+    directory: string,
+    files: readonly { readonly path: string; readonly sha256: string }[],
+    signal?: AbortSignal,
+  ): Promise<string | undefined> {
+    for (const { path, sha256 } of files) {
+      const found = await this.digest(join(directory, path), { signal }).catch((error) => {
+        signal?.throwIfAborted();
+        if (error instanceof WeldlineError && error.code === 'source.not-found') return undefined;
+        throw error;
+      });
+      if (found !== sha256) return path;
+    }
+    return undefined;
   }
 
   /** Takes over a digest that is known from elsewhere: of a download that was verified. */

@@ -128,7 +128,7 @@ describe('Ctrl-C', () => {
   beforeAll(async () => {
     heavy = await setUpRelease(
       join(root, 'heavy'),
-      heavyModel({ layers: 8, shards: 2, extent: 1024, rank: 768 }),
+      heavyModel({ layers: 4, shards: 2, extent: 2048, rank: 1536 }),
     );
   });
 

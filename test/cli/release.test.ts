@@ -201,7 +201,7 @@ describe('a release that is interrupted', () => {
   let setup: ReleaseSetup;
   beforeAll(async () => {
     setup = await setUpRelease(join(root, 'heavy'), {
-      ...heavyModel({ layers: 8, shards: 2, extent: 1024, rank: 768 }),
+      ...heavyModel({ layers: 4, shards: 2, extent: 2048, rank: 1536 }),
       variables: { WELDLINE_THREADS: '1' },
     });
   });

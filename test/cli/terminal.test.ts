@@ -29,7 +29,7 @@ let setup: ReleaseSetup;
 
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), 'weldline-terminal-'));
-  setup = await setUpRelease(root, heavyModel({ layers: 8, shards: 2, extent: 1024, rank: 768 }));
+  setup = await setUpRelease(root, heavyModel({ layers: 4, shards: 2, extent: 2048, rank: 1536 }));
 });
 afterAll(async () => {
   await rm(root, { recursive: true, force: true });

@@ -45,14 +45,15 @@ async function sealed(
 }
 
 describe('publishing to a directory', () => {
-  it('links files on the same volume: no byte is copied', async () => {
+  it('shares no file with its source, so that changing one leaves the other alone', async () => {
     const directory = await temporaryDirectory();
     const input = await sealed(directory);
     const { location } = await publishToDirectory({ ...input, target: join(directory, 'out') });
     const [source, published] = await Promise.all(
       [input.source, location].map((root) => stat(join(root, 'model.safetensors'))),
     );
-    expect(published?.ino).toBe(source?.ino);
+    expect(published?.ino).not.toBe(source?.ino);
+    expect(published?.nlink).toBe(1);
     expect((await stat(location)).mode & 0o777).toBe(0o777 & ~process.umask());
   });
 

@@ -225,7 +225,7 @@ describe('a hub', () => {
 describe('cancelling in the middle of the merge', () => {
   it('is heard, keeps what is merged, and the next release goes on with it', async () => {
     const setup = await setUpRelease(directory, {
-      ...heavyModel({ layers: 8, shards: 1, extent: 1024, rank: 768 }),
+      ...heavyModel({ layers: 4, shards: 1, extent: 2048, rank: 1536 }),
       variables: { WELDLINE_THREADS: '1' },
     });
     const workers = await startTestWorkers(server, setup.environment);

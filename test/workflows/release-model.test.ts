@@ -200,6 +200,38 @@ describe('a release', () => {
     expect(await readdir(directory)).toContain('weldline.json');
   });
 
+  it('says that a published file was changed, and publishes anew once it is out of the way', async () => {
+    const changes = { name: 'touched', targets: [join(server.directory, 'touched')] };
+    const first = await (await release(changes)).result();
+    const location = first.publications[0]?.location ?? '';
+    const weights = join(location, 'model-00001-of-00002.safetensors');
+    const original = await readFile(weights);
+    await writeFile(weights, Buffer.from(original).fill(7, original.length - 9));
+    const { code, message } = await failureOf(await release(changes));
+    expect(code).toBe('verify.digest-mismatch');
+    expect(message).toContain(weights);
+    expect(message).toContain('Remove');
+    await rm(location, { recursive: true });
+    await (await release(changes)).result();
+    expect(await readFile(weights)).toEqual(original);
+  });
+
+  it('makes a merge again whose files in the workspace were changed', async () => {
+    const changes = { name: 'damaged', targets: [join(server.directory, 'damaged')] };
+    const first = await (await release(changes)).result();
+    const sealed = join(first.directory, 'model-00001-of-00002.safetensors');
+    const original = await readFile(sealed);
+    await writeFile(sealed, Buffer.from(original).fill(7, original.length - 9));
+    await rm(first.publications[0]?.location ?? '', { recursive: true });
+    const second = await (await release(changes)).result();
+    expect(await readFile(sealed)).toEqual(original);
+    const published = join(
+      second.publications[0]?.location ?? '',
+      'model-00001-of-00002.safetensors',
+    );
+    expect(await readFile(published)).toEqual(original);
+  });
+
   it('publishes to several targets', async () => {
     const targets = ['a', 'b', 'c'].map((name) => join(server.directory, 'several', name));
     const handle = await release({ name: 'several', targets });
