@@ -57,8 +57,8 @@ function readCounts(): { passed: number; failed: number } {
   const { numPassedTests, numFailedTests, numFailedTestSuites } = JSON.parse(
     readFileSync(results, 'utf8'),
   ) as Record<'numPassedTests' | 'numFailedTests' | 'numFailedTestSuites', number>;
-  // A file that cannot be loaded has no tests to count.
-  return { passed: numPassedTests, failed: Math.max(numFailedTests, numFailedTestSuites) };
+  // A file that cannot be loaded has no tests to count; otherwise suites only group them.
+  return { passed: numPassedTests, failed: numFailedTests || numFailedTestSuites };
 }
 
 function main(): number {

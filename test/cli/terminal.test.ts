@@ -52,12 +52,12 @@ describe('in a terminal', () => {
     expect(status, stdout).toBe(0);
     const drawn = stdout.split(REDRAW);
     const bars = drawn.filter((line) =>
-      /^merging {2}\[[#.]{24}\] {2}\d+% {2}.* of 34 MB/.test(line),
+      /^merging {2}\[[#.]{24}\] {2}\d+% {2}.* of 67 MB/.test(line),
     );
     expect(bars.length).toBeGreaterThan(3);
     expect(bars.some((line) => /\[#+\.+\].*MB\/s.* left/.test(line))).toBe(true);
     for (const line of bars) expect(line.length).toBeLessThan(80);
-    expect(drawn.at(-1)).toMatch(/^Merged 16 of 16 tensors/);
+    expect(drawn.at(-1)).toMatch(/^Merged 8 of 8 tensors/);
   }, 120_000);
 
   it('Ctrl-C stops a merge with one clear line', async () => {
