@@ -1,5 +1,5 @@
 import { ApplicationFailure, CancelledFailure } from '@temporalio/activity';
-import { type ErrorCode, WeldlineError } from '../engine/errors.ts';
+import { type ErrorCode, toWeldlineError } from '../engine/errors.ts';
 
 /**
  * What becomes of a stage that fails:
@@ -46,14 +46,7 @@ export interface FailureDetails {
  */
 export function toFailure(error: unknown): Error {
   if (error instanceof CancelledFailure || error instanceof ApplicationFailure) return error;
-  const known =
-    error instanceof WeldlineError
-      ? error
-      : new WeldlineError(
-          'internal.bug',
-          `This is a bug in weldline: ${error instanceof Error ? error.message : String(error)}`,
-          { cause: error },
-        );
+  const known = toWeldlineError(error);
   const disposition = dispositionOf(known.code);
   const details: FailureDetails = { disposition };
   return ApplicationFailure.create({
@@ -61,6 +54,5 @@ export function toFailure(error: unknown): Error {
     type: known.code,
     nonRetryable: disposition !== 'retry',
     details: [details],
-    // The stack is for the log of this worker; histories carry the message.
   });
 }

@@ -1,4 +1,4 @@
-import { WeldlineError } from '../engine/errors.ts';
+import { toWeldlineError, type WeldlineError } from '../engine/errors.ts';
 import { EXIT } from './exit-codes.ts';
 import { Interrupted } from './interruption.ts';
 
@@ -45,17 +45,6 @@ export class Output {
     }
     return isUsage(known) ? EXIT.usage : EXIT.failed;
   }
-}
-
-function toWeldlineError(error: unknown): WeldlineError {
-  if (error instanceof WeldlineError) return error;
-  const message = error instanceof Error ? error.message : String(error);
-  if (error instanceof Error && error.name === 'KernelMissingError') {
-    return new WeldlineError('kernel.missing', message, { cause: error });
-  }
-  return new WeldlineError('internal.bug', `This is a bug in weldline: ${message}`, {
-    cause: error,
-  });
 }
 
 function isUsage({ code }: WeldlineError): boolean {

@@ -85,24 +85,25 @@ export function childVariables(
 
 type Get = (name: string) => string | undefined;
 
+/**
+ * By the rules of the official clients, whose cache is shared: the newer name of a variable before
+ * the older one, `~` and `$NAME` expanded.
+ */
 function readHub(get: Get): Environment['hub'] {
-  const hubHome = toPath(
-    'HF_HOME',
-    get('HF_HOME') ?? join(xdg(get('XDG_CACHE_HOME'), '.cache'), 'huggingface'),
-  );
-  const tokenPath = get('HF_TOKEN_PATH');
-  const token =
-    get('HF_TOKEN') ??
-    readToken(
-      tokenPath === undefined ? join(hubHome, 'token') : toPath('HF_TOKEN_PATH', tokenPath),
-    );
+  const path = (name: string, fallback: string): string =>
+    toPath(name, expandVariables(get(name) ?? fallback, get));
+  const hubHome = path('HF_HOME', join(xdg(get('XDG_CACHE_HOME'), '.cache'), 'huggingface'));
+  const token = get('HF_TOKEN') ?? readToken(path('HF_TOKEN_PATH', join(hubHome, 'token')));
   if (token !== undefined && !/^[\x21-\x7e]+$/.test(token)) {
     throw invalid('HF_TOKEN', 'holds characters that no token has', 'one token, without spaces');
   }
   return {
     endpoint: readEndpoint(get('HF_ENDPOINT') ?? DEFAULT_HUB_ENDPOINT),
     ...(token === undefined ? {} : { token: new Secret(token) }),
-    cacheDirectory: toPath('HF_HUB_CACHE', get('HF_HUB_CACHE') ?? join(hubHome, 'hub')),
+    cacheDirectory: path(
+      get('HF_HUB_CACHE') === undefined ? 'HUGGINGFACE_HUB_CACHE' : 'HF_HUB_CACHE',
+      join(hubHome, 'hub'),
+    ),
   };
 }
 
@@ -184,6 +185,15 @@ function toPath(name: string, value: string): string {
 function toCommand(value: string): string {
   const expanded = expandHome(value);
   return expanded.includes('/') ? resolve(expanded) : expanded;
+}
+
+/** `$NAME` and `${NAME}`; a name that is not set stays as it is, as in Python. */
+function expandVariables(value: string, get: Get): string {
+  return value.replace(
+    /\$(?:(\w+)|\{(\w+)\})/g,
+    (whole, bare: string | undefined, braced: string | undefined) =>
+      get(bare ?? braced ?? '') ?? whole,
+  );
 }
 
 /** Variables set in files (`.env`, CI settings) reach us with their `~` unexpanded. */

@@ -1,53 +1,47 @@
-import { systemErrorCode, WeldlineError } from './errors.ts';
+import { systemErrorCode, toWeldlineError, WeldlineError } from './errors.ts';
+
+/** What to do about a disk that cannot be written, where the general advice is not the best. */
+export interface WriteRemedies {
+  readonly full: string;
+  readonly other: string;
+}
+
+const REMEDIES: WriteRemedies = {
+  full: 'Free space (weldline plan says how much is needed) and resume; what is written stays.',
+  other: 'Check the disk, its permissions, and that nothing else changes this place.',
+};
 
 /**
- * An error of the file system as an error for people. An error of weldline passes through.
+ * An error of the file system as an error for people. An error of weldline passes through, and what
+ * is no error of the file system is a bug.
  * @param path the file or directory that was written
  */
-export function toWriteError(error: unknown, path: string): WeldlineError {
-  if (error instanceof WeldlineError) return error;
+export function toWriteError(error: unknown, path: string, remedies = REMEDIES): WeldlineError {
   const code = systemErrorCode(error);
+  if (code === undefined) return toWeldlineError(error);
   if (code === 'ENOSPC' || code === 'EDQUOT') {
     return new WeldlineError(
       'disk.full',
-      `The disk is full: ${path} cannot be written. Free space (weldline plan says how much is ` +
-        'needed) and resume; what is written stays.',
+      `The disk is full: ${path} cannot be written. ${remedies.full}`,
       { cause: error },
     );
   }
-  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') {
-    return new WeldlineError(
-      'output.not-writable',
-      `${path} may not be written (${code}). Change its permissions or choose another place.`,
-      { cause: error },
-    );
-  }
-  if (code === undefined) return bug(error);
+  const denied = code === 'EACCES' || code === 'EPERM' || code === 'EROFS';
   return new WeldlineError(
-    'disk.write-failed',
-    `${path} cannot be written (${code}). Check the disk and that nothing else changes this place.`,
+    denied ? 'output.not-writable' : 'disk.write-failed',
+    `${path} ${denied ? 'may not' : 'cannot'} be written (${code}). ${remedies.other}`,
     { cause: error },
   );
 }
 
-/** Not an error of the file system at all: trying again would not help. */
-function bug(error: unknown): WeldlineError {
-  const message = error instanceof Error ? error.message : String(error);
-  return new WeldlineError('internal.bug', `This is a bug in weldline: ${message}`, {
-    cause: error,
-  });
-}
-
 /** As `toWriteError`, for reading. */
 export function toReadError(error: unknown, path: string): WeldlineError {
-  if (error instanceof WeldlineError) return error;
   const code = systemErrorCode(error);
-  if (code === undefined) return bug(error);
+  if (code === undefined) return toWeldlineError(error);
+  const absent = code === 'ENOENT' || code === 'ENOTDIR';
   return new WeldlineError(
-    code === 'ENOENT' || code === 'ENOTDIR' ? 'source.not-found' : 'disk.read-failed',
-    code === 'ENOENT' || code === 'ENOTDIR'
-      ? `${path} does not exist.`
-      : `${path} cannot be read (${code}).`,
+    absent ? 'source.not-found' : 'disk.read-failed',
+    absent ? `${path} does not exist.` : `${path} cannot be read (${code}).`,
     { cause: error },
   );
 }

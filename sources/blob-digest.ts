@@ -1,12 +1,10 @@
 import { createHash } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { open, readFile, stat, writeFile } from 'node:fs/promises';
+import { forEachPiece } from '../engine/durable-files.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import type { BlobPaths } from './hub-cache.ts';
 import { blobName, type HubFile } from './hub-model.ts';
-
-/** Large enough to keep a disk busy, small enough to let the event loop breathe (some 2 ms). */
-const HASH_BYTES = 4 * 1024 * 1024;
 
 export interface DigestOptions {
   readonly signal?: AbortSignal | undefined;
@@ -24,15 +22,17 @@ export async function blobDigest(
   if (file.sha256 === undefined) hash.update(`blob ${file.size}\0`);
   const handle = await open(path, 'r');
   try {
-    const buffer = Buffer.allocUnsafe(Math.max(1, Math.min(HASH_BYTES, file.size)));
-    for (let position = 0; ; ) {
-      options.signal?.throwIfAborted();
-      const { bytesRead } = await handle.read(buffer, 0, buffer.length, position);
-      if (bytesRead === 0) return hash.digest('hex');
-      hash.update(buffer.subarray(0, bytesRead));
-      position += bytesRead;
+    const visit = (piece: Uint8Array): void => {
+      hash.update(piece);
       options.onAlive?.();
-    }
+    };
+    await forEachPiece(
+      handle,
+      { begin: 0, end: (await handle.stat()).size },
+      visit,
+      options.signal,
+    );
+    return hash.digest('hex');
   } finally {
     await handle.close();
   }

@@ -1,13 +1,14 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { syncDirectory } from '../engine/durable-files.ts';
 import { blobDigest, digestMismatch, isBlobComplete, rememberVerified } from './blob-digest.ts';
 import { BlobJournal, splitRanges } from './blob-journal.ts';
 import { acquireBlobLock } from './blob-lock.ts';
 import type { ByteRange } from './byte-range.ts';
 import type { ConnectionLimit } from './connection-limit.ts';
 import { writing } from './disk-failure.ts';
-import { type BlobPaths, syncDirectory } from './hub-cache.ts';
+import type { BlobPaths } from './hub-cache.ts';
 import type { HubFileReader } from './hub-file-reader.ts';
 import { blobName, type HubFile } from './hub-model.ts';
 

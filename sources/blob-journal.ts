@@ -3,6 +3,7 @@
  * the bytes were synced. A line without its line break was torn by a crash and does not count.
  */
 import { type FileHandle, open, readFile, rename, writeFile } from 'node:fs/promises';
+import { joinRanges } from '../engine/merge/journal.ts';
 import type { ByteRange } from './byte-range.ts';
 
 const FORMAT = 'weldline-download 1';
@@ -72,16 +73,10 @@ export function parseJournal(text: string, size: number, partialBytes: number): 
 }
 
 export function mergeRanges(ranges: readonly ByteRange[]): ByteRange[] {
-  const merged: { offset: number; length: number }[] = [];
-  for (const range of ranges.toSorted((a, b) => a.offset - b.offset)) {
-    const last = merged.at(-1);
-    if (last !== undefined && range.offset <= last.offset + last.length) {
-      last.length = Math.max(last.length, range.offset + range.length - last.offset);
-    } else if (range.length > 0) {
-      merged.push({ ...range });
-    }
-  }
-  return merged;
+  const spans = ranges
+    .filter(({ length }) => length > 0)
+    .map(({ offset, length }) => ({ begin: offset, end: offset + length }));
+  return joinRanges(spans).map(({ begin, end }) => ({ offset: begin, length: end - begin }));
 }
 
 /** Cuts ranges into pieces of at most `bytesMax`. */

@@ -45,7 +45,7 @@ export interface FetchModelOptions {
   readonly model: HubModel;
   /** The files to fetch, of `model.files`. */
   readonly files: readonly HubFile[];
-  /** The hub cache: see `hubCacheDirectory`. */
+  /** The hub cache: see `Environment.hub` in config/environment.ts. */
   readonly cacheDirectory: string;
   readonly signal?: AbortSignal | undefined;
   /** Called for every chunk and while checking digests: throttle it. */

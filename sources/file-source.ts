@@ -1,7 +1,7 @@
 import { open } from 'node:fs/promises';
+import type { ByteSource } from '../engine/byte-source.ts';
 import { assert, systemErrorCode, WeldlineError } from '../engine/errors.ts';
 import { checkRange } from './byte-range.ts';
-import type { ByteSource } from './byte-source.ts';
 
 /** `read(2)` moves at most this much at a time on Linux (2 GiB less a page); stay well below. */
 const READ_BYTES_MAX = 1024 * 1024 * 1024;

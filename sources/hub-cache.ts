@@ -9,7 +9,7 @@
  * partial ends in `.incomplete`, so that `hf cache prune` finds what was given up.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdir, open, readFile, rename, symlink, unlink, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, symlink, unlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { writing } from './disk-failure.ts';
 
@@ -77,14 +77,4 @@ export async function writeRef(
     await writeFile(temporary, commit);
     await rename(temporary, ref);
   });
-}
-
-/** Makes the names in a directory durable. */
-export async function syncDirectory(directory: string): Promise<void> {
-  const handle = await open(directory, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

@@ -4,7 +4,7 @@
  */
 import { WeldlineError } from '../engine/errors.ts';
 
-export const DEFAULT_HUB_ENDPOINT = 'https://huggingface.co';
+const EXAMPLE_ENDPOINT = 'https://huggingface.co';
 
 export interface HubConnection {
   /** `https://huggingface.co` or a mirror; may have a path; may not hold credentials. */
@@ -76,7 +76,7 @@ function endpointUrl(endpoint: string): URL {
   if (!URL.canParse(endpoint)) {
     throw new WeldlineError(
       'config.invalid',
-      `The hub endpoint is not a URL: set HF_ENDPOINT to something like ${DEFAULT_HUB_ENDPOINT}.`,
+      `The hub endpoint is not a URL: set HF_ENDPOINT to something like ${EXAMPLE_ENDPOINT}.`,
     );
   }
   const url = new URL(endpoint);

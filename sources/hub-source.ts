@@ -1,6 +1,6 @@
+import type { ByteSource } from '../engine/byte-source.ts';
 import { assert } from '../engine/errors.ts';
 import { checkRange } from './byte-range.ts';
-import type { ByteSource } from './byte-source.ts';
 import type { HubConnection } from './hub-connection.ts';
 import { hubFileReader } from './hub-file-reader.ts';
 import type { HubFile, HubModel } from './hub-model.ts';

@@ -10,7 +10,7 @@ import {
   type MergeKernel,
 } from '../../kernels/index.ts';
 import { toReadError, toWriteError } from '../disk-errors.ts';
-import { assert, type ErrorCode, WeldlineError } from '../errors.ts';
+import { assert, type ErrorCode, toWeldlineError, WeldlineError } from '../errors.ts';
 import type { PlannedDelta, PlannedShard, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
 import { type Chunk, kernelDtypes, outputRange, unitsOf, workOf } from './chunks.ts';
@@ -198,11 +198,8 @@ function nonFiniteError(tensor: PlannedTensor, chunk: Chunk, count: number): Wel
 }
 
 function toMessage(error: unknown): MergeWorkerMessage {
-  if (error instanceof WeldlineError) {
-    return { kind: 'error', code: error.code, message: error.message };
-  }
-  const message = error instanceof Error ? error.message : String(error);
-  return { kind: 'error', code: 'internal.bug', message: `This is a bug in weldline: ${message}` };
+  const { code, message } = toWeldlineError(error);
+  return { kind: 'error', code, message };
 }
 
 if (parentPort !== null && workerData !== null) {

@@ -2,6 +2,7 @@ import { ApplicationFailure, CancelledFailure } from '@temporalio/common';
 import { describe, expect, it } from 'vitest';
 import { dispositionOf, type FailureDetails, toFailure } from '../../activities/failures.ts';
 import { ERROR_CODES, WeldlineError } from '../../engine/errors.ts';
+import { KernelMissingError } from '../../kernels/index.ts';
 
 describe('what becomes of a failure', () => {
   it.each(ERROR_CODES)('%s crosses into the workflow with its code and disposition', (code) => {
@@ -52,6 +53,14 @@ describe('what becomes of a failure', () => {
       expect(failure.nonRetryable).toBe(true);
       expect(failure.message).toContain('bug in weldline');
     }
+  });
+
+  it('waits for a person where the kernel was never built', () => {
+    const failure = toFailure(
+      new KernelMissingError('run npm run build:kernel'),
+    ) as ApplicationFailure;
+    expect(failure).toMatchObject({ type: 'kernel.missing', nonRetryable: true });
+    expect((failure.details?.[0] as FailureDetails).disposition).toBe('mend');
   });
 
   it('lets failures of Temporal pass as they are', () => {

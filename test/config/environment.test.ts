@@ -69,6 +69,19 @@ describe('readEnvironment', () => {
     expect(JSON.stringify(environment)).not.toContain('hf_abc');
   });
 
+  it.each([
+    [{ HF_HOME: '~/hf' }, join(homedir(), 'hf/hub')],
+    [{ HF_HOME: '$DATA/hf', DATA: '/data' }, '/data/hf/hub'],
+    [{ HF_HOME: '/hf', HUGGINGFACE_HUB_CACHE: '/old' }, '/old'],
+    [{ HF_HOME: '/hf', HUGGINGFACE_HUB_CACHE: '/old', HF_HUB_CACHE: '$D/new', D: '/d' }, '/d/new'],
+    [{ HF_HUB_CACHE: ['$', '{DATA}/hub'].join(''), DATA: '/d' }, '/d/hub'],
+    [{ HF_HUB_CACHE: '/x/$ABSENT' }, '/x/$ABSENT'],
+  ])('finds the cache of the official clients for %j', (variables, cacheDirectory) => {
+    expect(readEnvironment({ HF_TOKEN: 'x', ...variables }).hub.cacheDirectory).toBe(
+      cacheDirectory,
+    );
+  });
+
   it('follows the XDG directories, absolute ones only', () => {
     expect(read({ XDG_DATA_HOME: '/data' }).home).toBe('/data/weldline');
     expect(read({ XDG_DATA_HOME: 'data' }).home).toBe(join(homedir(), '.local/share/weldline'));
