@@ -1,5 +1,6 @@
 import { ApplicationFailure, CancelledFailure } from '@temporalio/activity';
-import { type ErrorCode, toWeldlineError } from '../engine/errors.ts';
+import type { ErrorCode } from '../engine/errors.ts';
+import { toWeldlineError } from '../engine/to-weldline-error.ts';
 
 /**
  * What becomes of a stage that fails:

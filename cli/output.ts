@@ -1,4 +1,5 @@
-import { toWeldlineError, type WeldlineError } from '../engine/errors.ts';
+import type { WeldlineError } from '../engine/errors.ts';
+import { toWeldlineError } from '../engine/to-weldline-error.ts';
 import { EXIT } from './exit-codes.ts';
 import { Interrupted } from './interruption.ts';
 

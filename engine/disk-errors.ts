@@ -1,4 +1,5 @@
-import { systemErrorCode, toWeldlineError, WeldlineError } from './errors.ts';
+import { systemErrorCode, WeldlineError } from './errors.ts';
+import { toWeldlineError } from './to-weldline-error.ts';
 
 /** What to do about a disk that cannot be written, where the general advice is not the best. */
 export interface WriteRemedies {

@@ -164,25 +164,7 @@ export function systemErrorCode(error: unknown): string | undefined {
   return typeof code === 'string' && /^E[A-Z0-9]+$/.test(code) ? code : undefined;
 }
 
-/**
- * Any error as one of weldline's: what has no code is a bug, save that a kernel was never built,
- * which kernels, below the engine, cannot say with a code.
- */
-export function toWeldlineError(error: unknown): WeldlineError {
-  if (error instanceof WeldlineError) return error;
-  const message = error instanceof Error ? error.message : String(error);
-  if (error instanceof Error && error.name === 'KernelMissingError') {
-    return new WeldlineError('kernel.missing', message, { cause: error });
-  }
-  return bug(message, error);
-}
-
-function bug(message: string, cause?: unknown): WeldlineError {
-  const text = `This is a bug in weldline: ${message}`;
-  return new WeldlineError('internal.bug', text, cause === undefined ? {} : { cause });
-}
-
 /** A programmer error: a state that no input can bring about. */
 export function assert(condition: unknown, message: string): asserts condition {
-  if (!condition) throw bug(message);
+  if (!condition) throw new WeldlineError('internal.bug', `This is a bug in weldline: ${message}`);
 }

@@ -10,9 +10,10 @@ import {
   type MergeKernel,
 } from '../../kernels/index.ts';
 import { toReadError, toWriteError } from '../disk-errors.ts';
-import { assert, type ErrorCode, toWeldlineError, WeldlineError } from '../errors.ts';
+import { assert, type ErrorCode, WeldlineError } from '../errors.ts';
 import type { PlannedDelta, PlannedShard, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
+import { toWeldlineError } from '../to-weldline-error.ts';
 import { type Chunk, kernelDtypes, outputRange, unitsOf, workOf } from './chunks.ts';
 import { elementBytes, rowBytes, rowsPerPiece } from './resources.ts';
 

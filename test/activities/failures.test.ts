@@ -60,7 +60,7 @@ describe('what becomes of a failure', () => {
       new KernelMissingError('run npm run build:kernel'),
     ) as ApplicationFailure;
     expect(failure).toMatchObject({ type: 'kernel.missing', nonRetryable: true });
-    expect((failure.details?.[0] as FailureDetails).disposition).toBe('mend');
+    expect(failure.details).toEqual([{ disposition: 'mend' }]);
   });
 
   it('lets failures of Temporal pass as they are', () => {
