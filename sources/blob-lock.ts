@@ -26,10 +26,11 @@ export interface BlobLockOptions {
 }
 
 /**
- * The ids of the locks this process holds or is making: after a restart in a container, another
- * process has its pid.
+ * The ids of all locks this process ever made: after a restart in a container, another process has
+ * its pid. A released one stays in: a waiter may have read its file just before it was removed, and
+ * would take the next one's lock away if it then found the id gone.
  */
-const heldHere = new Set<string>();
+const madeHere = new Set<string>();
 
 /** Waits for the lock at `path` and returns the function that releases it. */
 export async function acquireBlobLock(
@@ -40,13 +41,8 @@ export async function acquireBlobLock(
   const id = randomUUID();
   const mine = JSON.stringify({ host: hostname(), pid: process.pid, id });
   // Before the file is there: a waiter of this process may read it as soon as it is.
-  heldHere.add(id);
-  try {
-    await createWhenFree(path, mine, options);
-  } catch (error) {
-    heldHere.delete(id);
-    throw error;
-  }
+  madeHere.add(id);
+  await createWhenFree(path, mine, options);
   const beat = setInterval(() => {
     const now = new Date();
     utimes(path, now, now).catch(() => undefined);
@@ -56,7 +52,6 @@ export async function acquireBlobLock(
     clearInterval(beat);
     const current = await readFile(path, 'utf8').catch(() => undefined);
     if (current === mine) await rm(path, { force: true });
-    heldHere.delete(id);
   };
 }
 
@@ -124,7 +119,7 @@ function ownerIsGone(content: string): boolean {
     return false;
   }
   if (owner.host !== hostname() || typeof owner.pid !== 'number') return false;
-  if (owner.pid === process.pid) return !heldHere.has(String(owner.id));
+  if (owner.pid === process.pid) return !madeHere.has(String(owner.id));
   try {
     process.kill(owner.pid, 0);
     return false;

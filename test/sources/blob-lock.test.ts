@@ -28,11 +28,11 @@ describe('acquireBlobLock', () => {
     let inside = 0;
     let most = 0;
     await Promise.all(
-      Array.from({ length: 5 }, async () => {
-        const release = await acquireBlobLock(lock, { timing: TIMING });
+      Array.from({ length: 20 }, async () => {
+        const release = await acquireBlobLock(lock, { timing: { ...TIMING, pollMs: 1 } });
         inside += 1;
         most = Math.max(most, inside);
-        await new Promise((resolve) => setTimeout(resolve, 10));
+        await new Promise((resolve) => setTimeout(resolve, 3));
         inside -= 1;
         await release();
       }),
