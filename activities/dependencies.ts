@@ -5,7 +5,7 @@ export interface Dependencies {
   /** weldline's home: the workspace is below it. */
   readonly home: string;
   readonly access: ModelAccess;
-  /** Threads of one merge, where the recipe does not say. */
-  readonly threads: number;
+  /** Threads of one merge, where the recipe does not say; undefined leaves it to the merge. */
+  readonly threads?: number | undefined;
   readonly memoryBudgetBytes: number;
 }

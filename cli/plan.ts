@@ -1,5 +1,5 @@
 import { loadRecipe } from '../config/recipe.ts';
-import { type TensorWork, workOf } from '../engine/merge/chunks.ts';
+import { type TensorWork, workOf } from '../engine/merge/tensor-work.ts';
 import { outputBytes } from '../engine/plan/disk-space.ts';
 import { type PlannedTensor, planDigest } from '../engine/plan/plan.ts';
 import { EXIT } from './exit-codes.ts';
@@ -82,7 +82,7 @@ function print(prepared: PreparedMerge, withTensors: boolean, output: Output): v
       ['shards', String(plan.shards.length)],
       ['disk', formatBytes(outputBytes(plan))],
       ['memory', `${formatBytes(resources.memoryBytes)} at most`],
-      ['threads', `${resources.threads}, chunks of ${formatBytes(resources.chunkBytesMax)}`],
+      ['threads', `${resources.threads}, windows of ${formatBytes(resources.windowBytes)}`],
       ['binding', plan.rules.map(({ adapter, rule }) => `${adapter}: ${rule}`).join(', ')],
       ...plan.configEdits.map((edit) => ['config', `${edit.path.join('.')} becomes ${edit.value}`]),
       ['beside', plan.sideFiles.map((file) => file.path).join(', ')],
@@ -101,7 +101,7 @@ function print(prepared: PreparedMerge, withTensors: boolean, output: Output): v
     diskBytes: outputBytes(plan),
     memoryBytes: resources.memoryBytes,
     threads: resources.threads,
-    chunkBytesMax: resources.chunkBytesMax,
+    windowBytes: resources.windowBytes,
     rules: plan.rules,
     configEdits: plan.configEdits,
     sideFiles: plan.sideFiles,

@@ -27,7 +27,7 @@ function mergeOptions(command: Command): Command {
       ).choices(['bfloat16', 'float16', 'float32']),
     )
     .option('--max-shard-size <size>', "largest output file, e.g. 5GB (default: the base's files)")
-    .option('--threads <count>', 'worker threads (default: the processors, at most 8)')
+    .option('--threads <count>', 'threads that merge (default: the processors and two, at most 8)')
     .option('--memory-budget <size>', 'memory the merge may use (default: 200MB)');
 }
 

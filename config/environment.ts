@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { availableParallelism, homedir } from 'node:os';
+import { homedir } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
 import { parseSize } from './parse-size.ts';
@@ -23,8 +23,8 @@ export interface Environment {
   };
   /** The user named a Temporal server or profile, so weldline must not start its own. */
   temporalConfigured: boolean;
-  /** Worker threads; the number of cores by default. */
-  threads: number;
+  /** Worker threads of a merge; undefined leaves it to the merge. */
+  threads?: number;
   memoryBudgetBytes?: number;
   logLevel: LogLevel;
   /** False when NO_COLOR asks for none; whether there is a terminal is the command's affair. */
@@ -50,6 +50,7 @@ export function readEnvironment(variables: Variables = process.env): Environment
   const get = (name: string) => variables[name]?.trim() || undefined;
   const python = get('WELDLINE_PYTHON');
   const temporalCli = get('WELDLINE_TEMPORAL_CLI');
+  const threads = readThreads(get('WELDLINE_THREADS'));
   const memoryBudgetBytes = readMemoryBudget(get('WELDLINE_MEMORY_BUDGET'));
   return {
     home: toPath(
@@ -58,7 +59,7 @@ export function readEnvironment(variables: Variables = process.env): Environment
     ),
     hub: readHub(get),
     temporalConfigured: TEMPORAL_SERVER_VARIABLES.some((name) => get(name) !== undefined),
-    threads: readThreads(get('WELDLINE_THREADS')),
+    ...(threads === undefined ? {} : { threads }),
     ...(memoryBudgetBytes === undefined ? {} : { memoryBudgetBytes }),
     logLevel: readLogLevel(get('WELDLINE_LOG_LEVEL')),
     color: get('NO_COLOR') === undefined,
@@ -137,8 +138,8 @@ function readEndpoint(value: string): string {
   return value.replace(/\/+$/, '');
 }
 
-function readThreads(value: string | undefined): number {
-  if (value === undefined) return availableParallelism();
+function readThreads(value: string | undefined): number | undefined {
+  if (value === undefined) return undefined;
   const threads = /^\d{1,5}$/.test(value) ? Number(value) : 0;
   if (threads < 1 || threads > THREADS_MAX) {
     throw invalid('WELDLINE_THREADS', `is "${value}"`, `a whole number from 1 to ${THREADS_MAX}`);

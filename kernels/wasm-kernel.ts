@@ -68,7 +68,7 @@ export class WasmKernel implements MergeKernel {
   constructor(module: WebAssembly.Module, spec: ArenaSpec) {
     const layout = layOutArena(spec);
     const pages = layout.end / WASM_PAGE_BYTES;
-    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
+    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     const instance = new WebAssembly.Instance(module, { env: { memory } });
     this.#spec = spec;
     this.#layout = layout;

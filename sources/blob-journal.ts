@@ -3,8 +3,8 @@
  * the bytes were synced. A line without its line break was torn by a crash and does not count.
  */
 import { type FileHandle, open, readFile, rename, writeFile } from 'node:fs/promises';
-import { joinRanges } from '../engine/merge/journal.ts';
 import type { ByteRange } from './byte-range.ts';
+import { joinRanges } from './join-ranges.ts';
 
 const FORMAT = 'weldline-download 1';
 

@@ -1,43 +1,43 @@
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { WeldlineError } from '../errors.ts';
-import type { ByteRange } from './chunks.ts';
+
+const digest = z.string().regex(/^[0-9a-f]{64}$/);
+const natural = z.number().int().nonnegative();
 
 /**
- * The journal of an output shard: lines of JSON, appended after the bytes they speak of are on
- * disk. The first line names the plan and the shard; each further one a range of bytes of a tensor
- * with its CRC-32; a finished shard ends with its size and SHA-256.
+ * The journal of an output shard: lines of JSON, appended after the bytes they speak of were
+ * written. The first line names the plan and the shard; each further one how far the file was
+ * written by then, with the SHA-256 of all its bytes up to there; a finished shard ends with its
+ * size and SHA-256.
  *
- * Its ranges do not depend on how a later attempt cuts the shard into chunks.
+ * The digest of a file that is hashed from its start is known at any point, so these cost nothing
+ * beside the shard's own, and they do not depend on how an attempt cuts the shard.
  */
-const headSchema = z.object({ journal: z.literal(1), plan: z.string(), shard: z.string() });
+const headSchema = z.object({ journal: z.literal(2), plan: z.string(), shard: z.string() });
 
-const rangeSchema = z.object({
-  tensor: z.string(),
-  begin: z.number().int().nonnegative(),
-  end: z.number().int().nonnegative(),
-  crc32: z.number().int().nonnegative(),
+const prefixSchema = z.object({
+  /** Bytes from the start of the file. */
+  end: natural,
+  sha256: digest,
   /** Which state of the inputs the bytes were made from: see `input-state.ts`. */
   inputs: z.string(),
 });
 
-const completeSchema = z.object({
-  size: z.number().int().nonnegative(),
-  sha256: z.string().regex(/^[0-9a-f]{64}$/),
-});
+const completeSchema = z.object({ size: natural, sha256: digest });
 
 export type JournalHead = z.infer<typeof headSchema>;
-export type WrittenRange = z.infer<typeof rangeSchema>;
+export type WrittenPrefix = z.infer<typeof prefixSchema>;
 export type CompletedShard = z.infer<typeof completeSchema>;
 
 export interface JournalState {
-  readonly ranges: readonly WrittenRange[];
+  readonly prefixes: readonly WrittenPrefix[];
   readonly complete: CompletedShard | undefined;
   /** Bytes up to the end of the last sound line: what to cut the file to before appending. */
   readonly soundBytes: number;
 }
 
-export function formatLine(line: JournalHead | WrittenRange | CompletedShard): string {
+export function formatLine(line: JournalHead | WrittenPrefix | CompletedShard): string {
   return `${JSON.stringify(line)}\n`;
 }
 
@@ -69,7 +69,7 @@ export function parseJournal(
   path: string,
   expected: JournalHead,
 ): JournalState | undefined {
-  const ranges: WrittenRange[] = [];
+  const prefixes: WrittenPrefix[] = [];
   let complete: CompletedShard | undefined;
   let soundBytes = 0;
   for (const line of text.split('\n').slice(0, -1)) {
@@ -84,15 +84,15 @@ export function parseJournal(
         );
       }
     } else {
-      const range = rangeSchema.safeParse(value);
+      const prefix = prefixSchema.safeParse(value);
       const end = completeSchema.safeParse(value);
-      if (range.success) ranges.push(range.data);
+      if (prefix.success) prefixes.push(prefix.data);
       else if (end.success) complete = end.data;
       else break;
     }
     soundBytes += Buffer.byteLength(line) + 1;
   }
-  return soundBytes === 0 ? undefined : { ranges, complete, soundBytes };
+  return soundBytes === 0 ? undefined : { prefixes, complete, soundBytes };
 }
 
 function parseLine(line: string): unknown {
@@ -101,28 +101,4 @@ function parseLine(line: string): unknown {
   } catch {
     return undefined;
   }
-}
-
-/** Joins ranges that touch or overlap, in ascending order. */
-export function joinRanges(ranges: readonly ByteRange[]): ByteRange[] {
-  const joined: { begin: number; end: number }[] = [];
-  for (const { begin, end } of [...ranges].sort((a, b) => a.begin - b.begin)) {
-    const last = joined.at(-1);
-    if (last !== undefined && begin <= last.end) last.end = Math.max(last.end, end);
-    else joined.push({ begin, end });
-  }
-  return joined;
-}
-
-/** Whether `range` lies within one of `joined` (ascending, disjoint). */
-export function isCovered(joined: readonly ByteRange[], range: ByteRange): boolean {
-  let low = 0;
-  let high = joined.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if ((joined[middle] as ByteRange).begin <= range.begin) low = middle + 1;
-    else high = middle;
-  }
-  const candidate = joined[low - 1];
-  return candidate !== undefined && range.end <= candidate.end;
 }

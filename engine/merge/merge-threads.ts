@@ -1,6 +1,8 @@
 import { Worker } from 'node:worker_threads';
 import { type ErrorCode, WeldlineError } from '../errors.ts';
-import { type MergeWorkerData, type MergeWorkerMessage, STOP } from './merge-worker.ts';
+import { stop } from './merge-control.ts';
+import type { MergeWorkerData, MergeWorkerMessage } from './merge-worker.ts';
+import { windowCount } from './windows.ts';
 
 /** Sources run as they are in a checkout; the published package holds them compiled. */
 const WORKER_URL = new URL(
@@ -11,33 +13,35 @@ const WORKER_URL = new URL(
 /** A worker holds no JavaScript data to speak of; its weights are in WebAssembly memory. */
 const RESOURCE_LIMITS = { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 4 };
 
+export type WindowMessage = Exclude<MergeWorkerMessage, { kind: 'error' }>;
+
 /**
- * Runs worker threads over `data.chunks` until all are done.
+ * Runs worker threads over `data.windows` until all are done.
  *
- * @param onChunk gets every finished chunk, in any order; its bytes are written but not yet synced
+ * @param onWindow gets what the threads say of their windows, in any order
  * @throws the first error of any thread; the signal's reason if it is aborted
  */
 export async function runMergeThreads(
   data: MergeWorkerData,
   threads: number,
-  onChunk: (index: number, crc32: number) => void,
+  onWindow: (message: WindowMessage) => void,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const control = new Int32Array(data.control);
-  const stop = (): void => void Atomics.store(control, STOP, 1);
-  signal?.addEventListener('abort', stop);
-  if (signal?.aborted === true) stop();
+  const halt = (): void => stop(control);
+  signal?.addEventListener('abort', halt);
+  if (signal?.aborted === true) halt();
   let failure: WeldlineError | undefined;
   const fail = (code: ErrorCode, message: string): void => {
     failure ??= new WeldlineError(code, message);
-    stop();
+    halt();
   };
   const runOne = (): Promise<void> =>
     new Promise((resolve) => {
       const worker = new Worker(WORKER_URL, { workerData: data, resourceLimits: RESOURCE_LIMITS });
       worker.on('message', (message: MergeWorkerMessage) => {
         if (message.kind === 'error') fail(message.code, message.message);
-        else onChunk(message.index, message.crc32);
+        else onWindow(message);
       });
       worker.on('error', (error) => {
         fail('merge.worker-crashed', `A merge thread crashed: ${error.message}. Resume to go on.`);
@@ -45,10 +49,10 @@ export async function runMergeThreads(
       worker.on('exit', () => resolve());
     });
   try {
-    const count = Math.min(threads, Math.max(1, data.chunks.length));
+    const count = Math.min(threads, windowCount(data.windows));
     await Promise.all(Array.from({ length: count }, runOne));
   } finally {
-    signal?.removeEventListener('abort', stop);
+    signal?.removeEventListener('abort', halt);
   }
   if (failure !== undefined) throw failure;
   signal?.throwIfAborted();

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import {
   type ArenaSpec,
   arenaBytes,
@@ -6,20 +7,21 @@ import {
 } from '../../kernels/index.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Plan, PlannedTensor, TensorReference } from '../plan/plan.ts';
-import { unitsOf, unitsPerChunk, workOf } from './chunks.ts';
+import { unitsOf, workOf } from './tensor-work.ts';
+import { PAGE_BYTES, unitsPerWindow } from './windows.ts';
 
 /**
  * What the process needs beside its threads: Node, the planner's headers, the libraries. Measured on
  * the published package; a checkout takes 80 MB more, for Node's compiler of types.
  */
-const PROCESS_BYTES = 130_000_000;
+const PROCESS_BYTES = 95_000_000;
 
 /** A worker thread's isolate and stack, measured on Node 24. */
 const THREAD_BYTES = 12_000_000;
 
-/** The rule of thumb of notes and benchmarks: large enough to stream, small enough for a cache. */
-const CHUNK_BYTES_MAX = 4 * 1024 * 1024;
-const CHUNK_BYTES_MIN = 256 * 1024;
+/** Large enough to stream to a disk, small enough for a cache; measured in bench/. */
+const WINDOW_BYTES_MAX = 4 * 1024 * 1024;
+const WINDOW_BYTES_MIN = 256 * 1024;
 
 /** Factors are staged in pieces of this size, or of one row if a row is longer. */
 const FACTOR_BYTES_MAX = 1024 * 1024;
@@ -27,43 +29,48 @@ const FACTOR_BYTES_MAX = 1024 * 1024;
 /** More threads than this only wait for the disk. */
 const THREADS_MAX = 8;
 
+/** While some threads wait for the disk, or for their window's turn to be hashed, others compute. */
+const WAITING_THREADS = 2;
+
 export const MEMORY_BUDGET_BYTES_DEFAULT = 200_000_000;
 
 /** What a merge will use. Does not influence the output's bytes. */
 export interface MergeResources {
   readonly threads: number;
-  readonly chunkBytesMax: number;
+  readonly windowBytes: number;
   readonly arena: ArenaSpec;
+  /** Where in the kernel's output area a window begins: rows across its edge start before. */
+  readonly windowOffset: number;
   /** Expected peak of the process, in bytes. */
   readonly memoryBytes: number;
 }
 
 export interface ResourceLimits {
-  /** Processors that may be used. */
-  readonly threads: number;
+  /** Default: two more than there are processors, at most 8. */
+  readonly threads?: number | undefined;
   readonly memoryBudgetBytes: number;
 }
 
 /**
- * Chooses threads and chunk size: all the threads allowed (at most 8) with 4 MiB chunks; if that is
- * over the memory budget, smaller chunks down to 256 KiB, then fewer threads.
+ * Chooses threads and window size: all the threads allowed with windows of 4 MiB; if that is over
+ * the memory budget, smaller windows down to 256 KiB, then fewer threads.
  *
- * @throws WeldlineError `plan.budget-too-small` if one thread with the smallest chunks is over it
+ * @throws WeldlineError `plan.budget-too-small` if one thread with the smallest windows is over it
  */
 export function chooseResources(plan: Plan, limits: ResourceLimits): MergeResources {
-  let smallest: MergeResources | undefined;
-  for (let threads = Math.min(limits.threads, THREADS_MAX); threads >= 1; threads--) {
-    for (let chunk = CHUNK_BYTES_MAX; chunk >= CHUNK_BYTES_MIN; chunk /= 2) {
-      const arena = arenaFor(plan, chunk);
-      const memoryBytes = PROCESS_BYTES + threads * (THREAD_BYTES + arenaBytes(arena));
-      smallest = { threads, chunkBytesMax: chunk, arena, memoryBytes };
-      if (memoryBytes <= limits.memoryBudgetBytes) return smallest;
+  const wanted = limits.threads ?? availableParallelism() + WAITING_THREADS;
+  let memoryBytes = 0;
+  for (let threads = Math.min(wanted, THREADS_MAX); threads >= 1; threads--) {
+    for (let window = WINDOW_BYTES_MAX; window >= WINDOW_BYTES_MIN; window /= 2) {
+      const chosen = resourcesFor(plan, threads, window);
+      memoryBytes = chosen.memoryBytes;
+      if (memoryBytes <= limits.memoryBudgetBytes) return chosen;
     }
   }
   throw new WeldlineError(
     'plan.budget-too-small',
-    `This merge needs ${megabytes(smallest?.memoryBytes ?? 0)} with one thread and the smallest ` +
-      `chunks; the memory budget is ${megabytes(limits.memoryBudgetBytes)}. Raise memory_budget ` +
+    `This merge needs ${megabytes(memoryBytes)} with one thread and the smallest windows; the ` +
+      `memory budget is ${megabytes(limits.memoryBudgetBytes)}. Raise memory_budget ` +
       '(--memory-budget).',
   );
 }
@@ -72,11 +79,20 @@ function megabytes(bytes: number): string {
   return `${Math.ceil(bytes / 1e6)} MB`;
 }
 
-/** The largest of each area over all tensors of the plan. */
-function arenaFor(plan: Plan, chunkBytesMax: number): ArenaSpec {
+/** What a merge with these threads and windows takes. */
+export function resourcesFor(plan: Plan, threads: number, windowBytes: number): MergeResources {
+  const tensors = plan.shards.flatMap((shard) => shard.tensors);
+  const worked = tensors.filter((tensor) => workOf(tensor) !== 'copy');
+  const beside = worked.map((tensor) => unitsOf(tensor).outputBytes);
+  const windowOffset = roundUpToPage(beside.reduce((a, b) => Math.max(a, b), 0));
+  const outputBytes = windowBytes + 2 * windowOffset;
+  const isInPlace = worked.every((tensor) => {
+    const { inputBytes, outputBytes: bytes } = unitsOf(tensor);
+    return inputBytes === bytes;
+  });
   const spec = {
-    inputBytesMax: 1,
-    outputBytesMax: 0,
+    inputBytesMax: isInPlace ? outputBytes : 1,
+    outputBytesMax: isInPlace ? 0 : outputBytes,
     factorBytesMax: 1,
     leftBytesMax: 1,
     rightBytesMax: 1,
@@ -84,28 +100,28 @@ function arenaFor(plan: Plan, chunkBytesMax: number): ArenaSpec {
   const grow = (area: keyof typeof spec, bytes: number): void => {
     spec[area] = Math.max(spec[area], bytes);
   };
-  for (const tensor of plan.shards.flatMap((shard) => shard.tensors)) {
+  for (const tensor of worked) {
     const units = unitsOf(tensor);
-    const count = unitsPerChunk(units, chunkBytesMax);
-    grow('inputBytesMax', count * units.inputBytes);
-    if (units.inputBytes !== units.outputBytes) grow('outputBytesMax', count * units.outputBytes);
-    if (workOf(tensor) === 'delta') growForDelta(tensor, count, grow);
+    const count = unitsPerWindow(units, windowBytes);
+    if (!isInPlace) grow('inputBytesMax', count * units.inputBytes);
+    growForDelta(tensor, count, grow);
   }
-  // One casting tensor moves the output out of place for all; it must then hold every band.
-  if (spec.outputBytesMax > 0) grow('outputBytesMax', spec.inputBytesMax);
-  return spec;
+  const memoryBytes = PROCESS_BYTES + threads * (THREAD_BYTES + arenaBytes(spec));
+  return { threads, windowBytes, arena: spec, windowOffset, memoryBytes };
+}
+
+function roundUpToPage(bytes: number): number {
+  return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
 }
 
 function growForDelta(
-  tensor: PlannedTensor,
+  { delta, shape }: PlannedTensor,
   rows: number,
-  grow: (area: keyof ArenaSpec, bytes: number) => void,
+  grow: (area: 'factorBytesMax' | 'leftBytesMax' | 'rightBytesMax', bytes: number) => void,
 ): void {
-  const { delta, shape } = tensor;
   if (delta === undefined) return;
-  const columns = shape[1] ?? 0;
   grow('leftBytesMax', packedLeftBytes(rows, delta.rank));
-  grow('rightBytesMax', packedRightBytes(columns, delta.rank));
+  grow('rightBytesMax', packedRightBytes(shape[1] ?? 0, delta.rank));
   const [left, right] = delta.transposed ? [delta.a, delta.b] : [delta.b, delta.a];
   // A band of the left factor is staged at once, the right factor row by row.
   grow('factorBytesMax', rows * delta.rank * elementBytes(left));

@@ -1,20 +1,17 @@
 import { type FileHandle, mkdir, open, readdir, rename, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { crc32 } from 'node:zlib';
-import { digestHandle, forEachPiece, syncDirectory } from '../durable-files.ts';
+import { syncDirectory } from '../durable-files.ts';
 import { WeldlineError } from '../errors.ts';
 import type { PlannedShard } from '../plan/plan.ts';
-import { layoutFile } from '../safetensors/layout.ts';
-import type { ByteRange } from './chunks.ts';
 import {
   type CompletedShard,
   formatLine,
   type JournalHead,
   type JournalState,
-  joinRanges,
   readJournal,
-  type WrittenRange,
+  type WrittenPrefix,
 } from './journal.ts';
+import { findResumePoint, type ResumePoint } from './resume-point.ts';
 
 /** Where the output shards of a merge grow. */
 export interface MergeDirectory {
@@ -23,6 +20,7 @@ export interface MergeDirectory {
   readonly journals: string;
 }
 
+/** Where a shard grows until it is finished. */
 export function partialPath(directory: MergeDirectory, shard: PlannedShard): string {
   return join(directory.files, `${shard.file}.partial`);
 }
@@ -48,27 +46,29 @@ export class ShardFile {
   readonly #journal: FileHandle;
   /** The state of the inputs that this attempt reads. */
   readonly inputs: string;
-  /** Ranges that an earlier attempt wrote, from inputs in the same state, and that were verified. */
-  readonly verified: readonly ByteRange[];
+  readonly path: string;
+  /** What an earlier attempt wrote, from inputs in the same state, and that was verified. */
+  readonly resumed: ResumePoint;
 
   private constructor(
     { shard, directory, inputs }: OpenShardOptions,
     data: FileHandle,
     journal: FileHandle,
-    verified: readonly ByteRange[],
+    resumed: ResumePoint,
   ) {
     this.#shard = shard;
     this.#directory = directory;
     this.inputs = inputs;
     this.#data = data;
     this.#journal = journal;
-    this.verified = verified;
+    this.path = partialPath(directory, shard);
+    this.resumed = resumed;
   }
 
   /** Opens a shard for writing and verifies what an earlier attempt left of it. */
   static async open(options: OpenShardOptions): Promise<ShardFile> {
     const { shard, directory, planDigest, inputs, signal } = options;
-    const head: JournalHead = { journal: 1, plan: planDigest, shard: shard.file };
+    const head: JournalHead = { journal: 2, plan: planDigest, shard: shard.file };
     const journalPath = journalPathOf(directory, shard);
     await mkdir(directory.files, { recursive: true });
     await mkdir(dirname(journalPath), { recursive: true });
@@ -82,49 +82,45 @@ export class ShardFile {
     });
     try {
       if (size !== shard.size) await data.truncate(shard.size);
-      const written = size === shard.size ? (state?.ranges ?? []) : [];
-      const ranges = written.filter((range) => range.inputs === inputs);
-      const verified = await verifyRanges(data, ranges, signal);
-      const { header } = layoutFile(shard.tensors);
-      await data.write(header, 0, header.length, 0);
+      const written = size === shard.size ? (state?.prefixes ?? []) : [];
+      const prefixes = written.filter((prefix) => prefix.inputs === inputs);
+      const resumed = await findResumePoint(data, shard.size, prefixes, signal);
       const journal = await openJournal(journalPath, head, state);
-      return new ShardFile(options, data, journal, verified);
+      return new ShardFile(options, data, journal, resumed);
     } catch (error) {
       await data.close();
       throw error;
     }
   }
 
-  /** Makes ranges durable: first their bytes, then the lines that speak of them. */
-  async record(ranges: readonly WrittenRange[]): Promise<void> {
-    await this.#data.datasync();
-    await this.#journal.appendFile(ranges.map(formatLine).join(''));
+  /** @param isOnDisk whether the bytes were written past the page cache */
+  async record(prefixes: readonly WrittenPrefix[], isOnDisk: boolean): Promise<void> {
+    // For speed, not for safety: what the journal says is compared with the bytes before it counts.
+    if (!isOnDisk) await this.#data.datasync();
+    await this.#journal.appendFile(prefixes.map(formatLine).join(''));
   }
 
-  /** Closes a whole shard under its final name. @returns size and SHA-256 of its bytes on disk */
-  async complete(signal: AbortSignal | undefined): Promise<CompletedShard> {
+  /** Closes a whole shard under its final name, durably. */
+  async complete(result: CompletedShard): Promise<void> {
     await this.#data.sync();
-    const result = await digestHandle(this.#data, { signal });
     await this.#journal.appendFile(formatLine(result));
     await this.#journal.sync();
     const { ino } = await this.#data.stat();
     await this.close();
     await this.#giveFinalName(ino);
-    return result;
   }
 
   /** Another attempt may have renamed this file before, and a third one begun a new one since. */
   async #giveFinalName(ino: number): Promise<void> {
     const { files } = this.#directory;
-    const partial = partialPath(this.#directory, this.#shard);
     const final = join(files, this.#shard.file);
-    if ((await inodeOf(partial)) === ino) {
-      await rename(partial, final);
+    if ((await inodeOf(this.path)) === ino) {
+      await rename(this.path, final);
       await syncDirectory(files);
     } else if ((await inodeOf(final)) !== ino) {
       throw new WeldlineError(
         'disk.write-failed',
-        `${partial} was replaced while it was written. Resume to go on.`,
+        `${this.path} was replaced while it was written. Resume to go on.`,
       );
     }
   }
@@ -133,6 +129,29 @@ export class ShardFile {
     await this.#data.close();
     await this.#journal.close();
   }
+}
+
+/**
+ * Makes a finished file of another name a shard, durably.
+ * @param path in the shards' directory
+ */
+export async function completeFrom(
+  path: string,
+  result: CompletedShard,
+  { shard, directory, planDigest }: Omit<OpenShardOptions, 'inputs' | 'signal'>,
+): Promise<void> {
+  const head: JournalHead = { journal: 2, plan: planDigest, shard: shard.file };
+  const journalPath = journalPathOf(directory, shard);
+  await mkdir(dirname(journalPath), { recursive: true });
+  const journal = await openJournal(journalPath, head, await readJournal(journalPath, head));
+  try {
+    await journal.appendFile(formatLine(result));
+    await journal.sync();
+  } finally {
+    await journal.close();
+  }
+  await rename(path, join(directory.files, shard.file));
+  await syncDirectory(directory.files);
 }
 
 async function openJournal(
@@ -161,7 +180,7 @@ export async function readCompletion(
   directory: MergeDirectory,
   planDigest: string,
 ): Promise<CompletedShard | undefined> {
-  const head: JournalHead = { journal: 1, plan: planDigest, shard: shard.file };
+  const head: JournalHead = { journal: 2, plan: planDigest, shard: shard.file };
   return (await readJournal(journalPathOf(directory, shard), head))?.complete;
 }
 
@@ -175,26 +194,6 @@ async function sizeOf(path: string): Promise<number | undefined> {
   } catch {
     return undefined;
   }
-}
-
-/** The ranges whose bytes on disk are those the journal speaks of, joined. */
-async function verifyRanges(
-  data: FileHandle,
-  ranges: readonly WrittenRange[],
-  signal: AbortSignal | undefined,
-): Promise<ByteRange[]> {
-  const sound: ByteRange[] = [];
-  for (const range of ranges) {
-    let checksum = 0;
-    let bytesLeft = range.end - range.begin;
-    const add = (piece: Uint8Array): void => {
-      checksum = crc32(piece, checksum);
-      bytesLeft -= piece.length;
-    };
-    await forEachPiece(data, range, add, signal);
-    if (bytesLeft === 0 && checksum === range.crc32) sound.push(range);
-  }
-  return joinRanges(sound);
 }
 
 /** Bytes that the files of an earlier attempt take on disk; partial files have holes. */

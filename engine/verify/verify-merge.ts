@@ -4,7 +4,7 @@ import { toReadError } from '../disk-errors.ts';
 import { digestFile } from '../durable-files.ts';
 import { WeldlineError } from '../errors.ts';
 import { MANIFEST_FILE, type Manifest, parseManifest } from '../manifest.ts';
-import { workOf } from '../merge/chunks.ts';
+import { workOf } from '../merge/tensor-work.ts';
 import type { ModelFiles } from '../model-files.ts';
 import type { Plan, PlannedTensor } from '../plan/plan.ts';
 import { readCheckpoint } from '../safetensors/checkpoint.ts';

@@ -1,5 +1,5 @@
 import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { availableParallelism, homedir, tmpdir } from 'node:os';
+import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -26,7 +26,6 @@ describe('readEnvironment', () => {
     expect(rest).toEqual({
       home: join(homedir(), '.local/share/weldline'),
       temporalConfigured: false,
-      threads: availableParallelism(),
       logLevel: 'info',
       color: true,
       ci: false,

@@ -12,14 +12,14 @@ if (base === undefined || adapter === undefined || output === undefined) {
 }
 
 /** Small, so that there are many steps between which to be killed. */
-const chunkBytesMax = 256 * 1024;
+const windowBytes = 256 * 1024;
 
 await mergeDirectories({
   base,
   adapter,
   output,
   threads: Number(threads),
-  chunkBytesMax,
+  windowBytes,
   onProgress: ({ shard, bytesDone, bytesTotal }) => {
     writeSync(1, `${JSON.stringify({ shard, bytesDone, bytesTotal })}\n`);
   },

@@ -5,7 +5,7 @@ import {
   type MergeProgress,
   mergeModel,
 } from '../../engine/merge/merge-model.ts';
-import { chooseResources } from '../../engine/merge/resources.ts';
+import { chooseResources, resourcesFor } from '../../engine/merge/resources.ts';
 import type { MergeOptions, Plan } from '../../engine/plan/plan.ts';
 import { planMerge } from '../../engine/plan/plan-merge.ts';
 import { FileDigests } from '../../sources/file-digests.ts';
@@ -49,7 +49,8 @@ export interface MergeDirectoriesOptions extends Directories {
   readonly plan?: Plan;
   readonly options?: MergeOptions;
   readonly threads?: number;
-  readonly chunkBytesMax?: number;
+  /** With windows of this size, a multiple of the page size, whatever memory they take. */
+  readonly windowBytes?: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: MergeProgress) => void;
 }
@@ -60,13 +61,16 @@ export async function mergeDirectories(
 ): Promise<MergedModel & { readonly plan: Plan }> {
   const { base, adapter, output, threads = 1 } = options;
   const plan = options.plan ?? (await planDirectories(options, options.options));
-  const chosen = chooseResources(plan, { threads, memoryBudgetBytes: 400_000_000 });
-  const { chunkBytesMax = chosen.chunkBytesMax } = options;
+  const { windowBytes } = options;
+  const resources =
+    windowBytes === undefined
+      ? chooseResources(plan, { threads, memoryBudgetBytes: 400_000_000 })
+      : resourcesFor(plan, threads, windowBytes);
   const merged = await mergeModel({
     plan,
     roots: { base, a: adapter },
     output,
-    resources: { ...chosen, chunkBytesMax },
+    resources,
     provenance: { inputs: {} },
     signal: options.signal,
     onProgress: options.onProgress,

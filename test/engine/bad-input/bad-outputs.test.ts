@@ -164,7 +164,7 @@ describe('inputs that change between plan and merge', () => {
     const merge = mergeDirectories({
       ...inputs,
       output,
-      chunkBytesMax: 256,
+      windowBytes: 4096,
       // Sizes have been checked when a shard reports for the first time.
       onProgress: ({ shard }) => {
         if (weights.endsWith(shard)) truncateSync(join(root, weights), 2000);

@@ -1,31 +1,23 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import {
-  formatLine,
-  isCovered,
-  type JournalHead,
-  joinRanges,
-  parseJournal,
-} from '../../../engine/merge/journal.ts';
+import { formatLine, type JournalHead, parseJournal } from '../../../engine/merge/journal.ts';
 
-const HEAD: JournalHead = { journal: 1, plan: 'a'.repeat(64), shard: 'model.safetensors' };
+const HEAD: JournalHead = { journal: 2, plan: 'a'.repeat(64), shard: 'model.safetensors' };
 
-const range = fc.record({
-  tensor: fc.constantFrom('model.norm.weight', 'lm_head.weight', 'größe'),
-  begin: fc.nat(),
+const prefix = fc.record({
   end: fc.nat(),
-  crc32: fc.nat(),
+  sha256: fc.constantFrom('0'.repeat(64), 'a'.repeat(64), '12345678'.repeat(8)),
   inputs: fc.constantFrom('0123456789abcdef', 'fedcba9876543210'),
 });
 const journal = fc.record({
-  ranges: fc.array(range, { maxLength: 12 }),
+  prefixes: fc.array(prefix, { maxLength: 12 }),
   isComplete: fc.boolean(),
 });
 
 const COMPLETE = { size: 1234, sha256: 'f'.repeat(64) };
 
-function linesOf({ ranges, isComplete }: { ranges: object[]; isComplete: boolean }): string[] {
-  const lines = [HEAD, ...ranges, ...(isComplete ? [COMPLETE] : [])];
+function linesOf({ prefixes, isComplete }: { prefixes: object[]; isComplete: boolean }): string[] {
+  const lines = [HEAD, ...prefixes, ...(isComplete ? [COMPLETE] : [])];
   return lines.map((line) => formatLine(line as JournalHead));
 }
 
@@ -34,7 +26,7 @@ test('what is written is read', () => {
     fc.property(journal, (content) => {
       const text = linesOf(content).join('');
       expect(parseJournal(text, 'journal', HEAD)).toEqual({
-        ranges: content.ranges,
+        prefixes: content.prefixes,
         complete: content.isComplete ? COMPLETE : undefined,
         soundBytes: Buffer.byteLength(text),
       });
@@ -52,8 +44,8 @@ test('of a journal that was cut, the whole lines count and no others', () => {
       const whole = lines.filter(
         (_line, index) => Buffer.byteLength(lines.slice(0, index + 1).join('')) <= cut.length,
       );
-      expect(state?.ranges.length ?? 0).toBe(
-        Math.min(content.ranges.length, Math.max(0, whole.length - 1)),
+      expect(state?.prefixes.length ?? 0).toBe(
+        Math.min(content.prefixes.length, Math.max(0, whole.length - 1)),
       );
       expect(state?.soundBytes ?? 0).toBe(Buffer.byteLength(whole.join('')));
     }),
@@ -64,11 +56,12 @@ test('a garbled line and what follows it do not count', () => {
   const garbled = fc.oneof(
     fc.string().filter((text) => !text.includes('\n')),
     fc.jsonValue().map((value) => JSON.stringify(value)),
-    range.map((each) => JSON.stringify(each).slice(0, -3)),
-    range.map((each) => `${JSON.stringify(each)}${JSON.stringify(each)}`),
-    range.map((each) => JSON.stringify({ ...each, begin: -1 })),
-    range.map((each) => JSON.stringify({ ...each, end: 0.5 })),
-    range.map(({ tensor, begin, end }) => JSON.stringify({ tensor, begin, end })),
+    prefix.map((each) => JSON.stringify(each).slice(0, -3)),
+    prefix.map((each) => `${JSON.stringify(each)}${JSON.stringify(each)}`),
+    prefix.map((each) => JSON.stringify({ ...each, end: -1 })),
+    prefix.map((each) => JSON.stringify({ ...each, end: 0.5 })),
+    prefix.map((each) => JSON.stringify({ ...each, sha256: each.sha256.slice(1) })),
+    prefix.map(({ end, sha256 }) => JSON.stringify({ end, sha256 })),
     fc.constant(JSON.stringify({ size: 1, sha256: 'F'.repeat(64) })),
     fc.constant('\0\0\0\0\0\0\0\0'),
   );
@@ -78,7 +71,7 @@ test('a garbled line and what follows it do not count', () => {
       const at = 1 + (place % lines.length);
       const text = [...lines.slice(0, at), `${line}\n`, ...lines.slice(at)].join('');
       const state = parseJournal(text, 'journal', HEAD);
-      expect(state?.ranges).toEqual(content.ranges.slice(0, at - 1));
+      expect(state?.prefixes).toEqual(content.prefixes.slice(0, at - 1));
       expect(state?.soundBytes).toBe(Buffer.byteLength(lines.slice(0, at).join('')));
     }),
     { numRuns: 300 },
@@ -100,27 +93,3 @@ test('no text at all makes the parser throw, save another merge', () => {
   const shard = formatLine({ ...HEAD, shard: 'other.safetensors' });
   expect(() => parseJournal(shard, 'journals/x', HEAD)).toThrow(/another merge/);
 });
-
-test('joined ranges cover the same bytes as the ranges, and are disjoint', () => {
-  const small = fc
-    .tuple(fc.integer({ min: 0, max: 60 }), fc.integer({ min: 1, max: 12 }))
-    .map(([begin, length]) => ({ begin, end: begin + length }));
-  fc.assert(
-    fc.property(fc.array(small, { maxLength: 12 }), small, (ranges, asked) => {
-      const bytes = new Set(ranges.flatMap(({ begin, end }) => spread(begin, end)));
-      const joined = joinRanges(ranges);
-      expect(joined.flatMap(({ begin, end }) => spread(begin, end))).toEqual(
-        [...bytes].sort((a, b) => a - b),
-      );
-      for (const [index, { begin }] of joined.entries()) {
-        if (index > 0) expect(begin).toBeGreaterThan(joined[index - 1]?.end ?? 0);
-      }
-      const covered = spread(asked.begin, asked.end).every((byte) => bytes.has(byte));
-      expect(isCovered(joined, asked)).toBe(covered);
-    }),
-  );
-});
-
-function spread(begin: number, end: number): number[] {
-  return Array.from({ length: end - begin }, (_, index) => begin + index);
-}

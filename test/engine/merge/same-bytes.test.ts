@@ -16,9 +16,9 @@ import {
 } from '../../doubles/tiny-model.ts';
 
 const MANNERS = [
-  { threads: 1, chunkBytesMax: 4 * 1024 * 1024 },
-  { threads: 2, chunkBytesMax: 777 },
-  { threads: 4, chunkBytesMax: 16_384 },
+  { threads: 1, windowBytes: 4 * 1024 * 1024 },
+  { threads: 2, windowBytes: 4096 },
+  { threads: 4, windowBytes: 16_384 },
 ];
 
 test.each<[FloatName, 'bfloat16' | 'float16' | 'float32' | undefined]>([
@@ -26,7 +26,7 @@ test.each<[FloatName, 'bfloat16' | 'float16' | 'float32' | undefined]>([
   ['F16', 'bfloat16'],
   ['BF16', 'float32'],
   ['F32', 'float16'],
-])('%s, made %s: threads and chunks make no difference', async (dtype, to) => {
+])('%s, made %s: threads and windows make no difference', async (dtype, to) => {
   const root = await temporaryDirectory();
   const inputs = { base: join(root, 'base'), adapter: join(root, 'adapter') };
   const targets = ['self_attn.q_proj', 'self_attn.k_proj', 'mlp.down_proj'] as const;

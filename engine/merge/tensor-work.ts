@@ -34,49 +34,6 @@ export function unitsOf(tensor: PlannedTensor): WorkUnits {
   return { count: rows, inputBytes: columns * inputBytes, outputBytes: columns * outputBytes };
 }
 
-/** A run of units of one tensor: what a worker thread does between two looks at the queue. */
-export interface Chunk {
-  /** Index of the tensor in its shard. */
-  readonly tensor: number;
-  /** First unit and the one after the last. */
-  readonly begin: number;
-  readonly end: number;
-}
-
-/** A range of bytes of the output shard. */
-export interface ByteRange {
-  readonly begin: number;
-  readonly end: number;
-}
-
-export function outputRange(shard: PlannedShard, chunk: Chunk): ByteRange {
-  const tensor = shard.tensors[chunk.tensor] as PlannedTensor;
-  const { outputBytes } = unitsOf(tensor);
-  return {
-    begin: tensor.offset + chunk.begin * outputBytes,
-    end: tensor.offset + chunk.end * outputBytes,
-  };
-}
-
-/** Units of a tensor that go into one chunk: as many as fit, but at least one. */
-export function unitsPerChunk(units: WorkUnits, chunkBytesMax: number): number {
-  const widest = Math.max(units.inputBytes, units.outputBytes, 1);
-  return Math.max(1, Math.min(units.count, Math.floor(chunkBytesMax / widest)));
-}
-
-/** Cuts a shard into chunks, in file order. */
-export function cutIntoChunks(shard: PlannedShard, chunkBytesMax: number): Chunk[] {
-  const chunks: Chunk[] = [];
-  for (const [tensor, planned] of shard.tensors.entries()) {
-    const units = unitsOf(planned);
-    const step = unitsPerChunk(units, chunkBytesMax);
-    for (let begin = 0; begin < units.count; begin += step) {
-      chunks.push({ tensor, begin, end: Math.min(units.count, begin + step) });
-    }
-  }
-  return chunks;
-}
-
 /** The kernel's names of a tensor's dtypes. */
 export function kernelDtypes(tensor: PlannedTensor): {
   readonly dtypeIn: (typeof KERNEL_DTYPE)['BF16'];

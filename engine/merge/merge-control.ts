@@ -1,0 +1,49 @@
+/**
+ * What the threads of a merge share: three numbers, changed atomically.
+ *
+ * Windows are given out in file order. A thread keeps a window's bytes until the main thread has
+ * hashed them, which happens in file order too, so a thread that waits is never waited for by the
+ * one before it.
+ */
+const NEXT_WINDOW = 0;
+const STOPPED = 1;
+const HASHED_WINDOWS = 2;
+const SLOTS = 3;
+
+/** More than any file has windows. */
+const ALL = 0x7fff_ffff;
+
+export function createControl(): SharedArrayBuffer {
+  return new SharedArrayBuffer(SLOTS * Int32Array.BYTES_PER_ELEMENT);
+}
+
+/** Index of a window that no other thread gets; beyond the last one when none are left. */
+export function takeWindow(control: Int32Array): number {
+  return Atomics.add(control, NEXT_WINDOW, 1);
+}
+
+export function isStopped(control: Int32Array): boolean {
+  return Atomics.load(control, STOPPED) !== 0;
+}
+
+/** Makes every thread end after the window it is at. */
+export function stop(control: Int32Array): void {
+  Atomics.store(control, STOPPED, 1);
+  letGo(control, ALL);
+}
+
+/** Says that the first `count` windows were hashed. */
+export function letGo(control: Int32Array, count: number): void {
+  // Never back: after a stop nobody must wait again.
+  if (Atomics.load(control, HASHED_WINDOWS) >= count) return;
+  Atomics.store(control, HASHED_WINDOWS, count);
+  Atomics.notify(control, HASHED_WINDOWS);
+}
+
+export function waitUntilHashed(control: Int32Array, index: number): void {
+  for (;;) {
+    const hashed = Atomics.load(control, HASHED_WINDOWS);
+    if (hashed > index) return;
+    Atomics.wait(control, HASHED_WINDOWS, hashed);
+  }
+}

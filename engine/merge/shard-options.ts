@@ -1,0 +1,30 @@
+import type { KernelModule } from '../../kernels/index.ts';
+import type { Plan, PlannedShard } from '../plan/plan.ts';
+import type { MergeResources } from './resources.ts';
+import type { MergeDirectory } from './shard-file.ts';
+
+export interface ShardProgress {
+  readonly shard: string;
+  /** The tensor that is being worked on; empty at the start and the end. */
+  readonly tensor: string;
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+}
+
+export interface MergeShardOptions {
+  readonly plan: Plan;
+  readonly planDigest: string;
+  readonly shard: PlannedShard;
+  /** Directory of each input, by its id. */
+  readonly roots: Readonly<Record<string, string>>;
+  readonly directory: MergeDirectory;
+  readonly resources: MergeResources;
+  readonly kernel: KernelModule;
+  readonly onProgress?: ((progress: ShardProgress) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export function reportProgress(options: MergeShardOptions, bytesDone: number, tensor = ''): void {
+  const { shard, onProgress } = options;
+  onProgress?.({ shard: shard.file, tensor, bytesDone, bytesTotal: shard.size });
+}

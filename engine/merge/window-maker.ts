@@ -1,0 +1,150 @@
+import type { MergeKernel } from '../../kernels/index.ts';
+import { WeldlineError } from '../errors.ts';
+import type { PlannedShard, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import type { InputFiles } from './input-files.ts';
+import { FactorPacker } from './pack-factors.ts';
+import { kernelDtypes, unitsOf, workOf } from './tensor-work.ts';
+import { type ByteRange, outputRange, type Piece, piecesOf } from './windows.ts';
+
+/** A read of neighbouring bytes of one file into neighbouring bytes of the output area. */
+interface Read {
+  readonly from: TensorReference;
+  readonly offset: number;
+  /** Where in the output area. */
+  readonly at: number;
+  length: number;
+}
+
+/** Makes windows of a shard in the memory of a kernel. */
+export class WindowMaker {
+  readonly #shard: PlannedShard;
+  /** The first bytes of the shard: length and JSON of its header. */
+  readonly #header: Uint8Array;
+  readonly #kernel: MergeKernel;
+  readonly #files: InputFiles;
+  readonly #factors: FactorPacker;
+  /** Where windows begin in the kernel's output area. */
+  readonly #windowOffset: number;
+  readonly #isInPlace: boolean;
+  /** The tensor whose right factor is packed. */
+  #packedTensor = -1;
+
+  constructor(
+    shard: PlannedShard,
+    header: Uint8Array,
+    kernel: MergeKernel,
+    windowOffset: number,
+    files: InputFiles,
+  ) {
+    this.#shard = shard;
+    this.#header = header;
+    this.#kernel = kernel;
+    this.#windowOffset = windowOffset;
+    this.#files = files;
+    this.#factors = new FactorPacker(kernel, files);
+    this.#isInPlace = kernel.input.byteOffset === kernel.output.byteOffset;
+  }
+
+  /**
+   * @returns the bytes of the window, in the kernel's memory, until the next call
+   * @throws WeldlineError `merge.non-finite`, and what reading throws
+   */
+  make(window: ByteRange): Uint8Array {
+    const { output } = this.#kernel;
+    const pieces = piecesOf(this.#shard, window);
+    if (window.begin < this.#header.length) {
+      output.set(this.#header.subarray(window.begin, window.end), this.#windowOffset);
+    }
+    this.#readAll(pieces, window);
+    for (const piece of pieces) this.#compute(piece, window);
+    return output.subarray(this.#windowOffset, this.#windowOffset + window.end - window.begin);
+  }
+
+  /** Where the first byte of a piece lies in the output area; before the window for a shared row. */
+  #placeOf(piece: Piece, window: ByteRange): number {
+    return this.#windowOffset + outputRange(this.#shard, piece).begin - window.begin;
+  }
+
+  /** Reads all that is not read elsewhere first: most often one call for a whole window. */
+  #readAll(pieces: readonly Piece[], window: ByteRange): void {
+    let pending: Read | undefined;
+    const flush = (): void => {
+      if (pending === undefined) return;
+      const { from, offset, at, length } = pending;
+      this.#files.read(from, offset, this.#kernel.output.subarray(at, at + length));
+    };
+    for (const piece of pieces) {
+      const tensor = this.#shard.tensors[piece.tensor] as PlannedTensor;
+      if (!this.#isInPlace && workOf(tensor) !== 'copy') continue;
+      const { inputBytes } = unitsOf(tensor);
+      const read = {
+        from: tensor.from,
+        offset: piece.begin * inputBytes,
+        at: this.#placeOf(piece, window),
+        length: (piece.end - piece.begin) * inputBytes,
+      };
+      if (pending !== undefined && isContinued(pending, read)) pending.length += read.length;
+      else {
+        flush();
+        pending = read;
+      }
+    }
+    flush();
+  }
+
+  #compute(piece: Piece, window: ByteRange): void {
+    const tensor = this.#shard.tensors[piece.tensor] as PlannedTensor;
+    const work = workOf(tensor);
+    if (work === 'copy') return;
+    const count = piece.end - piece.begin;
+    const place = this.#placeOf(piece, window);
+    const inputOffset = this.#isInPlace ? place : 0;
+    if (!this.#isInPlace) {
+      const { inputBytes } = unitsOf(tensor);
+      const staged = this.#kernel.input.subarray(0, count * inputBytes);
+      this.#files.read(tensor.from, piece.begin * inputBytes, staged);
+    }
+    const options = { ...kernelDtypes(tensor), inputOffset, outputOffset: place };
+    const nonFinite =
+      work === 'cast'
+        ? this.#kernel.cast({ count, ...options })
+        : this.#merge(tensor, piece, options);
+    if (nonFinite > 0) throw nonFiniteError(tensor, piece, nonFinite);
+  }
+
+  #merge(
+    { delta, shape }: PlannedTensor,
+    piece: Piece,
+    options: Omit<Parameters<MergeKernel['merge']>[0], 'scale'>,
+  ): number {
+    if (delta === undefined) return 0;
+    if (this.#packedTensor !== piece.tensor) {
+      this.#factors.packRight(delta, shape[1] ?? 0);
+      this.#packedTensor = piece.tensor;
+    }
+    this.#factors.packLeft(delta, piece.begin, piece.end - piece.begin);
+    return this.#kernel.merge({ scale: delta.scaling, ...options });
+  }
+}
+
+function isContinued(a: Read, b: Read): boolean {
+  return (
+    a.from.input === b.from.input &&
+    a.from.file === b.from.file &&
+    a.from.offset + a.offset + a.length === b.from.offset + b.offset &&
+    a.at + a.length === b.at
+  );
+}
+
+function nonFiniteError(tensor: PlannedTensor, piece: Piece, count: number): WeldlineError {
+  const unit = workOf(tensor) === 'delta' ? 'rows' : 'elements';
+  const hint =
+    tensor.dtype === 'F16'
+      ? ' float16 ends at 65504: merge with dtype bfloat16 or float32.'
+      : ' The base or the adapter holds them already; check both.';
+  return new WeldlineError(
+    'merge.non-finite',
+    `"${tensor.name}" would have ${count} values that are infinite or not a number (${unit} ` +
+      `${piece.begin} to ${piece.end - 1}).${hint}`,
+  );
+}
