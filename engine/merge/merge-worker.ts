@@ -100,7 +100,8 @@ class MergeWorker {
       this.#packedTensor = chunk.tensor;
     }
     this.#packLeft(delta, chunk.begin, count);
-    return this.#kernel.merge({ scale: delta.scaling, ...dtypes });
+    const segments = [{ rank: delta.rank, scale: delta.scaling }];
+    return this.#kernel.merge({ segments, ...dtypes });
   }
 
   /** R [rank, columns]: A as stored, or Bᵀ; staged some stored rows at a time. */
