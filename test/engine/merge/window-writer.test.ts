@@ -9,7 +9,7 @@ import { temporaryDirectory } from '../../doubles/temporary-directory.ts';
 /** Bytes at `misalignment` after a page of memory: WebAssembly memory is allocated in pages. */
 function patternAt(misalignment: number, length: number, seed: number): Uint8Array {
   const pages = Math.ceil((misalignment + length) / 65_536);
-  const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
+  const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
   const bytes = new Uint8Array(memory.buffer, misalignment, length);
   for (let i = 0; i < length; i++) bytes[i] = (i * 31 + seed) & 0xff;
   return bytes;
