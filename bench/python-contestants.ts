@@ -14,6 +14,9 @@ const PEFT_SCRIPT = fileURLToPath(new URL('oracle/peft_merge.py', ROOT));
 const MERGEKIT_PYTHON = fileURLToPath(new URL('.oracle-mergekit/bin/python', ROOT));
 const MERGEKIT = join(dirname(MERGEKIT_PYTHON), 'mergekit-yaml');
 
+/** Users' Pythons keep what they have compiled; one that must not takes 10 s longer to import. */
+const VARIABLES = { HF_HUB_OFFLINE: '1', PYTHONDONTWRITEBYTECODE: '' };
+
 export const PEFT = 'PEFT';
 export const MERGEKIT_LORA = 'mergekit-yaml, base+adapter';
 
@@ -23,10 +26,11 @@ export function peftContestant(model: BenchModel): Contestant {
     name: PEFT,
     inputs: [model.base, model.adapter],
     ...missing(PEFT_PYTHON, 'npm run setup:oracle'),
-    prepare: (signal) => importOnce(PEFT_PYTHON, 'peft, transformers.models.llama', signal),
+    prepare: (signal) =>
+      importOnce(PEFT_PYTHON, 'peft, transformers.models.llama.modeling_llama', signal),
     async run(output, signal) {
       const args = ['--base', model.base, '--adapter', model.adapter, '--out', output];
-      const run = await runProcess(PEFT_PYTHON, [PEFT_SCRIPT, ...args], { signal });
+      const run = await runPython(PEFT_PYTHON, [PEFT_SCRIPT, ...args], signal);
       const { seconds: parts, peak_rss_bytes: peak } = JSON.parse(run.stdout) as {
         seconds: Record<string, number>;
         peak_rss_bytes: number;
@@ -48,7 +52,12 @@ export function mergekitContestant(model: BenchModel, scratch: string): Contesta
     name: MERGEKIT_LORA,
     inputs: [model.base, model.adapter],
     ...missing(MERGEKIT_PYTHON, 'npm run setup:mergekit'),
-    prepare: (signal) => importOnce(MERGEKIT_PYTHON, 'mergekit.merge, peft', signal),
+    prepare: (signal) =>
+      importOnce(
+        MERGEKIT_PYTHON,
+        'mergekit.merge, transformers.models.llama.modeling_llama',
+        signal,
+      ),
     async reset() {
       await rm(cache, { recursive: true, force: true });
       await mkdir(cache, { recursive: true });
@@ -59,9 +68,8 @@ export function mergekitContestant(model: BenchModel, scratch: string): Contesta
     async run(output, signal) {
       // The model has no tokenizer that could be copied.
       const options = ['--lora-merge-cache', cache, '--no-copy-tokenizer', '--quiet'];
-      const variables = { HF_HUB_OFFLINE: '1' };
       const args = [config, output, ...options];
-      const run = await runProcess(MERGEKIT, args, { signal, variables });
+      const run = await runPython(MERGEKIT, args, signal);
       const measurement = await withSyncOf(output, run);
       await requireWeights(output, model);
       await rm(cache, { recursive: true, force: true });
@@ -95,7 +103,11 @@ function missing(program: string, command: string): { missing?: string } {
 
 /** Compiles the modules and brings them into the cache, which no user pays for every time. */
 async function importOnce(python: string, modules: string, signal: AbortSignal): Promise<void> {
-  await runProcess(python, ['-c', `import ${modules}`], { signal });
+  await runPython(python, ['-c', `import ${modules}`], signal);
+}
+
+function runPython(program: string, args: readonly string[], signal: AbortSignal) {
+  return runProcess(program, args, { signal, variables: VARIABLES });
 }
 
 /** A tool that left weights out, or stored them wider, would be compared with another task. */
