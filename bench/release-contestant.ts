@@ -1,4 +1,4 @@
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { childVariables, readEnvironment } from '../config/environment.ts';
 import { ensureTemporalCli } from '../tools/temporal-cli.ts';
@@ -23,21 +23,27 @@ export function releaseContestant(model: BenchModel, home: string, scratch: stri
       const environment = readEnvironment(childVariables({ WELDLINE_HOME: home }));
       await ensureTemporalCli({ environment, signal, onProgress: console.log });
     },
-    async reset() {
-      await stopEmbeddedServer(home, { force: true });
-      for (const name of ['merges', 'reports', 'cache', 'server']) {
-        await rm(join(home, name), { recursive: true, force: true });
-      }
-      await mkdir(home, { recursive: true });
-    },
+    reset: () => clean(home),
     async run(output, signal) {
       await writeFile(recipe, recipeText(model, output));
-      const run = await weldline(['release', recipe, '--json'], home, signal, true);
-      // Whatever else of Node takes part in it is the worker's, and no program of another name is.
-      const { node = 0 } = run.childMemoryBytes ?? {};
-      return withoutOutput(run, run.peakMemoryBytes + node);
+      try {
+        const run = await weldline(['release', recipe, '--json'], home, signal, true);
+        // Whatever else of Node takes part is the worker's, and no program of another name is.
+        const { node = 0 } = run.childMemoryBytes ?? {};
+        return withoutOutput(run, run.peakMemoryBytes + node);
+      } finally {
+        await clean(home);
+      }
     },
   };
+}
+
+/** Stops a server that an interrupted run has left behind, and forgets what was released. */
+async function clean(home: string): Promise<void> {
+  await stopEmbeddedServer(home, { force: true });
+  for (const name of ['merges', 'reports', 'cache', 'server']) {
+    await rm(join(home, name), { recursive: true, force: true });
+  }
 }
 
 function recipeText(model: BenchModel, target: string): string {
