@@ -6,7 +6,6 @@ import { formatIndex, INDEX_FILE } from '../engine/safetensors/weight-index.ts';
 /** Shape of a Qwen3 mixture of experts: 94 layers of 128 experts are 404 billion parameters. */
 const HIDDEN = 4096;
 const EXPERT_INTERMEDIATE = 2688;
-const VOCABULARY = 151_936;
 const HEAD = 128;
 const QUERY_WIDTH = 64 * HEAD;
 const KV_WIDTH = 4 * HEAD;
@@ -29,6 +28,7 @@ const EXPERT: readonly (readonly [path: string, out: number, input: number])[] =
 export interface SyntheticMoeOptions {
   readonly layers?: number;
   readonly experts?: number;
+  readonly vocabulary?: number;
   readonly rank?: number;
   /** What the adapter changes: attention alone, or every expert too. */
   readonly targets?: 'attention' | 'all-linear';
@@ -49,13 +49,14 @@ export interface SyntheticMoe {
  */
 export async function makeSyntheticMoe(
   directory: string,
-  { layers = 94, experts = 128, rank = 8, targets = 'attention' }: SyntheticMoeOptions = {},
+  { targets = 'attention', ...options }: SyntheticMoeOptions = {},
 ): Promise<SyntheticMoe> {
+  const { layers = 94, experts = 128, vocabulary = 151_936, rank = 8 } = options;
   const base = join(directory, 'base');
   const adapter = join(directory, 'adapter');
   await mkdir(base, { recursive: true });
   await mkdir(adapter, { recursive: true });
-  const shards = cutIntoShards(baseSpecs(layers, experts));
+  const shards = cutIntoShards(baseSpecs(layers, experts, vocabulary));
   const fileByTensor = new Map<string, string>();
   let weightBytes = 0;
   for (const [index, specs] of shards.entries()) {
@@ -65,7 +66,7 @@ export async function makeSyntheticMoe(
     for (const { name } of specs) fileByTensor.set(name, file);
   }
   await writeFile(join(base, INDEX_FILE), formatIndex(fileByTensor, weightBytes));
-  await writeJson(join(base, 'config.json'), modelConfig(layers, experts));
+  await writeJson(join(base, 'config.json'), modelConfig(layers, experts, vocabulary));
   const modules = [...ATTENTION, ...(targets === 'attention' ? [] : EXPERT)];
   await writeSparse(
     join(adapter, 'adapter_model.safetensors'),
@@ -80,9 +81,9 @@ export async function makeSyntheticMoe(
   return { base, adapter, tensors: fileByTensor.size, shards: shards.length, weightBytes };
 }
 
-function baseSpecs(layers: number, experts: number): TensorSpec[] {
+function baseSpecs(layers: number, experts: number, vocabulary: number): TensorSpec[] {
   const tensor = (name: string, ...shape: number[]): TensorSpec => ({ name, dtype: 'BF16', shape });
-  const specs = [tensor('model.embed_tokens.weight', VOCABULARY, HIDDEN)];
+  const specs = [tensor('model.embed_tokens.weight', vocabulary, HIDDEN)];
   for (let layer = 0; layer < layers; layer++) {
     const prefix = `model.layers.${layer}.`;
     const linear = linearLayers(layer, experts);
@@ -98,7 +99,7 @@ function baseSpecs(layers: number, experts: number): TensorSpec[] {
   return [
     ...specs,
     tensor('model.norm.weight', HIDDEN),
-    tensor('lm_head.weight', VOCABULARY, HIDDEN),
+    tensor('lm_head.weight', vocabulary, HIDDEN),
   ];
 }
 
@@ -155,7 +156,7 @@ async function writeSparse(path: string, specs: readonly TensorSpec[]): Promise<
   return size - header.length;
 }
 
-function modelConfig(layers: number, experts: number): object {
+function modelConfig(layers: number, experts: number, vocabulary: number): object {
   return {
     architectures: ['Qwen3MoeForCausalLM'],
     model_type: 'qwen3_moe',
@@ -169,7 +170,7 @@ function modelConfig(layers: number, experts: number): object {
     num_hidden_layers: layers,
     num_key_value_heads: KV_WIDTH / HEAD,
     tie_word_embeddings: false,
-    vocab_size: VOCABULARY,
+    vocab_size: vocabulary,
   };
 }
 

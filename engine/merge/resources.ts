@@ -50,7 +50,10 @@ export interface ResourceLimits {
  *
  * @throws WeldlineError `plan.budget-too-small` if one thread with the smallest chunks is over it
  */
-export function chooseResources(plan: Plan, limits: ResourceLimits): MergeResources {
+export function chooseResources(
+  plan: Pick<Plan, 'shards'>,
+  limits: ResourceLimits,
+): MergeResources {
   let smallest: MergeResources | undefined;
   for (let threads = Math.min(limits.threads, THREADS_MAX); threads >= 1; threads--) {
     for (let chunk = CHUNK_BYTES_MAX; chunk >= CHUNK_BYTES_MIN; chunk /= 2) {
@@ -73,7 +76,7 @@ function megabytes(bytes: number): string {
 }
 
 /** The largest of each area over all tensors of the plan. */
-function arenaFor(plan: Plan, chunkBytesMax: number): ArenaSpec {
+function arenaFor(plan: Pick<Plan, 'shards'>, chunkBytesMax: number): ArenaSpec {
   const spec = {
     inputBytesMax: 1,
     outputBytesMax: 0,
