@@ -5,7 +5,7 @@
  *
  * Results go to bench/results/: a table of targets, each hit, missed or not measured, and the
  * measurements behind it. Ratios are what to look at: times depend on the machine and on what else
- * it does. Checkpoints are made once and kept in bench/data/ (ignored by git, about 8 GB).
+ * it does. Checkpoints are made once and kept in bench/data/ (ignored by git, about 7 GB).
  */
 import { execFileSync } from 'node:child_process';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
