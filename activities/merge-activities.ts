@@ -1,7 +1,7 @@
 import { mkdir, readFile, rm } from 'node:fs/promises';
+import { sha256Of } from '../engine/canonical-json.ts';
 import { toReadError } from '../engine/disk-errors.ts';
 import { digestFile, writeFileDurably } from '../engine/durable-files.ts';
-import { WeldlineError } from '../engine/errors.ts';
 import { MANIFEST_FILE } from '../engine/manifest.ts';
 import type { CompletedShard } from '../engine/merge/journal.ts';
 import { mergeShard } from '../engine/merge/merge-shard.ts';
@@ -9,14 +9,19 @@ import { inspectOutput, moveIntoPlace } from '../engine/merge/output-directory.t
 import { chooseResources } from '../engine/merge/resources.ts';
 import { bytesOnDisk } from '../engine/merge/shard-file.ts';
 import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
-import { type Plan, parsePlan, planDigest } from '../engine/plan/plan.ts';
+import { formatPlan, parsePlan } from '../engine/plan/plan.ts';
 import { planMerge } from '../engine/plan/plan-merge.ts';
 import { sealMerge } from '../engine/seal.ts';
 import { type Verification, verifyMerge } from '../engine/verify/verify-merge.ts';
 import { compileKernel, type KernelModule } from '../kernels/index.ts';
 import { checkVersion } from '../publishers/directory.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
-import { checkUnchanged, type ModelAccess, openInput } from '../sources/model-input.ts';
+import {
+  checkUnchanged,
+  type ModelAccess,
+  openInput,
+  type ResolvedModel,
+} from '../sources/model-input.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { mergeProvenance } from './provenance.ts';
@@ -44,17 +49,20 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
     ): Promise<PlanReference> {
       return withHeartbeat('plan', async (_report, signal) => {
         const { id } = recipe.adapters[0];
-        const base = await openInput(access, inputs.base, roots['base'] ?? '', signal);
-        const adapter = await openInput(access, inputs.adapter, roots[id] ?? '', signal);
+        const open = (model: ResolvedModel, input: string) =>
+          openInput(access, model, { directory: roots[input] ?? '', signal });
+        const base = await open(inputs.base, 'base');
+        const adapter = await open(inputs.adapter, id);
         const plan = await planMerge(base, { id, ...adapter }, recipe.merge);
         await access.digests.save();
-        const digest = planDigest(plan);
+        const text = formatPlan(plan);
+        const digest = sha256Of(text);
         for (const { directory } of recipe.publish) {
           await checkVersion(directory.path, inputs.artefact, digest);
         }
         const workspace = mergeWorkspace(home, digest);
         await mkdir(workspace.root, { recursive: true });
-        await writeFileDurably(workspace.plan, JSON.stringify(plan));
+        await writeFileDurably(workspace.plan, text);
         await removeDamaged(access, workspace.sealed, digest, signal);
         const tensors = plan.shards.flatMap((shard) => shard.tensors);
         return {
@@ -107,8 +115,14 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
         const { plan, workspace } = await readPlan(home, digest);
         const { sealed, staging } = workspace;
         if ((await inspectOutput(sealed, digest, Object.values(roots))) === undefined) {
-          const provenance = mergeProvenance(input);
-          await sealMerge({ plan, shards, roots, directory: staging.files, provenance });
+          await sealMerge({
+            plan,
+            planDigest: digest,
+            shards,
+            roots,
+            directory: staging.files,
+            provenance: mergeProvenance(input),
+          });
           await moveIntoPlace(staging, sealed);
         }
         const { sha256 } = await digestFile(`${sealed}/${MANIFEST_FILE}`);
@@ -158,12 +172,5 @@ async function readPlan(home: string, digest: string) {
   } catch (error) {
     throw toReadError(error, workspace.plan);
   }
-  const plan: Plan = parsePlan(text, workspace.plan);
-  if (planDigest(plan) !== digest) {
-    throw new WeldlineError(
-      'plan.invalid',
-      `${workspace.plan} is not the plan it was written as. Remove ${workspace.root} and run again.`,
-    );
-  }
-  return { plan, workspace };
+  return { plan: parsePlan(text, digest, workspace.plan), workspace };
 }

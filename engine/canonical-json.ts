@@ -16,5 +16,10 @@ export function canonicalJson(value: unknown): string {
 
 /** SHA-256 over the canonical JSON, as 64 hexadecimal digits. */
 export function digestOf(value: unknown): string {
-  return createHash('sha256').update(canonicalJson(value)).digest('hex');
+  return sha256Of(canonicalJson(value));
+}
+
+/** SHA-256 over the text in UTF-8, as 64 hexadecimal digits. */
+export function sha256Of(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
 }

@@ -77,7 +77,7 @@ export interface FileDigest {
 
 export interface DigestOptions {
   readonly signal?: AbortSignal | undefined;
-  readonly onBytes?: (count: number) => void;
+  readonly onBytes?: ((count: number) => void) | undefined;
 }
 
 /** Size and SHA-256 of an open file, whatever its name is by now. */
