@@ -9,7 +9,7 @@ import { inspectOutput, moveIntoPlace } from '../engine/merge/output-directory.t
 import { chooseResources } from '../engine/merge/resources.ts';
 import { bytesOnDisk } from '../engine/merge/shard-file.ts';
 import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
-import { formatPlan, parsePlan } from '../engine/plan/plan.ts';
+import { formatPlan, type Plan, parsePlan } from '../engine/plan/plan.ts';
 import { planMerge } from '../engine/plan/plan-merge.ts';
 import { sealMerge } from '../engine/seal.ts';
 import { type Verification, verifyMerge } from '../engine/verify/verify-merge.ts';
@@ -39,6 +39,14 @@ import { mergeWorkspace } from './workspace.ts';
 /** plan, merge, seal and verify: from inputs on disk to a checked checkpoint in the workspace. */
 export function createMergeActivities({ home, access, ...limits }: Dependencies) {
   let kernel: Promise<KernelModule> | undefined;
+  /** The shards of a merge come one after the other, and a large plan takes long to read. */
+  let last: { readonly digest: string; readonly plan: Plan } | undefined;
+
+  const openPlan = async (digest: string) => {
+    const workspace = mergeWorkspace(home, digest);
+    if (last?.digest !== digest) last = { digest, plan: await readPlan(workspace.plan, digest) };
+    return { plan: last.plan, workspace };
+  };
 
   return {
     /** Writes the plan file and returns its digest. A version that is taken ends it here. */
@@ -80,7 +88,7 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
     async mergeShard(input: MergeShardInput): Promise<CompletedShard> {
       return withHeartbeat('merge', async (report, signal) => {
         const { planDigest: digest, roots } = input;
-        const { plan, workspace } = await readPlan(home, digest);
+        const { plan, workspace } = await openPlan(digest);
         const shard = plan.shards[input.shard];
         if (shard === undefined) throw new RangeError(`plan ${digest} has no shard ${input.shard}`);
         const sealed = await inspectOutput(workspace.sealed, digest, Object.values(roots));
@@ -112,7 +120,7 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
     async seal(input: SealInput): Promise<SealedMerge> {
       return withHeartbeat('seal', async () => {
         const { planDigest: digest, roots, shards } = input;
-        const { plan, workspace } = await readPlan(home, digest);
+        const { plan, workspace } = await openPlan(digest);
         const { sealed, staging } = workspace;
         if ((await inspectOutput(sealed, digest, Object.values(roots))) === undefined) {
           await sealMerge({
@@ -133,7 +141,7 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
     /** Checks the sealed checkpoint: digests, inventory, finite values, recomputed rows. */
     async verify(digest: string, roots: Roots): Promise<Verification> {
       return withHeartbeat('verify', async (report, signal) => {
-        const { plan, workspace } = await readPlan(home, digest);
+        const { plan, workspace } = await openPlan(digest);
         const bytesTotal = outputBytes(plan);
         let bytesDone = 0;
         return verifyMerge({
@@ -164,13 +172,12 @@ async function removeDamaged(
   if (changed !== undefined) await rm(sealed, { recursive: true });
 }
 
-async function readPlan(home: string, digest: string) {
-  const workspace = mergeWorkspace(home, digest);
+async function readPlan(path: string, digest: string): Promise<Plan> {
   let text: string;
   try {
-    text = await readFile(workspace.plan, 'utf8');
+    text = await readFile(path, 'utf8');
   } catch (error) {
-    throw toReadError(error, workspace.plan);
+    throw toReadError(error, path);
   }
-  return { plan: parsePlan(text, digest, workspace.plan), workspace };
+  return parsePlan(text, digest, path);
 }

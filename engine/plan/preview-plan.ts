@@ -100,13 +100,9 @@ function planTensor(
       : referTo(adapterId, ADAPTER_WEIGHTS_FILE, replacement);
   const bound = binding.deltas.get(name);
   const dtype = outputDtype(inBase!.dtype, options);
-  return {
-    name,
-    dtype,
-    shape: [...from.shape],
-    from,
-    ...(bound === undefined ? {} : { delta: planDelta(adapterId, bound.pair, bound.transposed) }),
-  };
+  const planned = { name, dtype, shape: [...from.shape], from };
+  if (bound === undefined) return planned;
+  return { ...planned, delta: planDelta(adapterId, bound.pair, bound.transposed) };
 }
 
 function planDelta(

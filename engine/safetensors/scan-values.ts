@@ -25,11 +25,17 @@ export function scanValues(
   const words = toWords(bytes);
   let reached = 0;
   let seen = 0;
-  // Without a branch, and two values at a time: several times faster than one by one.
-  for (let i = 0; i < words.length; i++) {
-    const word = words[i]!;
-    reached |= (word & exponent) + lowest;
-    seen |= word;
+  let i = 0;
+  // Without branches, and four words at a time: several times faster than value by value.
+  for (; i + 3 < words.length; i += 4) {
+    const [a, b, c, d] = [words[i]!, words[i + 1]!, words[i + 2]!, words[i + 3]!];
+    reached |= ((a & exponent) + lowest) | ((b & exponent) + lowest);
+    reached |= ((c & exponent) + lowest) | ((d & exponent) + lowest);
+    seen |= a | b | c | d;
+  }
+  for (; i < words.length; i++) {
+    reached |= (words[i]! & exponent) + lowest;
+    seen |= words[i]!;
   }
   return { nonFinite: (reached & sign) !== 0, zero: (seen & ~sign) === 0 };
 }
