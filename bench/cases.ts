@@ -6,6 +6,7 @@ import {
   mergeContestant,
   NAMES,
   planContestant,
+  shardsContestant,
 } from './contestants.ts';
 import type { CacheState, Contestant, Round } from './measurement.ts';
 import { type BenchModel, type ModelSpec, makeModel } from './model-data.ts';
@@ -42,6 +43,8 @@ const LARGE_MERGE = `${NAMES.merge}, 3 GB`;
 /** Peaks are of pages, and vary by that much from run to run of the same merge. */
 const FLAT_RATIO_MAX = 1.1;
 
+const HASHING_RATIO_MAX = 1.15;
+
 /** What weldline claims of its speed and memory, on a machine of two cores. */
 export const CASES: readonly Case[] = [
   mergeCase('r16-warm', { rank: 16, cache: 'warm', timesCopyMax: 1.0, newBase: true }),
@@ -52,6 +55,22 @@ export const CASES: readonly Case[] = [
     ...{ rank: 16, cache: 'cold', timesCopyMax: 1.0 },
     targets: 'attention',
   }),
+  {
+    id: 'hash-warm',
+    title: 'r = 16, all linear layers, warm cache, with and without hashing the output',
+    cache: 'warm',
+    checks: [
+      {
+        title: 'sha256 of the output, computed in flight, against none',
+        target: { limit: HASHING_RATIO_MAX, direction: 'at most', unit: 'times', judged: 'median' },
+        value: ratio(NAMES.hashed, NAMES.unhashed),
+      },
+    ],
+    async contestants(context) {
+      const model = await modelOf(context, { rank: 16 });
+      return [shardsContestant(model, 'hashed'), shardsContestant(model, 'unhashed')];
+    },
+  },
   {
     id: 'tools',
     title: 'r = 16, all linear layers, beside other tools',

@@ -8,12 +8,15 @@ import { type ProcessRun, runProcess } from './run-process.ts';
 /** The compiled package, as its users run it: sources need more time to start, and more memory. */
 const PACKAGE = fileURLToPath(new URL('../dist/', import.meta.url));
 const CLI = join(PACKAGE, 'cli/main.js');
+const ENGINE = fileURLToPath(new URL('merge-engine.ts', import.meta.url));
 
 /** The names that the table of cases asks for. */
 export const NAMES = {
   copy: 'cp + sync',
   merge: 'weldline merge',
   mergeNewBase: 'weldline merge, base new',
+  hashed: 'shards, hashed as they are made',
+  unhashed: 'shards, not hashed',
   plan: 'weldline plan',
   help: 'weldline --help',
   helpCold: 'weldline --help, files not in the cache',
@@ -51,7 +54,7 @@ export function mergeContestant(model: BenchModel, options: MergeContestantOptio
     inputs: [model.base, model.adapter],
     async prepare(signal) {
       await forget();
-      if (baseKnown) await weldline(['plan', ...inputs], home, signal);
+      if (baseKnown) await weldline(['plan', ...inputs, '--digest'], home, signal);
     },
     async reset() {
       if (!baseKnown) await forget();
@@ -68,6 +71,20 @@ export function mergeContestant(model: BenchModel, options: MergeContestantOptio
       if (result.tensors.merged === 0) throw new Error('weldline merged no tensor');
       // The process knows its own peak to the end; who watches it may miss the last moments.
       return withoutOutput(run, Math.max(result.peakMemoryBytes, run.peakMemoryBytes));
+    },
+  };
+}
+
+/** The engine alone, with or without hashing what it writes. */
+export function shardsContestant(model: BenchModel, mode: 'hashed' | 'unhashed'): Contestant {
+  return {
+    name: NAMES[mode],
+    inputs: [model.base, model.adapter],
+    async run(output, signal) {
+      const args = [ENGINE, mode, model.base, model.adapter, output];
+      const run = await runProcess(process.execPath, args, { signal });
+      const { seconds } = JSON.parse(run.stdout) as { seconds: number };
+      return { ...withoutOutput(run), seconds };
     },
   };
 }
