@@ -64,7 +64,7 @@ function runMatrix(
     const rows = Math.min(bandRows, totalRows - row);
     kernel.packLeft(rows, rank, { dtype, rankStride: 1, laneStride: rank });
     // In place and over again: a small scale keeps the weights in their range.
-    kernel.merge({ scale: 2 ** -6, dtypeIn: dtype, dtypeOut: dtype });
+    kernel.merge({ segments: [{ rank, scale: 2 ** -6 }], dtypeIn: dtype, dtypeOut: dtype });
   }
   return (performance.now() - started) / 1000;
 }

@@ -13,7 +13,7 @@ export type { ArenaSpec } from './arena.ts';
 export { arenaBytes, packedLeftBytes, packedRightBytes } from './arena.ts';
 export type { FloatDtype } from './dtypes.ts';
 export { ELEMENT_BYTES } from './dtypes.ts';
-export type { FactorBlock, MergeKernel } from './merge-kernel.ts';
+export type { FactorBlock, MergeKernel, MergeSegment } from './merge-kernel.ts';
 
 /** A compiled module, or `scalar` where the runtime has no SIMD. May be posted to threads. */
 export type KernelModule = WebAssembly.Module | 'scalar';

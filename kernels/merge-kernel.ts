@@ -28,9 +28,19 @@ export interface FactorBlock {
   readonly laneCount?: number;
 }
 
-export interface MergeOptions {
+/** One adapter's share of the packed factors. */
+export interface MergeSegment {
+  readonly rank: number;
   /** Applied to the finished product: rounded to f32 for 16-bit results, as it is for f32 ones. */
   readonly scale: number;
+}
+
+/** Room in the kernel's own memory, and far more adapters than anyone merges at once. */
+export const SEGMENTS_MAX = 256;
+
+export interface MergeOptions {
+  /** How the packed rank is divided, in order of k; their ranks add up to it. */
+  readonly segments: readonly MergeSegment[];
   readonly dtypeIn: FloatDtype;
   readonly dtypeOut: FloatDtype;
   /** Where the band starts in `input`, in bytes, at any alignment; default 0. */
@@ -55,6 +65,11 @@ export interface CastOptions {
  * factor stays packed over all the bands of a matrix. Misuse throws a RangeError.
  */
 export interface MergeKernel {
+  /**
+   * What holds all the areas: another thread may read `output` there, at its `byteOffset`, while
+   * this one waits for it.
+   */
+  readonly memory: SharedArrayBuffer;
   readonly input: Uint8Array;
   /** The same memory as `input` in place. */
   readonly output: Uint8Array;
@@ -67,11 +82,11 @@ export interface MergeKernel {
   packLeft(rows: number, rank: number, block: FactorBlock): void;
 
   /**
-   * `output = round(input + scale · (L · R))` over [rows, cols] of the packed factors, with sums over
-   * ascending k and one rounding to nearest even at the end. What comes before it is done in f32
-   * for 16-bit results, and in f64 for f32 ones: products of f32 are exact there, so that these are
-   * the nearest to the exact value, up to one in many millions. Any NaN becomes the positive quiet
-   * NaN without payload.
+   * `output = round(input + s₁ · (L₁ · R₁) + s₂ · (L₂ · R₂) + …)` over [rows, cols] of the packed
+   * factors, one term per segment: each a sum over ascending k, then scaled, then added; and one
+   * rounding to nearest even at the end. What comes before it is done in f32 for 16-bit results,
+   * and in f64 for f32 ones: products of f32 are exact there, so that these are the nearest to the
+   * exact value, up to one in many millions. Any NaN becomes the positive quiet NaN without payload.
    *
    * @returns how many results are Inf or NaN, counted after the rounding
    */
@@ -124,6 +139,21 @@ export function resolveBlock(
 export function requireSameExtent(left: FactorExtent, right: FactorExtent): void {
   if (left.rank !== right.rank || left.rank === 0) {
     throw new RangeError(`packed factors of rank ${left.rank} and ${right.rank} do not multiply`);
+  }
+}
+
+/** Checks that segments divide the packed rank among them. */
+export function requireSegments(segments: readonly MergeSegment[], rank: number): void {
+  if (segments.length > SEGMENTS_MAX) {
+    throw new RangeError(`${segments.length} segments are more than the kernel's ${SEGMENTS_MAX}`);
+  }
+  let total = 0;
+  for (const segment of segments) {
+    requireCount('segment rank', segment.rank, 1);
+    total += segment.rank;
+  }
+  if (total !== rank) {
+    throw new RangeError(`segments of rank ${total} in all do not divide factors of rank ${rank}`);
   }
 }
 

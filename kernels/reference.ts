@@ -12,8 +12,15 @@ import type {
   FactorExtent,
   MergeKernel,
   MergeOptions,
+  MergeSegment,
 } from './merge-kernel.ts';
-import { requireRoom, requireSameExtent, resolveBlock, resolveOffsets } from './merge-kernel.ts';
+import {
+  requireRoom,
+  requireSameExtent,
+  requireSegments,
+  resolveBlock,
+  resolveOffsets,
+} from './merge-kernel.ts';
 
 const { fround } = Math;
 
@@ -85,6 +92,7 @@ const keepFloat64 = (value: number): number => value;
 const UNPACKED: FactorExtent = { rank: 0, lanes: 0 };
 
 export class ReferenceKernel implements MergeKernel {
+  readonly memory: SharedArrayBuffer;
   readonly input: Uint8Array;
   readonly output: Uint8Array;
   readonly factor: Uint8Array;
@@ -97,11 +105,13 @@ export class ReferenceKernel implements MergeKernel {
   #right = UNPACKED;
 
   constructor(spec: ArenaSpec) {
-    layOutArena(spec);
+    const layout = layOutArena(spec);
+    const outputBytes = spec.outputBytesMax === 0 ? spec.inputBytesMax : spec.outputBytesMax;
     this.#spec = spec;
-    this.input = new Uint8Array(spec.inputBytesMax);
-    this.output = spec.outputBytesMax === 0 ? this.input : new Uint8Array(spec.outputBytesMax);
-    this.factor = new Uint8Array(spec.factorBytesMax);
+    this.memory = new SharedArrayBuffer(layout.leftBegin);
+    this.input = new Uint8Array(this.memory, layout.inputBegin, spec.inputBytesMax);
+    this.output = new Uint8Array(this.memory, layout.outputBegin, outputBytes);
+    this.factor = new Uint8Array(this.memory, layout.factorBegin, spec.factorBytesMax);
     this.#leftValues = new Float32Array(spec.leftBytesMax >>> 2);
     this.#rightValues = new Float32Array(spec.rightBytesMax >>> 2);
   }
@@ -122,24 +132,25 @@ export class ReferenceKernel implements MergeKernel {
 
   merge(options: MergeOptions): number {
     requireSameExtent(this.#left, this.#right);
-    const { dtypeIn, dtypeOut } = options;
+    const { segments, dtypeIn, dtypeOut } = options;
+    requireSegments(segments, this.#left.rank);
     const rows = this.#left.lanes;
     const cols = this.#right.lanes;
     const offsets = resolveOffsets({ ...options, count: rows * cols }, this.input, this.output);
     const round = dtypeOut === 'f32' ? keepFloat64 : fround;
-    const scale = round(options.scale);
     const from = dataView(this.input);
     const to = dataView(this.output);
     const sums = new Float64Array(cols);
     let nonFinite = 0;
     for (let row = 0; row < rows; row++) {
-      this.#multiplyRow(row, sums, round);
       for (let col = 0; col < cols; col++) {
-        const at = row * cols + col;
-        const source = offsets.inputOffset + at * ELEMENT_BYTES[dtypeIn];
-        const target = offsets.outputOffset + at * ELEMENT_BYTES[dtypeOut];
-        const merged = loadElement(from, source, dtypeIn) + round(sums[col]! * scale);
-        if (!storeElement(to, target, dtypeOut, fround(merged))) nonFinite++;
+        const source = offsets.inputOffset + (row * cols + col) * ELEMENT_BYTES[dtypeIn];
+        sums[col] = loadElement(from, source, dtypeIn);
+      }
+      this.#addProducts(row, segments, sums, round);
+      for (let col = 0; col < cols; col++) {
+        const target = offsets.outputOffset + (row * cols + col) * ELEMENT_BYTES[dtypeOut];
+        if (!storeElement(to, target, dtypeOut, fround(sums[col]!))) nonFinite++;
       }
     }
     return nonFinite;
@@ -170,16 +181,42 @@ export class ReferenceKernel implements MergeKernel {
     return nonFinite;
   }
 
-  /** Row `row` of L · R: every product and every sum rounded, k ascending from zero. */
-  #multiplyRow(row: number, sums: Float64Array, round: (value: number) => number): void {
-    const { rank } = this.#left;
+  /** Adds row `row` of every scaled L · R: each product, sum and scaling is rounded. */
+  #addProducts(
+    row: number,
+    segments: readonly MergeSegment[],
+    sums: Float64Array,
+    round: (value: number) => number,
+  ): void {
     const cols = sums.length;
+    const product = new Float64Array(cols);
+    let rankBegin = 0;
+    for (const segment of segments) {
+      const scale = round(segment.scale);
+      this.#multiplyRow(row, rankBegin, segment.rank, product, round);
+      for (let col = 0; col < cols; col++) {
+        sums[col] = round(sums[col]! + round(product[col]! * scale));
+      }
+      rankBegin += segment.rank;
+    }
+  }
+
+  /** Row `row` of L · R over [rankBegin, +rankCount), k ascending from zero. */
+  #multiplyRow(
+    row: number,
+    rankBegin: number,
+    rankCount: number,
+    product: Float64Array,
+    round: (value: number) => number,
+  ): void {
+    const { rank } = this.#left;
+    const cols = product.length;
     const right = this.#rightValues;
-    sums.fill(0);
-    for (let k = 0; k < rank; k++) {
+    product.fill(0);
+    for (let k = rankBegin; k < rankBegin + rankCount; k++) {
       const left = this.#leftValues[row * rank + k]!;
       for (let col = 0; col < cols; col++) {
-        sums[col] = round(sums[col]! + round(left * right[k * cols + col]!));
+        product[col] = round(product[col]! + round(left * right[k * cols + col]!));
       }
     }
   }

@@ -16,19 +16,26 @@ import type {
   FactorExtent,
   MergeKernel,
   MergeOptions,
+  MergeSegment,
 } from './merge-kernel.ts';
-import { requireRoom, requireSameExtent, resolveBlock, resolveOffsets } from './merge-kernel.ts';
+import {
+  requireRoom,
+  requireSameExtent,
+  requireSegments,
+  resolveBlock,
+  resolveOffsets,
+} from './merge-kernel.ts';
 
 /** `assembly/index.ts`, with pointers and counts as numbers. */
 interface KernelExports {
   staticEnd(): number;
+  segmentTableBegin(): number;
   pack(
     source: number,
     rankStride: number,
     laneStride: number,
     target: number,
     rank: number,
-    lanes: number,
     rankBegin: number,
     rankCount: number,
     laneBegin: number,
@@ -44,7 +51,7 @@ interface KernelExports {
     rows: number,
     cols: number,
     rank: number,
-    scale: number,
+    segments: number,
     dtypeIn: number,
     dtypeOut: number,
   ): number;
@@ -52,10 +59,15 @@ interface KernelExports {
   countNonFinite(input: number, count: number, dtype: number): number;
 }
 
+/** An entry of the segment table: the scale as f64, the rank as i32, and 4 bytes of nothing. */
+const SEGMENT_BYTES = 16;
+const SEGMENT_RANK_OFFSET = 8;
+
 const UNPACKED: FactorExtent = { rank: 0, lanes: 0 };
 
 /** The WebAssembly SIMD kernel over a memory of its own, which never grows: views stay valid. */
 export class WasmKernel implements MergeKernel {
+  readonly memory: SharedArrayBuffer;
   readonly input: Uint8Array;
   readonly output: Uint8Array;
   readonly factor: Uint8Array;
@@ -70,6 +82,7 @@ export class WasmKernel implements MergeKernel {
     const pages = layout.end / WASM_PAGE_BYTES;
     const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     const instance = new WebAssembly.Instance(module, { env: { memory } });
+    this.memory = memory.buffer;
     this.#spec = spec;
     this.#layout = layout;
     this.#exports = instance.exports as unknown as KernelExports;
@@ -77,9 +90,9 @@ export class WasmKernel implements MergeKernel {
     if (staticEnd > AREAS_BEGIN) throw new RangeError(`static data reaches to ${staticEnd}`);
     const inputBytes = spec.inputBytesMax;
     const outputBytes = spec.outputBytesMax === 0 ? inputBytes : spec.outputBytesMax;
-    this.input = new Uint8Array(memory.buffer, layout.inputBegin, inputBytes);
-    this.output = new Uint8Array(memory.buffer, layout.outputBegin, outputBytes);
-    this.factor = new Uint8Array(memory.buffer, layout.factorBegin, spec.factorBytesMax);
+    this.input = new Uint8Array(this.memory, layout.inputBegin, inputBytes);
+    this.output = new Uint8Array(this.memory, layout.outputBegin, outputBytes);
+    this.factor = new Uint8Array(this.memory, layout.factorBegin, spec.factorBytesMax);
   }
 
   packRight(rank: number, cols: number, block: FactorBlock): void {
@@ -100,9 +113,11 @@ export class WasmKernel implements MergeKernel {
 
   merge(options: MergeOptions): number {
     requireSameExtent(this.#left, this.#right);
+    requireSegments(options.segments, this.#left.rank);
     const rows = this.#left.lanes;
     const cols = this.#right.lanes;
     const offsets = resolveOffsets({ ...options, count: rows * cols }, this.input, this.output);
+    this.#writeSegments(options.segments);
     return this.#exports.merge(
       this.#layout.inputBegin + offsets.inputOffset,
       this.#layout.outputBegin + offsets.outputOffset,
@@ -111,7 +126,7 @@ export class WasmKernel implements MergeKernel {
       rows,
       cols,
       this.#left.rank,
-      options.scale,
+      options.segments.length,
       DTYPE_CODES[options.dtypeIn],
       DTYPE_CODES[options.dtypeOut],
     );
@@ -134,6 +149,14 @@ export class WasmKernel implements MergeKernel {
     return this.#exports.countNonFinite(begin, count, DTYPE_CODES[dtype]);
   }
 
+  #writeSegments(segments: readonly MergeSegment[]): void {
+    const table = new DataView(this.memory, this.#exports.segmentTableBegin());
+    segments.forEach(({ rank, scale }, index) => {
+      table.setFloat64(index * SEGMENT_BYTES, scale, true);
+      table.setInt32(index * SEGMENT_BYTES + SEGMENT_RANK_OFFSET, rank, true);
+    });
+  }
+
   #pack(extent: FactorExtent, block: FactorBlock, target: number, panelWidth: number): void {
     const resolved = resolveBlock(extent, block, this.factor.length);
     this.#exports.pack(
@@ -142,7 +165,6 @@ export class WasmKernel implements MergeKernel {
       resolved.laneStride,
       target,
       extent.rank,
-      extent.lanes,
       resolved.rankBegin,
       resolved.rankCount,
       resolved.laneBegin,

@@ -115,7 +115,7 @@ export class WindowMaker {
   #merge(
     { delta, shape }: PlannedTensor,
     piece: Piece,
-    options: Omit<Parameters<MergeKernel['merge']>[0], 'scale'>,
+    options: Omit<Parameters<MergeKernel['merge']>[0], 'segments'>,
   ): number {
     if (delta === undefined) return 0;
     if (this.#packedTensor !== piece.tensor) {
@@ -123,7 +123,8 @@ export class WindowMaker {
       this.#packedTensor = piece.tensor;
     }
     this.#factors.packLeft(delta, piece.begin, piece.end - piece.begin);
-    return this.#kernel.merge({ scale: delta.scaling, ...options });
+    const segments = [{ rank: delta.rank, scale: delta.scaling }];
+    return this.#kernel.merge({ segments, ...options });
   }
 }
 

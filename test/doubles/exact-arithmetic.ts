@@ -16,9 +16,35 @@ export function toMultiple(value: number): bigint {
 }
 
 /**
- * `weight + scale * sum(left[k] * right[k])`.
- * @param weight and the factors as multiples of the smallest float32
+ * `sum + scale * Σ left[k] * right[k]`.
+ * @param left and `right` as multiples of the smallest float32
  * @param scale any finite float64
+ */
+export function addProduct(
+  sum: BinaryFraction,
+  left: readonly bigint[],
+  right: readonly bigint[],
+  scale: number,
+): BinaryFraction {
+  let product = 0n;
+  for (const [k, value] of left.entries()) product += value * (right[k] ?? 0n);
+  let scaleDigits = scale;
+  let scaleExponent = 0;
+  while (!Number.isInteger(scaleDigits)) {
+    scaleDigits *= 2;
+    scaleExponent--;
+  }
+  const termExponent = 2 * F32_EXPONENT + scaleExponent;
+  const exponent = Math.min(sum.exponent, termExponent);
+  const digits =
+    (sum.digits << BigInt(sum.exponent - exponent)) +
+    ((BigInt(scaleDigits) * product) << BigInt(termExponent - exponent));
+  return { digits, exponent };
+}
+
+/**
+ * `weight + scale * Σ left[k] * right[k]`.
+ * @param weight and the factors as multiples of the smallest float32
  */
 export function mergeElement(
   weight: bigint,
@@ -26,17 +52,7 @@ export function mergeElement(
   right: readonly bigint[],
   scale: number,
 ): BinaryFraction {
-  let sum = 0n;
-  for (const [k, value] of left.entries()) sum += value * (right[k] ?? 0n);
-  let scaleDigits = scale;
-  let scaleExponent = 0;
-  while (!Number.isInteger(scaleDigits)) {
-    scaleDigits *= 2;
-    scaleExponent--;
-  }
-  const shift = BigInt(-F32_EXPONENT - scaleExponent);
-  const digits = (weight << shift) + BigInt(scaleDigits) * sum;
-  return { digits, exponent: 2 * F32_EXPONENT + scaleExponent };
+  return addProduct({ digits: weight, exponent: F32_EXPONENT }, left, right, scale);
 }
 
 /** The nearest float32, ties to even; Infinity past the range. Zero has no sign. */

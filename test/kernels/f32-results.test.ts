@@ -1,7 +1,10 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import type { MergeSegment } from '../../kernels/index.ts';
 import { decodeElements } from '../../kernels/index.ts';
+import type { BinaryFraction } from '../doubles/exact-arithmetic.ts';
 import {
+  addProduct,
   distanceFrom,
   mergeElement,
   toMultiple,
@@ -44,13 +47,30 @@ function* elementsOf(test: MergeCase): Generator<Element> {
   }
 }
 
-function exactOf({ weight, left, right }: Element, scale: number): ReturnType<typeof mergeElement> {
-  return mergeElement(toMultiple(weight), left.map(toMultiple), right.map(toMultiple), scale);
+function exactOf(
+  { weight, left, right }: Element,
+  segments: readonly MergeSegment[],
+): BinaryFraction {
+  let sum = mergeElement(toMultiple(weight), [], [], 1);
+  let begin = 0;
+  for (const { rank, scale } of segments) {
+    const end = begin + rank;
+    const lefts = left.slice(begin, end).map(toMultiple);
+    sum = addProduct(sum, lefts, right.slice(begin, end).map(toMultiple), scale);
+    begin = end;
+  }
+  return sum;
+}
+
+/** The sum of |scale * left * right| over all k. */
+function magnitudeOf({ left, right }: Element, segments: readonly MergeSegment[]): number {
+  const scales = segments.flatMap(({ rank, scale }) => Array<number>(rank).fill(scale));
+  return scales.reduce((sum, scale, k) => sum + Math.abs(scale * left[k]! * right[k]!), 0);
 }
 
 describe('an f32 result', () => {
   it.each(DTYPES)('from %s is the nearest f32 to the exact value', (dtypeIn) => {
-    const shape = { rows: 21, cols: 45, rank: 16, scale: 0.1 };
+    const shape = { rows: 21, cols: 45, rank: 16, segments: [{ rank: 16, scale: 0.1 }] };
     const test: MergeCase = {
       ...shape,
       dtypeIn,
@@ -63,21 +83,21 @@ describe('an f32 result', () => {
     };
     const elements = [...elementsOf(test)];
     expect(elements).toHaveLength(shape.rows * shape.cols);
-    const nearest = elements.map((element) => toNearestFloat32(exactOf(element, shape.scale)));
+    const nearest = elements.map((element) => toNearestFloat32(exactOf(element, shape.segments)));
     expect(elements.map(({ result }) => result)).toEqual(nearest);
   });
 
   it('is no further from the exact value than float64 sums allow, whatever the numbers', () => {
     const property = fc.property(mergeCases, (test) => {
-      const { rank, scale } = test;
+      const { rank, segments } = test;
       for (const element of elementsOf(test)) {
-        const exact = exactOf(element, scale);
+        const exact = exactOf(element, segments);
         const nearest = toNearestFloat32(exact);
         // A zero of the kernel has a sign.
         if (element.result === nearest) continue;
-        const terms = element.left.map((value, k) => Math.abs(value * element.right[k]!));
-        const magnitude = Math.abs(scale) * terms.reduce((sum, term) => sum + term, 0);
-        const bound = F64_UNIT * ((rank + 1) * magnitude + Math.abs(nearest));
+        const magnitude = magnitudeOf(element, segments);
+        const between = (segments.length - 1) * (Math.abs(element.weight) + magnitude);
+        const bound = F64_UNIT * ((rank + 1) * magnitude + between + Math.abs(nearest));
         const excess =
           Math.abs(distanceFrom(exact, element.result)) - Math.abs(distanceFrom(exact, nearest));
         expect(excess).toBeLessThanOrEqual(2 * bound);

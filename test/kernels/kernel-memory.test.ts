@@ -1,3 +1,6 @@
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
 import type { ArenaSpec } from '../../kernels/index.ts';
 import {
@@ -29,7 +32,7 @@ const test = {
   rows: ROWS,
   cols: COLS,
   rank: RANK,
-  scale: 0.25,
+  segments: [{ rank: RANK, scale: 0.25 }],
   dtypeIn: 'bf16',
   dtypeOut: 'f16',
   factorDtype: 'f32',
@@ -138,6 +141,40 @@ describe.each(KINDS)('factors in pieces, %s', (kind) => {
     expect(() => kernel.merge(test)).toThrow(/do not multiply/);
     packWhole(kernel);
     expect(() => kernel.merge({ ...test, inputOffset: 65 })).toThrow(/input area/);
+  });
+
+  it('must be divided by the segments, and by no more than there is room for', () => {
+    const kernel = newKernel(kind, spec);
+    packWhole(kernel);
+    const mergeRanks = (...ranks: number[]): number =>
+      kernel.merge({ ...test, segments: ranks.map((rank) => ({ rank, scale: 1 })) });
+    expect(() => mergeRanks()).toThrow(/rank 0 in all/);
+    expect(() => mergeRanks(RANK, 1)).toThrow(/rank 13 in all/);
+    expect(() => mergeRanks(RANK, 0)).toThrow(/segment rank/);
+    expect(() => mergeRanks(...Array<number>(257).fill(1))).toThrow(/257 segments/);
+    expect(mergeRanks(...Array<number>(RANK).fill(1))).toBe(0);
+  });
+});
+
+describe.each(KINDS)('the memory, %s', (kind) => {
+  it('is shared: another thread sees the results where the views say', async () => {
+    const kernel = newKernel(kind, spec);
+    packWhole(kernel);
+    kernel.input.set(test.weights);
+    kernel.merge(test);
+    const area = {
+      memory: kernel.memory,
+      begin: kernel.output.byteOffset,
+      length: test.weights.length,
+    };
+    const reader = `const { createHash } = require('node:crypto');
+      const { parentPort, workerData } = require('node:worker_threads');
+      const { memory, begin, length } = workerData;
+      const bytes = new Uint8Array(memory, begin, length);
+      parentPort.postMessage(createHash('sha256').update(bytes).digest('hex'));`;
+    const worker = new Worker(reader, { eval: true, workerData: area });
+    const [digest] = await once(worker, 'message');
+    expect(digest).toBe(createHash('sha256').update(expected.bytes).digest('hex'));
   });
 });
 

@@ -1,6 +1,12 @@
 /** Runs the same operation in the WebAssembly kernel and in the scalar reference. */
 import { fileURLToPath } from 'node:url';
-import type { ArenaSpec, FactorBlock, FloatDtype, MergeKernel } from '../../kernels/index.ts';
+import type {
+  ArenaSpec,
+  FactorBlock,
+  FloatDtype,
+  MergeKernel,
+  MergeSegment,
+} from '../../kernels/index.ts';
 import {
   compileKernel,
   createKernel,
@@ -24,8 +30,9 @@ export type FactorLayout = 'linear' | 'conv1d';
 export interface MergeCase {
   readonly rows: number;
   readonly cols: number;
+  /** Of all the segments. */
   readonly rank: number;
-  readonly scale: number;
+  readonly segments: readonly MergeSegment[];
   readonly dtypeIn: FloatDtype;
   readonly dtypeOut: FloatDtype;
   readonly factorDtype: FloatDtype;

@@ -1,6 +1,6 @@
 /** Elements for property tests: ordinary weights, and every kind of number that rounds oddly. */
 import * as fc from 'fast-check';
-import type { FloatDtype } from '../../kernels/index.ts';
+import type { FloatDtype, MergeSegment } from '../../kernels/index.ts';
 import { ELEMENT_BYTES } from '../../kernels/index.ts';
 import { storeElement } from '../../kernels/reference.ts';
 import type { MergeCase } from './kernel-pair.ts';
@@ -47,13 +47,26 @@ export function fillTensor(
 
 const style = fc.constantFrom<ElementStyle>('plain', 'plain', 'awkward', 'bits');
 
-/** Cases of any shape up to 21 x 45 and rank 70, in any pair of types and any layout. */
+const segments: fc.Arbitrary<readonly MergeSegment[]> = fc
+  .tuple(
+    fc.integer({ min: 1, max: 70 }),
+    fc.array(fc.integer({ min: 1, max: 69 }), { maxLength: 3 }),
+    fc.infiniteStream(fc.constantFrom(1, 2, 0.1, -1.7320508, 1e-6, 3e4)),
+  )
+  .map(([rank, cuts, scales]) => {
+    const ends = [...new Set(cuts.filter((cut) => cut < rank)), rank].sort((a, b) => a - b);
+    return ends.map((end, i) => ({
+      rank: end - (ends[i - 1] ?? 0),
+      scale: scales.next().value as number,
+    }));
+  });
+
+/** Cases of any shape up to 21 x 45, of up to four segments and rank 70, in any pair of types and any layout. */
 export const mergeCases: fc.Arbitrary<MergeCase> = fc
   .record({
     rows: fc.integer({ min: 1, max: 21 }),
     cols: fc.integer({ min: 1, max: 45 }),
-    rank: fc.integer({ min: 1, max: 70 }),
-    scale: fc.constantFrom(1, 2, 0.1, -1.7320508, 1e-6, 3e4),
+    segments,
     dtypeIn: fc.constantFrom(...DTYPES),
     dtypeOut: fc.constantFrom(...DTYPES),
     factorDtype: fc.constantFrom(...DTYPES),
@@ -63,9 +76,11 @@ export const mergeCases: fc.Arbitrary<MergeCase> = fc
     seed: fc.integer(),
   })
   .map(({ weightStyle, factorStyle, seed, ...shape }) => {
-    const { rows, cols, rank, dtypeIn, factorDtype } = shape;
+    const { rows, cols, dtypeIn, factorDtype } = shape;
+    const rank = shape.segments.reduce((sum, segment) => sum + segment.rank, 0);
     return {
       ...shape,
+      rank,
       weights: fillTensor(rows * cols, dtypeIn, weightStyle, seed),
       left: fillTensor(rows * rank, factorDtype, factorStyle, seed + 1),
       right: fillTensor(rank * cols, factorDtype, factorStyle, seed + 2),
