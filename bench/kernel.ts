@@ -99,7 +99,7 @@ console.log('dtype   rank  GFLOP/s   GB/s  × scalar');
 for (const dtype of ['bf16', 'f16', 'f32'] as const) {
   for (const rank of RANKS) {
     const figure = measure(module, ROWS, rank, dtype, Number(values.runs));
-    const scalar = measure('scalar', REFERENCE_ROWS, rank, dtype, Number(values.runs));
+    const scalar = measure({ kind: 'scalar' }, REFERENCE_ROWS, rank, dtype, Number(values.runs));
     const cells = [
       dtype.padEnd(5),
       String(rank).padStart(6),

@@ -1,11 +1,14 @@
 /**
- * The merge kernel: arithmetic in WebAssembly SIMD, with a scalar stand-in where the runtime has
- * none. Compile once, post the module to worker threads, create one kernel in each.
+ * The merge kernel, in three forms that give the same bytes: native code where the package has it
+ * for the platform, WebAssembly SIMD, and a scalar stand-in for runtimes without that. Compile
+ * once, post the module to worker threads, create one kernel in each.
  */
 import { readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
 import type { ArenaSpec } from './arena.ts';
 import { ELEMENT_BYTES, type FloatDtype } from './dtypes.ts';
 import type { MergeKernel } from './merge-kernel.ts';
+import { addonName, canLoadAddon, NativeKernel } from './native-kernel.ts';
 import { loadElement, ReferenceKernel } from './reference.ts';
 import { WasmKernel } from './wasm-kernel.ts';
 
@@ -15,8 +18,20 @@ export type { FloatDtype } from './dtypes.ts';
 export { ELEMENT_BYTES } from './dtypes.ts';
 export type { FactorBlock, MergeKernel, MergeSegment } from './merge-kernel.ts';
 
-/** A compiled module, or `scalar` where the runtime has no SIMD. May be posted to threads. */
-export type KernelModule = WebAssembly.Module | 'scalar';
+/** May be posted to threads of this process. */
+export type KernelModule =
+  | { readonly kind: 'native'; readonly addonPath: string }
+  | { readonly kind: 'wasm'; readonly module: WebAssembly.Module }
+  | { readonly kind: 'scalar' };
+
+export type KernelKind = KernelModule['kind'];
+
+export interface KernelChoice {
+  /** Default: the first of native, WebAssembly and scalar that works here. */
+  readonly kind?: KernelKind;
+  /** Where the built kernels are; ends with a slash. Default: beside this file. */
+  readonly folder?: URL;
+}
 
 export class KernelMissingError extends Error {
   override readonly name = 'KernelMissingError';
@@ -28,11 +43,30 @@ const SIMD_PROBE = new Uint8Array([
   15, 0x1a, 0x0b,
 ]);
 
-/** @throws KernelMissingError if the module was never built */
-export async function compileKernel(
-  url: URL = new URL('./merge.wasm', import.meta.url),
-): Promise<KernelModule> {
-  if (!WebAssembly.validate(SIMD_PROBE)) return 'scalar';
+/** @throws KernelMissingError if a kernel that was asked for, or the WebAssembly, is not there */
+export async function compileKernel({
+  kind,
+  folder = new URL('./', import.meta.url),
+}: KernelChoice = {}): Promise<KernelModule> {
+  if (kind === 'scalar') return { kind };
+  if (kind !== 'wasm') {
+    const addonPath = fileURLToPath(new URL(addonName(), folder));
+    if (canLoadAddon(addonPath)) return { kind: 'native', addonPath };
+    if (kind === 'native') {
+      throw new KernelMissingError(
+        `There is no native kernel for this computer at ${addonPath}: run \`npm run build:native\`, ` +
+          'or leave the choice of the kernel open.',
+      );
+    }
+  }
+  if (WebAssembly.validate(SIMD_PROBE)) {
+    return { kind: 'wasm', module: await compileWasm(new URL('merge.wasm', folder)) };
+  }
+  if (kind === 'wasm') throw new KernelMissingError('This runtime has no WebAssembly SIMD.');
+  return { kind: 'scalar' };
+}
+
+async function compileWasm(url: URL): Promise<WebAssembly.Module> {
   let bytes: Uint8Array;
   try {
     bytes = await readFile(url);
@@ -44,7 +78,9 @@ export async function compileKernel(
 }
 
 export function createKernel(module: KernelModule, spec: ArenaSpec): MergeKernel {
-  return module === 'scalar' ? new ReferenceKernel(spec) : new WasmKernel(module, spec);
+  if (module.kind === 'native') return new NativeKernel(module.addonPath, spec);
+  if (module.kind === 'wasm') return new WasmKernel(module.module, spec);
+  return new ReferenceKernel(spec);
 }
 
 /**

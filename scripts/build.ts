@@ -1,6 +1,6 @@
-/** Builds the published package into dist/: compiled sources, the kernel, the workflow bundle. */
+/** Builds the published package into dist/: compiled sources, the kernels, the workflow bundle. */
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { DefaultLogger } from '@temporalio/worker';
 import { buildWorkflowBundle } from '../workers/workflow-bundle.ts';
@@ -19,5 +19,11 @@ rmSync(at('dist'), { recursive: true, force: true });
 npm('run', '--silent', 'build:kernel');
 npm('exec', '--', 'tsc', '-p', 'tsconfig.build.json');
 copyFileSync(at('kernels/merge.wasm'), at('dist/kernels/merge.wasm'));
+// Without it, which takes `npm run build:native`, the package uses WebAssembly everywhere.
+const addon = 'kernels/native/merge-linux-x64.node';
+if (existsSync(at(addon))) {
+  mkdirSync(at('dist/kernels/native'), { recursive: true });
+  copyFileSync(at(addon), at(`dist/${addon}`));
+}
 const bundle = await buildWorkflowBundle('index.ts', new DefaultLogger('WARN'));
 writeFileSync(at('dist/workflows/workflow-bundle.js'), bundle);

@@ -22,6 +22,7 @@ const oraclePython = `${root}.oracle/bin/python`;
 const SETUP: readonly Part[] = [
   { name: 'oracle (torch, transformers, PEFT)', command: [python, 'oracle/setup.py'] },
   { name: 'SmolLM2-135M checkpoint', command: [oraclePython, 'oracle/smollm2.py', smollm2] },
+  { name: 'native kernel', command: [python, 'kernels/native/build.py'] },
   { name: 'package build', command: ['npm', 'run', '--silent', 'build'] },
 ];
 

@@ -123,10 +123,8 @@ export class WindowMaker {
       this.#packedTensor = piece.tensor;
     }
     this.#factors.packLeft(delta, piece.begin, piece.end - piece.begin);
-    return this.#kernel.merge({
-      segments: [{ rank: delta.rank, scale: delta.scaling }],
-      ...options,
-    });
+    const segments = [{ rank: delta.rank, scale: delta.scaling }];
+    return this.#kernel.merge({ segments, ...options });
   }
 }
 

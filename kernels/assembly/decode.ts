@@ -1,5 +1,6 @@
-/** From stored elements to f32: exact, apart from the payload of an f16 NaN. */
+/** From stored elements to the f32 of a strip: exact, apart from the payload of an f16 NaN. */
 import { F16_REBIAS, loadScalar } from './dtypes';
+import { slotOf } from './tile';
 
 const LANES: i32 = 8;
 
@@ -7,66 +8,73 @@ const LANES: i32 = 8;
  * Constants are loaded from memory into locals: a literal vector would be built anew from 64-bit
  * integers in every turn of a loop, because V8 does not hoist it.
  */
+const UPPER = memory.data<u32>([0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000], 16);
 const RAW_MAGNITUDE = memory.data<i32>([0x7fff7fff, 0x7fff7fff, 0x7fff7fff, 0x7fff7fff], 16);
 const RAW_FINITE_MAX = memory.data<i32>([0x7bff7bff, 0x7bff7bff, 0x7bff7bff, 0x7bff7bff], 16);
-/** An f16 sign-extended and shifted left by 13, without the surplus copies of its sign. */
+/** In an f16 of magnitude 2 and above, of which there are few; and in none below. */
+const RAW_LARGE = memory.data<i32>([0x40004000, 0x40004000, 0x40004000, 0x40004000], 16);
+/** An f16 shifted from bit 16 to bit 13, without the surplus copies of its sign. */
 const WIDENED = memory.data<u32>([0x8fffe000, 0x8fffe000, 0x8fffe000, 0x8fffe000], 16);
 const REBIAS = memory.data<f32>([F16_REBIAS, F16_REBIAS, F16_REBIAS, F16_REBIAS], 16);
 
-/** Writes `count` elements in a row as f32. */
+/** Writes `count` elements in a row as f32, in the order of `slotOf`. */
 export function decodeElements<T>(source: usize, target: usize, count: i32): void {
-  if (isFloat<T>()) {
-    memory.copy(target, source, <usize>count * 4);
-  } else if (isSigned<T>()) {
-    decodeF16(source, target, count);
-  } else {
-    decodeBF16(source, target, count);
+  const vectors = count / LANES;
+  let isDone = true;
+  if (isFloat<T>()) decodeF32(source, target, vectors);
+  else if (isSigned<T>()) isDone = decodeF16(source, target, vectors);
+  else decodeBF16(source, target, vectors);
+  for (let i = isDone ? vectors * LANES : 0; i < count; i++) {
+    const value = loadScalar<T>(source + <usize>i * sizeof<T>());
+    store<f32>(target + (<usize>slotOf(i) << 2), value);
   }
 }
 
-function decodeBF16(source: usize, target: usize, count: i32): void {
-  const vectorsEnd = source + <usize>(count / LANES) * LANES * 2;
-  const end = source + <usize>count * 2;
-  while (source < vectorsEnd) {
-    v128.store(target, i32x4.shl(v128.load16x4_u(source), 16));
-    v128.store(target, i32x4.shl(v128.load16x4_u(source, 8), 16), 16);
-    source += LANES * 2;
+function decodeF32(source: usize, target: usize, vectors: i32): void {
+  for (const end = source + <usize>vectors * LANES * 4; source < end; source += LANES * 4) {
+    const first = v128.load(source), last = v128.load(source, 16);
+    v128.store(target, v128.shuffle<i32>(first, last, 0, 2, 4, 6));
+    v128.store(target, v128.shuffle<i32>(first, last, 1, 3, 5, 7), 16);
     target += LANES * 4;
   }
-  decodeScalars<u16>(source, target, end);
+}
+
+function decodeBF16(source: usize, target: usize, vectors: i32): void {
+  const upper = v128.load(UPPER);
+  for (const end = source + <usize>vectors * LANES * 2; source < end; source += LANES * 2) {
+    const raw = v128.load(source);
+    v128.store(target, i32x4.shl(raw, 16));
+    v128.store(target, v128.and(raw, upper), 16);
+    target += LANES * 4;
+  }
 }
 
 /**
- * The multiplication makes Inf and NaN a finite number of 65536 or more; they are rare enough to
- * go over all the elements again, one by one.
+ * The multiplication makes Inf and NaN a finite number of 65536 or more.
+ *
+ * @returns whether there were none
  */
-function decodeF16(source: usize, target: usize, count: i32): void {
-  const first = source, firstTarget = target;
-  const vectorsEnd = source + <usize>(count / LANES) * LANES * 2;
-  const end = source + <usize>count * 2;
+function decodeF16(source: usize, target: usize, vectors: i32): bool {
   const widened = v128.load(WIDENED), rebias = v128.load(REBIAS);
-  const magnitude = v128.load(RAW_MAGNITUDE);
-  let largest = i16x8.splat(0);
-  while (source < vectorsEnd) {
-    const low = v128.and(i32x4.shl(v128.load16x4_s(source), 13), widened);
-    const high = v128.and(i32x4.shl(v128.load16x4_s(source, 8), 13), widened);
-    largest = i16x8.max_s(largest, v128.and(v128.load(source), magnitude));
-    v128.store(target, f32x4.mul(low, rebias));
-    v128.store(target, f32x4.mul(high, rebias), 16);
-    source += LANES * 2;
+  const first = source;
+  let seen = i32x4.splat(0);
+  for (const end = source + <usize>vectors * LANES * 2; source < end; source += LANES * 2) {
+    const odd = v128.load(source);
+    // Two bytes before, so that even elements are in the upper halves; only those are kept.
+    const even = v128.load(source - 2);
+    seen = v128.or(seen, odd);
+    v128.store(target, f32x4.mul(v128.and(i32x4.shr_s(even, 3), widened), rebias));
+    v128.store(target, f32x4.mul(v128.and(i32x4.shr_s(odd, 3), widened), rebias), 16);
     target += LANES * 4;
   }
-  if (v128.any_true(i16x8.gt_s(largest, v128.load(RAW_FINITE_MAX)))) {
-    source = first;
-    target = firstTarget;
-  }
-  decodeScalars<i16>(source, target, end);
+  return !v128.any_true(v128.and(seen, v128.load(RAW_LARGE))) || isFiniteF16(first, vectors);
 }
 
-function decodeScalars<T>(source: usize, target: usize, end: usize): void {
-  while (source < end) {
-    store<f32>(target, loadScalar<T>(source));
-    source += sizeof<T>();
-    target += 4;
+function isFiniteF16(source: usize, vectors: i32): bool {
+  const magnitude = v128.load(RAW_MAGNITUDE);
+  let largest = i16x8.splat(0);
+  for (const end = source + <usize>vectors * LANES * 2; source < end; source += LANES * 2) {
+    largest = i16x8.max_s(largest, v128.and(v128.load(source), magnitude));
   }
+  return !v128.any_true(i16x8.gt_s(largest, v128.load(RAW_FINITE_MAX)));
 }

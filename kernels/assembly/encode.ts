@@ -1,114 +1,113 @@
-/** From f32 to stored elements: rounded to nearest even, and counted where not finite. */
-import {
-  ABS_MASK,
-  F16_MIN_NORMAL,
-  F16_ROUNDING_SHIFT,
-  F16_UNBIAS,
-  F32_EXPONENT,
-  nonFiniteFrom,
-  storeScalar,
-} from './dtypes';
+/** From the f32 of a strip to stored elements: rounded to nearest even, counted if not finite. */
+import { ABS_MASK, F16_UNBIAS, nonFiniteFrom, storeScalar } from './dtypes';
+import { slotOf } from './tile';
 
 const LANES: i32 = 8;
 
-/* In memory for the reason given in `decode.ts`. */
-const MAGNITUDE = memory.data<i32>([ABS_MASK, ABS_MASK, ABS_MASK, ABS_MASK], 16);
-const RAW_SIGN = memory.data<u32>([0x80008000, 0x80008000, 0x80008000, 0x80008000], 16);
-const EXPONENT = memory.data<i32>([F32_EXPONENT, F32_EXPONENT, F32_EXPONENT, F32_EXPONENT], 16);
-const MIN_NORMAL = memory.data<i32>(
-  [F16_MIN_NORMAL, F16_MIN_NORMAL, F16_MIN_NORMAL, F16_MIN_NORMAL],
-  16,
-);
-const ONE = memory.data<i32>([1, 1, 1, 1], 16);
-const BELOW_HALF = memory.data<i32>([0x7fff, 0x7fff, 0x7fff, 0x7fff], 16);
-
-/**
- * `F16_ROUNDING_SHIFT`, with -F16_UNBIAS modulo 2^16 in the mantissa: the sum carries it along into
- * the bits that are kept. It is even, so ties still go the right way.
+/*
+ * Constants are in memory for the reason given in `decode.ts`. All but the first are pairs of
+ * 16-bit numbers: eight results are rounded at once, from the upper halves of their f32 and, where
+ * needed, the lower ones. Loads at an offset of two bytes bring both where `blend` expects them.
  */
-const SHIFT: i32 = F16_ROUNDING_SHIFT + ((0x20000 - F16_UNBIAS) & 0xffff);
-const ROUNDING_SHIFT = memory.data<i32>([SHIFT, SHIFT, SHIFT, SHIFT], 16);
+const MAGNITUDE = memory.data<i32>([ABS_MASK, ABS_MASK, ABS_MASK, ABS_MASK], 16);
+const ONE = memory.data<i32>([0x10001, 0x10001, 0x10001, 0x10001], 16);
+/** In an f32 of magnitude 2 and above, of which there are few; and in none below. */
+const LARGE = memory.data<i32>([0x40004000, 0x40004000, 0x40004000, 0x40004000], 16);
+const SIGN = memory.data<u32>([0x80008000, 0x80008000, 0x80008000, 0x80008000], 16);
+const UPPER = memory.data<u32>([0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000], 16);
+const EXPONENT = memory.data<i32>([0x7f807f80, 0x7f807f80, 0x7f807f80, 0x7f807f80], 16);
+/** Exponent of 2^-14, the smallest normal f16. */
+const MIN_NORMAL = memory.data<i32>([0x38803880, 0x38803880, 0x38803880, 0x38803880], 16);
+/** Exponent of 2^14, above which a number may round to Inf. */
+const MAX_SAFE = memory.data<i32>([0x46804680, 0x46804680, 0x46804680, 0x46804680], 16);
+/** `F16_ROUNDING_SHIFT` in the upper half of an f32. */
+const SHIFT = memory.data<i32>([0x6800680, 0x6800680, 0x6800680, 0x6800680], 16);
+/** -F16_UNBIAS modulo 2^16. */
+const U: i32 = ((0x20000 - F16_UNBIAS) & 0xffff) * 0x10001;
+const UNBIAS = memory.data<i32>([U, U, U, U], 16);
 
 /**
- * Rounds `count` f32 in a row and stores them. The vectors round finite numbers only; if one was
- * not finite after all, which is rare, all of them are rounded again, one by one.
+ * Rounds `count` f32 of a strip and stores them in a row. The vectors round finite numbers only; if
+ * one was not finite after all, which is rare, all of them are rounded again, one by one.
  *
  * @returns how many stored results are Inf or NaN
  */
 export function encodeElements<T>(source: usize, target: usize, count: i32): i32 {
   const vectors = count / LANES;
-  let largest: v128;
-  if (isFloat<T>()) largest = encodeF32(source, target, vectors);
-  else if (isSigned<T>()) largest = encodeF16(source, target, vectors);
-  else largest = encodeBF16(source, target, vectors);
-  const isFinite = !v128.any_true(i32x4.gt_s(largest, i32x4.splat(nonFiniteFrom<T>() - 1)));
+  let isDone: bool;
+  if (isFloat<T>()) isDone = encodeF32(source, target, vectors);
+  else if (isSigned<T>()) isDone = encodeF16(source, target, vectors);
+  else isDone = encodeBF16(source, target, vectors);
+  isDone = isDone || isFinite<T>(source, vectors);
   let nonFinite = 0;
-  for (let i = isFinite ? vectors * LANES : 0; i < count; i++) {
-    const value = load<f32>(source + (<usize>i << 2));
+  for (let i = isDone ? vectors * LANES : 0; i < count; i++) {
+    const value = load<f32>(source + (<usize>slotOf(i) << 2));
     nonFinite += storeScalar<T>(target + <usize>i * sizeof<T>(), value);
   }
   return nonFinite;
 }
 
-/** @returns the largest magnitude in each lane, as f32 bits; so do the next two */
-function encodeF32(source: usize, target: usize, vectors: i32): v128 {
-  const magnitude = v128.load(MAGNITUDE);
-  let largest = i32x4.splat(0);
+/** @returns whether all results are certainly finite; so do the next two */
+function encodeF32(source: usize, target: usize, vectors: i32): bool {
   for (const end = source + <usize>vectors * LANES * 4; source < end; source += LANES * 4) {
-    const low = v128.load(source), high = v128.load(source, 16);
-    largest = i32x4.max_s(largest, v128.and(low, magnitude));
-    largest = i32x4.max_s(largest, v128.and(high, magnitude));
-    v128.store(target, low);
-    v128.store(target, high, 16);
+    const even = v128.load(source), odd = v128.load(source, 16);
+    v128.store(target, v128.shuffle<i32>(even, odd, 0, 4, 1, 5));
+    v128.store(target, v128.shuffle<i32>(even, odd, 2, 6, 3, 7), 16);
     target += LANES * 4;
   }
-  return largest;
+  return false;
 }
 
-function encodeBF16(source: usize, target: usize, vectors: i32): v128 {
+function encodeBF16(source: usize, target: usize, vectors: i32): bool {
+  const one = v128.load(ONE);
+  let seen = i32x4.splat(0);
+  for (const end = source + <usize>vectors * LANES * 4; source < end; source += LANES * 4) {
+    const upper = blend(v128.load(source, 2), v128.load(source, 16));
+    const lower = blend(v128.load(source), v128.load(source, 14));
+    seen = v128.or(seen, upper);
+    // Up from above one half; and from one half if the upper half is odd.
+    const rest = i16x8.sub_sat_u(lower, v128.andnot(one, upper));
+    v128.store(target, i16x8.add(upper, i16x8.shr_u(rest, 15)));
+    target += LANES * 2;
+  }
+  return !v128.any_true(v128.and(seen, v128.load(LARGE)));
+}
+
+/** `f16Magnitude` in `dtypes.ts` is the scalar form, for numbers without a sign. */
+function encodeF16(source: usize, target: usize, vectors: i32): bool {
+  const exponentMask = v128.load(EXPONENT), minNormal = v128.load(MIN_NORMAL);
+  const signMask = v128.load(SIGN), upperMask = v128.load(UPPER);
+  const shift = v128.load(SHIFT), unbias = v128.load(UNBIAS);
+  let largest = i16x8.splat(0);
+  for (const end = source + <usize>vectors * LANES * 4; source < end; source += LANES * 4) {
+    const odd = v128.load(source, 16);
+    const upper = blend(v128.load(source, 2), odd);
+    const exponent = i16x8.max_s(v128.and(upper, exponentMask), minNormal);
+    largest = i16x8.max_s(largest, exponent);
+    const sign = v128.and(upper, signMask);
+    const shifted = v128.or(i16x8.add(exponent, shift), sign);
+    const evenSum = f32x4.add(v128.load(source), i32x4.shl(shifted, 16));
+    const oddSum = f32x4.add(odd, v128.and(shifted, upperMask));
+    const mantissa = blend(evenSum, i32x4.shl(oddSum, 16));
+    const magnitude = i16x8.add(i16x8.add(mantissa, i16x8.shl(exponent, 3)), unbias);
+    v128.store(target, v128.or(magnitude, sign));
+    target += LANES * 2;
+  }
+  return !v128.any_true(i16x8.gt_s(largest, v128.load(MAX_SAFE)));
+}
+
+/** The lower halves of `even` and the upper halves of `odd`. */
+// @ts-ignore: decorator
+@inline
+function blend(even: v128, odd: v128): v128 {
+  return v128.shuffle<i16>(even, odd, 0, 9, 2, 11, 4, 13, 6, 15);
+}
+
+function isFinite<T>(source: usize, vectors: i32): bool {
   const magnitude = v128.load(MAGNITUDE);
-  const one = v128.load(ONE), belowHalf = v128.load(BELOW_HALF);
   let largest = i32x4.splat(0);
-  for (const end = source + <usize>vectors * LANES * 4; source < end; source += LANES * 4) {
-    const low = v128.load(source), high = v128.load(source, 16);
-    largest = i32x4.max_s(largest, v128.and(low, magnitude));
-    largest = i32x4.max_s(largest, v128.and(high, magnitude));
-    const lowTie = v128.and(i32x4.shr_u(low, 16), one);
-    const highTie = v128.and(i32x4.shr_u(high, 16), one);
-    const lowRounded = i32x4.add(i32x4.add(low, belowHalf), lowTie);
-    const highRounded = i32x4.add(i32x4.add(high, belowHalf), highTie);
-    v128.store(
-      target,
-      i16x8.narrow_i32x4_u(i32x4.shr_u(lowRounded, 16), i32x4.shr_u(highRounded, 16)),
-    );
-    target += LANES * 2;
+  for (const end = source + <usize>vectors * LANES * 4; source < end; source += LANES * 2) {
+    largest = i32x4.max_s(largest, v128.and(v128.load(source), magnitude));
   }
-  return largest;
-}
-
-function encodeF16(source: usize, target: usize, vectors: i32): v128 {
-  const magnitude = v128.load(MAGNITUDE), sign = v128.load(RAW_SIGN);
-  const exponent = v128.load(EXPONENT), minNormal = v128.load(MIN_NORMAL);
-  const roundingShift = v128.load(ROUNDING_SHIFT);
-  let largest = i32x4.splat(0);
-  for (const end = source + <usize>vectors * LANES * 4; source < end; source += LANES * 4) {
-    const low = v128.load(source), high = v128.load(source, 16);
-    const lowMagnitude = v128.and(low, magnitude), highMagnitude = v128.and(high, magnitude);
-    largest = i32x4.max_s(i32x4.max_s(largest, lowMagnitude), highMagnitude);
-    const lowExponent = i32x4.max_s(v128.and(low, exponent), minNormal);
-    const highExponent = i32x4.max_s(v128.and(high, exponent), minNormal);
-    // The lower half of the shift needs no subtracting: all of it is meant to stay.
-    const lowSum = f32x4.add(lowMagnitude, i32x4.add(lowExponent, roundingShift));
-    const highSum = f32x4.add(highMagnitude, i32x4.add(highExponent, roundingShift));
-    const magnitudes = v128.shuffle<i16>(
-      i32x4.add(lowSum, i32x4.shr_u(lowExponent, 13)),
-      i32x4.add(highSum, i32x4.shr_u(highExponent, 13)),
-      0, 2, 4, 6, 8, 10, 12, 14,
-    );
-    // Saturation keeps the sign of each lane, which is all that is wanted of it.
-    const signs = v128.and(i16x8.narrow_i32x4_s(low, high), sign);
-    v128.store(target, v128.or(magnitudes, signs));
-    target += LANES * 2;
-  }
-  return largest;
+  return !v128.any_true(i32x4.gt_s(largest, i32x4.splat(nonFiniteFrom<T>() - 1)));
 }

@@ -2,12 +2,12 @@
 import { decodeElements } from './decode';
 import { loadScalar } from './dtypes';
 import { stripF32 } from './strip';
-import { STRIP_COLS } from './tile';
+import { slotOf, STRIP_COLS, TILE_COLS } from './tile';
 
 /**
  * Packs elements [rankBegin, +rankCount) x [laneBegin, +laneCount) of a factor. A lane is a column
  * of the right factor or a row of the left one. Element (k, lane) goes to
- * `target[lane / width][k][lane % width]`. Strides count elements.
+ * `target[lane / width][k][lane % width]`, in panels of eight to the place of `slotOf`. Strides count elements.
  *
  * Lanes past the last of the factor keep what was there: what is computed from them is not stored.
  */
@@ -30,32 +30,28 @@ export function packPanels<T>(
 
 /** Every `stride`-th element as f32, into the strip. */
 function gatherElements<T>(source: usize, stride: usize, count: i32): void {
-  const strideBytes = stride * sizeof<T>();
-  const end = stripF32 + <usize>count * 4;
-  for (let to = stripF32; to < end; to += 4) {
-    store<f32>(to, loadScalar<T>(source));
-    source += strideBytes;
+  for (let i = 0; i < count; i++) {
+    const value = loadScalar<T>(source + <usize>i * stride * sizeof<T>());
+    store<f32>(stripF32 + (<usize>slotOf(i) << 2), value);
   }
 }
 
 /** From the strip to lanes [lane, +count) of one k. */
 function scatterLanes(target: usize, panelBytes: usize, lane: i32, count: i32, width: i32): void {
-  const end = stripF32 + <usize>count * 4;
-  const widthBytes = <usize>width * 4;
-  let to = target + <usize>(lane / width) * panelBytes;
-  let within = <usize>(lane % width) * 4;
-  let from = stripF32;
-  while (from < end) {
-    if (within == 0 && from + widthBytes <= end) {
-      for (; within < widthBytes; within += 16) v128.store(to + within, v128.load(from + within));
-      from += widthBytes;
-    } else {
-      for (; within < widthBytes && from < end; within += 4) {
-        store<f32>(to + within, load<f32>(from));
-        from += 4;
-      }
+  let i = 0;
+  if (width == TILE_COLS && lane % TILE_COLS == 0) {
+    for (let to = target + <usize>(lane / width) * panelBytes; i + TILE_COLS <= count; ) {
+      const from = stripF32 + (<usize>i << 2);
+      v128.store(to, v128.load(from));
+      v128.store(to, v128.load(from, 16), 16);
+      to += panelBytes;
+      i += TILE_COLS;
     }
-    within = 0;
-    to += panelBytes;
+  }
+  for (; i < count; i++) {
+    const panel = (lane + i) / width, within = (lane + i) % width;
+    const slot = width == TILE_COLS ? slotOf(within) : within;
+    const to = target + <usize>panel * panelBytes + (<usize>slot << 2);
+    store<f32>(to, load<f32>(stripF32 + (<usize>slotOf(i) << 2)));
   }
 }

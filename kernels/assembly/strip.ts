@@ -31,8 +31,8 @@ export function mergeStrip<In, Out>(
     const from = input + <usize>row * stride * sizeof<In>();
     decodeElements<In>(from, stripF32 + <usize>row * ROW_BYTES_F32, cols);
   }
-  if (isFloat<Out>()) promoteRows(rows, cols);
   const panels = (cols + TILE_COLS - 1) / TILE_COLS;
+  if (isFloat<Out>()) promoteRows(rows, panels * TILE_COLS);
   const panelBytes = <usize>rank * TILE_COLS * 4;
   for (let segment = 0; segment < segments; segment++) {
     const count = segmentRank(segment), scale = segmentScale(segment);
@@ -44,7 +44,7 @@ export function mergeStrip<In, Out>(
     left += <usize>count * TILE_ROWS * 4;
     right += <usize>count * TILE_COLS * 4;
   }
-  if (isFloat<Out>()) demoteRows(rows, cols);
+  if (isFloat<Out>()) demoteRows(rows, panels * TILE_COLS);
   let nonFinite = 0;
   for (let row = 0; row < rows; row++) {
     const to = output + <usize>row * stride * sizeof<Out>();
@@ -53,7 +53,7 @@ export function mergeStrip<In, Out>(
   return nonFinite;
 }
 
-/** From `stripF32` to `stripF64`, up to three columns too many. */
+/** From `stripF32` to `stripF64`. @param cols a multiple of four, as in the next */
 function promoteRows(rows: i32, cols: i32): void {
   for (let row = 0; row < rows; row++) {
     let from = stripF32 + <usize>row * ROW_BYTES_F32;

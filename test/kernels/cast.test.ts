@@ -2,20 +2,20 @@ import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { FloatDtype } from '../../kernels/index.ts';
 import { ELEMENT_BYTES } from '../../kernels/index.ts';
-import type { KernelKind } from './kernel-pair.ts';
 import {
   bytesOf,
   createRandom,
   DTYPE_PAIRS,
   DTYPES,
+  FAST_KINDS,
   halvesOf,
+  KERNEL_KINDS,
   newKernel,
   runCast,
   wordsOf,
 } from './kernel-pair.ts';
 import { fillTensor } from './tensor-arbitrary.ts';
 
-const KINDS: readonly KernelKind[] = ['wasm', 'scalar'];
 const HALF_DTYPES = [
   { dtype: 'bf16', mantissaBits: 7, exponentMin: -126, nan: 0x7fc0 },
   { dtype: 'f16', mantissaBits: 10, exponentMin: -14, nan: 0x7e00 },
@@ -32,7 +32,7 @@ const isFiniteHalf = (half: number, { mantissaBits }: HalfDtype): boolean => {
 const isInfinite = (half: number, { mantissaBits }: HalfDtype): boolean =>
   (half & 0x7fff) === (0x7fff & ~((1 << mantissaBits) - 1));
 
-describe.each(KINDS)('every 16-bit number, %s', (kind) => {
+describe.each(KERNEL_KINDS)('every 16-bit number, %s', (kind) => {
   it.each(HALF_DTYPES)('$dtype survives the way to f32 and back', (half) => {
     const widened = runCast(kind, bytesOf(everyHalf), half.dtype, 'f32');
     const narrowed = runCast(kind, widened.bytes, 'f32', half.dtype);
@@ -103,7 +103,7 @@ function roundingWords(half: HalfDtype): Uint32Array {
   return Uint32Array.from(words);
 }
 
-describe.each(KINDS)('rounding to nearest even, %s', (kind) => {
+describe.each(KERNEL_KINDS)('rounding to nearest even, %s', (kind) => {
   it.each(HALF_DTYPES)('$dtype agrees with float64 arithmetic', (half) => {
     const words = roundingWords(half);
     const values = new Float32Array(words.buffer);
@@ -126,7 +126,7 @@ describe.each(KINDS)('rounding to nearest even, %s', (kind) => {
   });
 });
 
-describe('casts of any length and content', () => {
+describe.each(FAST_KINDS)('casts of any length and content, %s', (kind) => {
   it.each(DTYPE_PAIRS)('$dtypeIn to $dtypeOut match the reference', ({ dtypeIn, dtypeOut }) => {
     const styles = fc.constantFrom('plain' as const, 'awkward' as const, 'bits' as const);
     const property = fc.property(
@@ -135,7 +135,7 @@ describe('casts of any length and content', () => {
       fc.integer(),
       (count, style, seed) => {
         const elements = fillTensor(count, dtypeIn, style, seed);
-        const result = runCast('wasm', elements, dtypeIn, dtypeOut);
+        const result = runCast(kind, elements, dtypeIn, dtypeOut);
         expect(result).toEqual(runCast('scalar', elements, dtypeIn, dtypeOut));
       },
     );
@@ -143,9 +143,9 @@ describe('casts of any length and content', () => {
   });
 
   it('between bf16 and f16 rounds once, by way of an exact f32', () => {
-    const bf16ToF16 = halvesOf(runCast('wasm', bytesOf(everyHalf), 'bf16', 'f16').bytes);
-    const widened = runCast('wasm', bytesOf(everyHalf), 'bf16', 'f32').bytes;
-    expect(bf16ToF16).toEqual(halvesOf(runCast('wasm', widened, 'f32', 'f16').bytes));
+    const bf16ToF16 = halvesOf(runCast(kind, bytesOf(everyHalf), 'bf16', 'f16').bytes);
+    const widened = runCast(kind, bytesOf(everyHalf), 'bf16', 'f32').bytes;
+    expect(bf16ToF16).toEqual(halvesOf(runCast(kind, widened, 'f32', 'f16').bytes));
     expect(bf16ToF16[0x3f80]).toBe(0x3c00);
     expect(bf16ToF16[0x3381]).toBe(0x0001);
   });
@@ -155,7 +155,7 @@ describe('counting what is not finite', () => {
   it.each(DTYPES)('finds every %s Inf and NaN wherever it lies, and nothing else', (dtype) => {
     for (let count = 0; count < 40; count++) {
       const elements = fillTensor(count, dtype, 'bits', count);
-      const counts = KINDS.map((kind) => {
+      const counts = KERNEL_KINDS.map((kind) => {
         const kernel = newKernel(kind, {
           inputBytesMax: elements.length + 6,
           outputBytesMax: 0,
@@ -169,7 +169,7 @@ describe('counting what is not finite', () => {
       const widened = runCast('scalar', elements, dtype, 'f32').bytes;
       const values = new Float32Array(widened.buffer);
       const expected = values.filter((value) => !Number.isFinite(value)).length;
-      expect(counts).toEqual([expected, expected]);
+      expect(counts).toEqual(KERNEL_KINDS.map(() => expected));
       expect(elements.length).toBe(count * ELEMENT_BYTES[dtype as FloatDtype]);
     }
   });

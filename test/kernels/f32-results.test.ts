@@ -1,6 +1,6 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { MergeSegment } from '../../kernels/index.ts';
+import type { KernelKind, MergeSegment } from '../../kernels/index.ts';
 import { decodeElements } from '../../kernels/index.ts';
 import type { BinaryFraction } from '../doubles/exact-arithmetic.ts';
 import {
@@ -11,7 +11,7 @@ import {
   toNearestFloat32,
 } from '../doubles/exact-arithmetic.ts';
 import type { MergeCase } from './kernel-pair.ts';
-import { DTYPES, runMerge } from './kernel-pair.ts';
+import { DTYPES, FAST_KINDS, runMerge } from './kernel-pair.ts';
 import { fillTensor, mergeCases } from './tensor-arbitrary.ts';
 
 /** Rounding of one float64 operation, relative to its result. */
@@ -25,9 +25,9 @@ interface Element {
 }
 
 /** The elements of a merge to f32 whose inputs are finite. */
-function* elementsOf(test: MergeCase): Generator<Element> {
+function* elementsOf(kind: KernelKind, test: MergeCase): Generator<Element> {
   const { rows, cols, rank, factorDtype, layout } = test;
-  const results = decodeElements(runMerge('wasm', { ...test, dtypeOut: 'f32' }).bytes, 'f32');
+  const results = decodeElements(runMerge(kind, { ...test, dtypeOut: 'f32' }).bytes, 'f32');
   const weights = decodeElements(test.weights, test.dtypeIn);
   const lefts = decodeElements(test.left, factorDtype);
   const rights = decodeElements(test.right, factorDtype);
@@ -68,7 +68,7 @@ function magnitudeOf({ left, right }: Element, segments: readonly MergeSegment[]
   return scales.reduce((sum, scale, k) => sum + Math.abs(scale * left[k]! * right[k]!), 0);
 }
 
-describe('an f32 result', () => {
+describe.each(FAST_KINDS)('an f32 result, %s', (kind) => {
   it.each(DTYPES)('from %s is the nearest f32 to the exact value', (dtypeIn) => {
     const shape = { rows: 21, cols: 45, rank: 16, segments: [{ rank: 16, scale: 0.1 }] };
     const test: MergeCase = {
@@ -81,7 +81,7 @@ describe('an f32 result', () => {
       left: fillTensor(shape.rows * shape.rank, 'f32', 'plain', 2),
       right: fillTensor(shape.rank * shape.cols, 'f32', 'plain', 3),
     };
-    const elements = [...elementsOf(test)];
+    const elements = [...elementsOf(kind, test)];
     expect(elements).toHaveLength(shape.rows * shape.cols);
     const nearest = elements.map((element) => toNearestFloat32(exactOf(element, shape.segments)));
     expect(elements.map(({ result }) => result)).toEqual(nearest);
@@ -90,7 +90,7 @@ describe('an f32 result', () => {
   it('is no further from the exact value than float64 sums allow, whatever the numbers', () => {
     const property = fc.property(mergeCases, (test) => {
       const { rank, segments } = test;
-      for (const element of elementsOf(test)) {
+      for (const element of elementsOf(kind, test)) {
         const exact = exactOf(element, segments);
         const nearest = toNearestFloat32(exact);
         // A zero of the kernel has a sign.

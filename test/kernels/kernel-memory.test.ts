@@ -5,20 +5,23 @@ import { describe, expect, it } from 'vitest';
 import type { ArenaSpec } from '../../kernels/index.ts';
 import {
   arenaBytes,
-  compileKernel,
   ELEMENT_BYTES,
-  KernelMissingError,
   packedLeftBytes,
   packedRightBytes,
 } from '../../kernels/index.ts';
-import type { KernelKind } from './kernel-pair.ts';
-import { leftBlock, missingWasmUrl, newKernel, rightBlock, runMerge } from './kernel-pair.ts';
+import {
+  FAST_KINDS,
+  KERNEL_KINDS,
+  leftBlock,
+  newKernel,
+  rightBlock,
+  runMerge,
+} from './kernel-pair.ts';
 import { fillTensor } from './tensor-arbitrary.ts';
 
 const ROWS = 13;
 const COLS = 27;
 const RANK = 12;
-const KINDS: readonly KernelKind[] = ['wasm', 'scalar'];
 
 const spec: ArenaSpec = {
   inputBytesMax: ROWS * COLS * 2 + 64,
@@ -51,7 +54,7 @@ function packWhole(kernel: ReturnType<typeof newKernel>): void {
   kernel.packLeft(ROWS, RANK, leftBlock('linear', 'f32', RANK, ROWS, 0));
 }
 
-describe.each(KINDS)('a kernel in place, %s', (kind) => {
+describe.each(KERNEL_KINDS)('a kernel in place, %s', (kind) => {
   it('overwrites the band, at any byte offset, and nothing around it', () => {
     for (const inputOffset of [0, 1, 7, 64]) {
       const kernel = newKernel(kind, spec);
@@ -72,7 +75,7 @@ describe.each(KINDS)('a kernel in place, %s', (kind) => {
   });
 });
 
-describe.each(KINDS)('factors in pieces, %s', (kind) => {
+describe.each(KERNEL_KINDS)('factors in pieces, %s', (kind) => {
   const merged = (kernel: ReturnType<typeof newKernel>): Uint8Array => {
     kernel.input.set(test.weights);
     kernel.merge(test);
@@ -156,7 +159,7 @@ describe.each(KINDS)('factors in pieces, %s', (kind) => {
   });
 });
 
-describe.each(KINDS)('the memory, %s', (kind) => {
+describe.each(KERNEL_KINDS)('the memory, %s', (kind) => {
   it('is shared: another thread sees the results where the views say', async () => {
     const kernel = newKernel(kind, spec);
     packWhole(kernel);
@@ -178,10 +181,10 @@ describe.each(KINDS)('the memory, %s', (kind) => {
   });
 });
 
-describe('the arena', () => {
+describe.each(FAST_KINDS)('the arena, %s', (kind) => {
   it('states its bytes before any is allocated, and takes no more than its parts need', () => {
     const parts = spec.inputBytesMax + spec.factorBytesMax + spec.leftBytesMax + spec.rightBytesMax;
-    const kernel = newKernel('wasm', spec);
+    const kernel = newKernel(kind, spec);
     expect(arenaBytes(spec)).toBe(kernel.input.buffer.byteLength);
     expect(arenaBytes(spec)).toBeLessThan(parts + 4 * 4096 + 2 * 65_536);
     expect(() => arenaBytes({ ...spec, rightBytesMax: 2 ** 32 })).toThrow(/over 4 GiB/);
@@ -189,17 +192,9 @@ describe('the arena', () => {
   });
 
   it('starts its areas on pages, for direct I/O', () => {
-    const kernel = newKernel('wasm', { ...spec, outputBytesMax: 100 });
+    const kernel = newKernel(kind, { ...spec, outputBytesMax: 100 });
     const offsets = [kernel.input, kernel.output, kernel.factor].map((area) => area.byteOffset);
     expect(offsets.map((offset) => offset % 4096)).toEqual([0, 0, 0]);
     expect(new Set(offsets).size).toBe(3);
-  });
-});
-
-describe('a module that was never built', () => {
-  it('is an error that names the remedy', async () => {
-    const compiling = compileKernel(missingWasmUrl);
-    await expect(compiling).rejects.toThrow(KernelMissingError);
-    await expect(compiling).rejects.toThrow(/npm run build:kernel/);
   });
 });

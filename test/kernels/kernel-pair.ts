@@ -1,9 +1,10 @@
-/** Runs the same operation in the WebAssembly kernel and in the scalar reference. */
-import { fileURLToPath } from 'node:url';
+/** Runs the same operation in the fast kernels and in the scalar reference. */
 import type {
   ArenaSpec,
   FactorBlock,
   FloatDtype,
+  KernelKind,
+  KernelModule,
   MergeKernel,
   MergeSegment,
 } from '../../kernels/index.ts';
@@ -21,8 +22,18 @@ export const DTYPE_PAIRS = DTYPES.flatMap((dtypeIn) =>
   DTYPES.map((dtypeOut) => ({ dtypeIn, dtypeOut })),
 );
 
-const module = await compileKernel();
-if (module === 'scalar') throw new Error('these tests need a runtime with WebAssembly SIMD');
+const modules: Partial<Record<KernelKind, KernelModule>> = {
+  wasm: await compileKernel({ kind: 'wasm' }),
+  scalar: await compileKernel({ kind: 'scalar' }),
+};
+const preferred = await compileKernel();
+modules[preferred.kind] = preferred;
+
+/** Native code is there on the platforms that `npm run build:native` knows, once it was run. */
+export const KERNEL_KINDS = Object.keys(modules) as readonly KernelKind[];
+
+/** Those that are measured against the reference. */
+export const FAST_KINDS = KERNEL_KINDS.filter((kind) => kind !== 'scalar');
 
 /** `linear`: R stored [r, cols], L stored [rows, r]. `conv1d`: both the other way round. */
 export type FactorLayout = 'linear' | 'conv1d';
@@ -48,10 +59,10 @@ export interface KernelResult {
   readonly nonFinite: number;
 }
 
-export type KernelKind = 'wasm' | 'scalar';
-
 export function newKernel(kind: KernelKind, spec: ArenaSpec): MergeKernel {
-  return createKernel(kind === 'wasm' ? module : 'scalar', spec);
+  const module = modules[kind];
+  if (module === undefined) throw new Error(`there is no ${kind} kernel here`);
+  return createKernel(module, spec);
 }
 
 /** Merges a whole case in bands of `bandRows` rows. */
@@ -143,5 +154,3 @@ export const bytesOf = (array: ArrayBufferView): Uint8Array =>
 export const halvesOf = (bytes: Uint8Array): Uint16Array => new Uint16Array(bytes.slice().buffer);
 
 export const wordsOf = (bytes: Uint8Array): Uint32Array => new Uint32Array(bytes.slice().buffer);
-
-export const missingWasmUrl = new URL(`file://${fileURLToPath(import.meta.url)}.missing.wasm`);

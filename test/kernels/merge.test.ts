@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { ELEMENT_BYTES } from '../../kernels/index.ts';
 import { loadElement, storeElement } from '../../kernels/reference.ts';
 import type { MergeCase } from './kernel-pair.ts';
-import { bytesOf, DTYPE_PAIRS, DTYPES, runMerge } from './kernel-pair.ts';
+import { bytesOf, DTYPE_PAIRS, DTYPES, FAST_KINDS, runMerge } from './kernel-pair.ts';
 import { fillTensor, mergeCases } from './tensor-arbitrary.ts';
 
 const { fround } = Math;
@@ -28,11 +28,11 @@ function plainCase(shape: Partial<MergeCase>): MergeCase {
   };
 }
 
-describe('the WebAssembly kernel against the scalar reference', () => {
+describe.each(FAST_KINDS)('the %s kernel against the scalar reference', (kind) => {
   it('gives the same bytes and the same count for any shape, type, layout and content', () => {
     fc.assert(
       fc.property(mergeCases, (test) => {
-        expect(runMerge('wasm', test)).toEqual(runMerge('scalar', test));
+        expect(runMerge(kind, test)).toEqual(runMerge('scalar', test));
       }),
       { numRuns: 1500 },
     );
@@ -41,7 +41,7 @@ describe('the WebAssembly kernel against the scalar reference', () => {
   it('gives the same bytes at every rank from 1 to 70', () => {
     for (let rank = 1; rank <= 70; rank++) {
       const test = plainCase({ rows: 7, cols: 19, rank, factorDtype: 'bf16' });
-      expect(runMerge('wasm', test), `rank ${rank}`).toEqual(runMerge('scalar', test));
+      expect(runMerge(kind, test), `rank ${rank}`).toEqual(runMerge('scalar', test));
     }
   });
 
@@ -55,7 +55,7 @@ describe('the WebAssembly kernel against the scalar reference', () => {
         [1000, 131],
       ] as const) {
         const test = plainCase({ ...pair, rows: 9, cols, rank });
-        expect(runMerge('wasm', test)).toEqual(runMerge('scalar', test));
+        expect(runMerge(kind, test)).toEqual(runMerge('scalar', test));
       }
     },
   );
@@ -102,19 +102,19 @@ function mergeOne(test: MergeCase, row: number, col: number): number {
   return fround(merged);
 }
 
-describe('bands', () => {
+describe.each(FAST_KINDS)('bands, %s', (kind) => {
   it('never change a byte, wherever the rows are cut', () => {
     fc.assert(
       fc.property(mergeCases, fc.integer({ min: 1, max: 21 }), (test, bandRows) => {
-        const whole = runMerge('wasm', test);
-        expect(runMerge('wasm', test, Math.min(bandRows, test.rows))).toEqual(whole);
+        const whole = runMerge(kind, test);
+        expect(runMerge(kind, test, Math.min(bandRows, test.rows))).toEqual(whole);
       }),
       { numRuns: 500 },
     );
   });
 });
 
-describe('numbers that are not finite', () => {
+describe.each(FAST_KINDS)('numbers that are not finite, %s', (kind) => {
   it('pass through from the weights, and only their own elements are counted', () => {
     const weights = fillTensor(8 * 16, 'f16', 'plain', 4);
     const halves = new Uint16Array(weights.buffer);
@@ -122,7 +122,7 @@ describe('numbers that are not finite', () => {
     halves[20] = 0xfc00;
     halves[127] = 0xfe01;
     const test = plainCase({ dtypeIn: 'f16', dtypeOut: 'f16', weights });
-    const result = runMerge('wasm', test);
+    const result = runMerge(kind, test);
     const output = new Uint16Array(result.bytes.buffer);
     expect(result.nonFinite).toBe(3);
     expect([output[3], output[20], output[127]]).toEqual([0x7c00, 0xfc00, 0x7e00]);
@@ -131,11 +131,11 @@ describe('numbers that are not finite', () => {
   it('in a factor reach a whole row or column, and no padding lane is counted', () => {
     const left = fillTensor(5 * 3, 'f32', 'plain', 5);
     new Float32Array(left.buffer)[4 * 3] = Number.POSITIVE_INFINITY;
-    const byRow = runMerge('wasm', plainCase({ rows: 5, cols: 11, rank: 3, left }));
+    const byRow = runMerge(kind, plainCase({ rows: 5, cols: 11, rank: 3, left }));
     expect(byRow.nonFinite).toBe(11);
     const right = fillTensor(3 * 11, 'f32', 'plain', 6);
     new Float32Array(right.buffer)[10] = Number.NaN;
-    const byCol = runMerge('wasm', plainCase({ rows: 5, cols: 11, rank: 3, right }));
+    const byCol = runMerge(kind, plainCase({ rows: 5, cols: 11, rank: 3, right }));
     expect(byCol.nonFinite).toBe(5);
   });
 
@@ -144,8 +144,8 @@ describe('numbers that are not finite', () => {
     const left = bytesOf(new Float32Array([0, 2]));
     const right = bytesOf(new Float32Array(8).fill(1));
     const shape = { rows: 2, cols: 8, rank: 1, dtypeIn: 'f32', weights, left, right };
-    const half = runMerge('wasm', plainCase({ ...shape, dtypeOut: 'f16' } as Partial<MergeCase>));
-    const full = runMerge('wasm', plainCase({ ...shape, dtypeOut: 'f32' } as Partial<MergeCase>));
+    const half = runMerge(kind, plainCase({ ...shape, dtypeOut: 'f16' } as Partial<MergeCase>));
+    const full = runMerge(kind, plainCase({ ...shape, dtypeOut: 'f32' } as Partial<MergeCase>));
     expect([half.nonFinite, full.nonFinite]).toEqual([8, 0]);
     const halves = new Uint16Array(half.bytes.buffer);
     expect([halves[0], halves[8]]).toEqual([0x7bff, 0x7c00]);

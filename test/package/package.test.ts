@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { execa } from 'execa';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { addonName } from '../../kernels/native-kernel.ts';
 import { runWeldline } from '../run-weldline.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -44,10 +45,12 @@ test('runs on the Node.js of the machine and merges the same bytes as the source
   expect(weights.equals(await readFile(join(directory, 'sources/model.safetensors')))).toBe(true);
 });
 
-test('holds the kernel and the workflow bundle, and every file that package.json promises', () => {
+test('holds the kernels and the workflow bundle, and every file that package.json promises', () => {
   for (const path of ['kernels/merge.wasm', 'workflows/workflow-bundle.js', 'cli/main.js']) {
     expect(existsSync(join(root, 'dist', path)), path).toBe(true);
   }
+  const addon = `kernels/${addonName()}`;
+  expect(existsSync(join(root, 'dist', addon))).toBe(existsSync(join(root, addon)));
   const { bin, files } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
     bin: Record<string, string>;
     files: string[];
