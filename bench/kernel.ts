@@ -1,5 +1,6 @@
 /**
- * Speed of the merge kernel on one core, without any I/O: `node bench/kernel.ts`.
+ * Speed of the merge kernel on one core, without any I/O: `node bench/kernel.ts`; the one that
+ * merges take, or `--kernel native`, `wasm`.
  *
  * A 4096 x 14336 matrix goes through in bands of 4 MiB, as in a merge; packing is included. f32 is
  * worked out in float64, with half the lanes. The scalar reference runs on a few rows of the same
@@ -7,7 +8,13 @@
  */
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
-import type { ArenaSpec, FloatDtype, KernelModule, MergeKernel } from '../kernels/index.ts';
+import type {
+  ArenaSpec,
+  FloatDtype,
+  KernelKind,
+  KernelModule,
+  MergeKernel,
+} from '../kernels/index.ts';
 import {
   compileKernel,
   createKernel,
@@ -92,9 +99,13 @@ function measure(
   };
 }
 
-const { values } = parseArgs({ options: { runs: { type: 'string', default: '3' } } });
-const module = await compileKernel();
-console.log(`${cpus()[0]?.model ?? 'unknown processor'}, Node ${process.version}`);
+const { values } = parseArgs({
+  options: { runs: { type: 'string', default: '3' }, kernel: { type: 'string' } },
+});
+const module = await compileKernel(
+  values.kernel === undefined ? {} : { kind: values.kernel as KernelKind },
+);
+console.log(`${cpus()[0]?.model ?? 'unknown processor'}, Node ${process.version}, ${module.kind}`);
 console.log('dtype   rank  GFLOP/s   GB/s  × scalar');
 for (const dtype of ['bf16', 'f16', 'f32'] as const) {
   for (const rank of RANKS) {
