@@ -6,7 +6,7 @@
 import { mergeStrip } from './strip';
 import { STRIP_COLS, TILE_COLS, TILE_ROWS } from './tile';
 
-/** Packed right factor per column block: half of a small L2 cache, to be read for every quad. */
+/** Packed right factor per column block: half of a small L2 cache, to be read for every four rows. */
 const BLOCK_BYTES: i32 = 256 * 1024;
 
 /**
