@@ -1,7 +1,7 @@
 import { artefactName } from '../config/artefact-name.ts';
 import { chooseResources } from '../engine/merge/resources.ts';
 import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
-import { checkMerge } from '../engine/plan/plan-merge.ts';
+import { previewMerge } from '../engine/plan/plan-merge.ts';
 import { checkTarget } from '../publishers/directory.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
 import {
@@ -63,7 +63,7 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         const base = await openRemotely(access, inputs.base);
         const files = await openModelDirectory(adapterDirectory);
         const { id } = recipe.adapters[0];
-        const { plan, warnings } = await checkMerge(base, { id, files }, recipe.merge);
+        const plan = await previewMerge(base, { id, files }, recipe.merge);
         chooseResources(plan, {
           threads: recipe.merge.threads ?? limits.threads,
           memoryBudgetBytes: recipe.merge.memoryBudgetBytes ?? limits.memoryBudgetBytes,
@@ -79,7 +79,7 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         ]);
         const tensors = plan.shards.flatMap((shard) => shard.tensors);
         return {
-          warnings,
+          warnings: plan.warnings,
           tensorsMerged: tensors.filter((tensor) => tensor.delta !== undefined).length,
           downloadBytes: download,
           outputBytes: output,

@@ -1,7 +1,7 @@
 import { mkdir, readFile, rm } from 'node:fs/promises';
+import { sha256Of } from '../engine/canonical-json.ts';
 import { toReadError } from '../engine/disk-errors.ts';
 import { digestFile, writeFileDurably } from '../engine/durable-files.ts';
-import { WeldlineError } from '../engine/errors.ts';
 import { MANIFEST_FILE } from '../engine/manifest.ts';
 import type { CompletedShard } from '../engine/merge/journal.ts';
 import { mergeShard } from '../engine/merge/merge-shard.ts';
@@ -9,14 +9,19 @@ import { inspectOutput, moveIntoPlace } from '../engine/merge/output-directory.t
 import { chooseResources } from '../engine/merge/resources.ts';
 import { bytesOnDisk } from '../engine/merge/shard-file.ts';
 import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
-import { type Plan, parsePlan, planDigest } from '../engine/plan/plan.ts';
+import { formatPlan, type Plan, parsePlan } from '../engine/plan/plan.ts';
 import { planMerge } from '../engine/plan/plan-merge.ts';
 import { sealMerge } from '../engine/seal.ts';
 import { type Verification, verifyMerge } from '../engine/verify/verify-merge.ts';
 import { compileKernel, type KernelModule } from '../kernels/index.ts';
 import { checkVersion } from '../publishers/directory.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
-import { checkUnchanged, type ModelAccess, openInput } from '../sources/model-input.ts';
+import {
+  checkUnchanged,
+  type ModelAccess,
+  openInput,
+  type ResolvedModel,
+} from '../sources/model-input.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { mergeProvenance } from './provenance.ts';
@@ -34,6 +39,14 @@ import { mergeWorkspace } from './workspace.ts';
 /** plan, merge, seal and verify: from inputs on disk to a checked checkpoint in the workspace. */
 export function createMergeActivities({ home, access, ...limits }: Dependencies) {
   let kernel: Promise<KernelModule> | undefined;
+  /** The shards of a merge come one after the other, and a large plan takes long to read. */
+  let last: { readonly digest: string; readonly plan: Plan } | undefined;
+
+  const openPlan = async (digest: string) => {
+    const workspace = mergeWorkspace(home, digest);
+    if (last?.digest !== digest) last = { digest, plan: await readPlan(workspace.plan, digest) };
+    return { plan: last.plan, workspace };
+  };
 
   return {
     /** Writes the plan file and returns its digest. A version that is taken ends it here. */
@@ -44,17 +57,20 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
     ): Promise<PlanReference> {
       return withHeartbeat('plan', async (_report, signal) => {
         const { id } = recipe.adapters[0];
-        const base = await openInput(access, inputs.base, roots['base'] ?? '', signal);
-        const adapter = await openInput(access, inputs.adapter, roots[id] ?? '', signal);
+        const open = (model: ResolvedModel, input: string) =>
+          openInput(access, model, { directory: roots[input] ?? '', signal });
+        const base = await open(inputs.base, 'base');
+        const adapter = await open(inputs.adapter, id);
         const plan = await planMerge(base, { id, ...adapter }, recipe.merge);
         await access.digests.save();
-        const digest = planDigest(plan);
+        const text = formatPlan(plan);
+        const digest = sha256Of(text);
         for (const { directory } of recipe.publish) {
           await checkVersion(directory.path, inputs.artefact, digest);
         }
         const workspace = mergeWorkspace(home, digest);
         await mkdir(workspace.root, { recursive: true });
-        await writeFileDurably(workspace.plan, JSON.stringify(plan));
+        await writeFileDurably(workspace.plan, text);
         await removeDamaged(access, workspace.sealed, digest, signal);
         const tensors = plan.shards.flatMap((shard) => shard.tensors);
         return {
@@ -72,7 +88,7 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
     async mergeShard(input: MergeShardInput): Promise<CompletedShard> {
       return withHeartbeat('merge', async (report, signal) => {
         const { planDigest: digest, roots } = input;
-        const { plan, workspace } = await readPlan(home, digest);
+        const { plan, workspace } = await openPlan(digest);
         const shard = plan.shards[input.shard];
         if (shard === undefined) throw new RangeError(`plan ${digest} has no shard ${input.shard}`);
         const sealed = await inspectOutput(workspace.sealed, digest, Object.values(roots));
@@ -104,11 +120,17 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
     async seal(input: SealInput): Promise<SealedMerge> {
       return withHeartbeat('seal', async () => {
         const { planDigest: digest, roots, shards } = input;
-        const { plan, workspace } = await readPlan(home, digest);
+        const { plan, workspace } = await openPlan(digest);
         const { sealed, staging } = workspace;
         if ((await inspectOutput(sealed, digest, Object.values(roots))) === undefined) {
-          const provenance = mergeProvenance(input);
-          await sealMerge({ plan, shards, roots, directory: staging.files, provenance });
+          await sealMerge({
+            plan,
+            planDigest: digest,
+            shards,
+            roots,
+            directory: staging.files,
+            provenance: mergeProvenance(input),
+          });
           await moveIntoPlace(staging, sealed);
         }
         const { sha256 } = await digestFile(`${sealed}/${MANIFEST_FILE}`);
@@ -119,7 +141,7 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
     /** Checks the sealed checkpoint: digests, inventory, finite values, recomputed rows. */
     async verify(digest: string, roots: Roots): Promise<Verification> {
       return withHeartbeat('verify', async (report, signal) => {
-        const { plan, workspace } = await readPlan(home, digest);
+        const { plan, workspace } = await openPlan(digest);
         const bytesTotal = outputBytes(plan);
         let bytesDone = 0;
         return verifyMerge({
@@ -150,20 +172,12 @@ async function removeDamaged(
   if (changed !== undefined) await rm(sealed, { recursive: true });
 }
 
-async function readPlan(home: string, digest: string) {
-  const workspace = mergeWorkspace(home, digest);
+async function readPlan(path: string, digest: string): Promise<Plan> {
   let text: string;
   try {
-    text = await readFile(workspace.plan, 'utf8');
+    text = await readFile(path, 'utf8');
   } catch (error) {
-    throw toReadError(error, workspace.plan);
+    throw toReadError(error, path);
   }
-  const plan: Plan = parsePlan(text, workspace.plan);
-  if (planDigest(plan) !== digest) {
-    throw new WeldlineError(
-      'plan.invalid',
-      `${workspace.plan} is not the plan it was written as. Remove ${workspace.root} and run again.`,
-    );
-  }
-  return { plan, workspace };
+  return parsePlan(text, digest, path);
 }

@@ -1,135 +1,156 @@
-import { open, readdir, rm } from 'node:fs/promises';
+import { open, readdir, rm, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { YARDSTICK } from './merge-report.ts';
+import type { CacheState, Contestant, Measurement } from './measurement.ts';
 import type { BenchModel } from './model-data.ts';
-import { runProcess } from './run-process.ts';
+import { type ProcessRun, runProcess } from './run-process.ts';
 
 /** The compiled package, as its users run it: sources need more time to start, and more memory. */
-export const CLI = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
+const PACKAGE = fileURLToPath(new URL('../dist/', import.meta.url));
+const CLI = join(PACKAGE, 'cli/main.js');
+const ENGINE = fileURLToPath(new URL('merge-engine.ts', import.meta.url));
 
-const PEFT_SCRIPT = fileURLToPath(new URL('../oracle/peft_merge.py', import.meta.url));
-
-/** What one run of a contestant took. */
-export interface Measurement {
-  readonly seconds: number;
-  readonly cpuSeconds: number;
-  readonly peakMemoryBytes: number;
-  /** Parts of `seconds` that the program reports itself. */
-  readonly parts?: Readonly<Record<string, number>>;
-}
-
-export interface Contestant {
-  readonly name: string;
-  /** Writes the merged checkpoint, or the copy, to `output`, and syncs it. */
-  run(output: string, signal: AbortSignal): Promise<Measurement>;
-}
+/** The names that the table of cases asks for. */
+export const NAMES = {
+  copy: 'cp + sync',
+  merge: 'weldline merge',
+  mergeNewBase: 'weldline merge, base new',
+  hashed: 'shards, hashed as they are made',
+  unhashed: 'shards, not hashed',
+  plan: 'weldline plan',
+  help: 'weldline --help',
+  helpCold: 'weldline --help, files not in the cache',
+} as const;
 
 /** `cp` of the checkpoint and a sync of what it wrote: what no merge can be much faster than. */
 export function copyContestant(model: BenchModel): Contestant {
   return {
-    name: YARDSTICK,
+    name: NAMES.copy,
+    inputs: [model.base],
     async run(output, signal) {
       // A copy that shares blocks with its source writes nothing and would prove nothing.
       const plain = process.platform === 'linux' ? ['--reflink=never'] : [];
-      const startedAt = performance.now();
       const run = await runProcess('cp', [...plain, '-R', model.base, output], { signal });
-      for (const name of await readdir(output)) await syncFile(join(output, name));
-      const { cpuSeconds, peakMemoryBytes } = run;
-      return { seconds: (performance.now() - startedAt) / 1000, cpuSeconds, peakMemoryBytes };
+      return withSyncOf(output, run);
     },
   };
 }
 
-/**
- * `weldline merge` as a process of its own.
- * @param home keeps the digests of inputs; `fresh` forgets them before each run
- */
-export function weldlineContestant(
-  name: string,
-  model: BenchModel,
-  home: string,
-  { fresh, threads }: { readonly fresh: boolean; readonly threads?: string | undefined },
-): Contestant {
+export interface MergeContestantOptions {
+  readonly name: string;
+  /** Keeps the digests of inputs; removed and made by the contestant. */
+  readonly home: string;
+  /** Whether the base's digest is remembered from an earlier merge; the adapter's never is. */
+  readonly baseKnown: boolean;
+}
+
+/** `weldline merge` with its default settings, as a process of its own. */
+export function mergeContestant(model: BenchModel, options: MergeContestantOptions): Contestant {
+  const { name, home, baseKnown } = options;
+  const inputs = ['--base', model.base, '--adapter', model.adapter];
+  const forget = (): Promise<void> => rm(home, { recursive: true, force: true });
   return {
     name,
+    inputs: [model.base, model.adapter],
+    async prepare(signal) {
+      await forget();
+      if (baseKnown) await weldline(['plan', ...inputs, '--digest'], home, signal);
+    },
+    async reset() {
+      if (!baseKnown) await forget();
+      // Digests go by the times of files: people merge an adapter that they have just trained.
+      else await touchFiles(model.adapter);
+    },
     async run(output, signal) {
-      if (fresh) await rm(home, { recursive: true, force: true });
-      const args = ['merge', ...inputArguments(model), '--output', output, '--json'];
-      if (threads !== undefined) args.push('--threads', threads);
+      const args = ['merge', ...inputs, '--output', output, '--json'];
       const run = await weldline(args, home, signal);
       const result = JSON.parse(run.stdout) as {
         peakMemoryBytes: number;
         tensors: { merged: number };
       };
       if (result.tensors.merged === 0) throw new Error('weldline merged no tensor');
-      return {
-        seconds: run.seconds,
-        cpuSeconds: run.cpuSeconds,
-        // The process knows its own peak to the end; the poll may miss the last moments.
-        peakMemoryBytes: Math.max(result.peakMemoryBytes, run.peakMemoryBytes),
-      };
+      // The process knows its own peak to the end; who watches it may miss the last moments.
+      return withoutOutput(run, Math.max(result.peakMemoryBytes, run.peakMemoryBytes));
     },
   };
 }
 
-/** Time of `weldline plan`: the share of a merge that is neither arithmetic nor output. */
-export async function planSeconds(
-  model: BenchModel,
+/** The engine alone, with or without hashing what it writes. */
+export function shardsContestant(model: BenchModel, mode: 'hashed' | 'unhashed'): Contestant {
+  return {
+    name: NAMES[mode],
+    inputs: [model.base, model.adapter],
+    async run(output, signal) {
+      const args = [ENGINE, mode, model.base, model.adapter, output];
+      const run = await runProcess(process.execPath, args, { signal });
+      const { seconds } = JSON.parse(run.stdout) as { seconds: number };
+      return { ...withoutOutput(run), seconds };
+    },
+  };
+}
+
+/** `weldline plan`, which reads headers. */
+export function planContestant(
+  { base, adapter }: Pick<BenchModel, 'base' | 'adapter'>,
+  home: string,
+): Contestant {
+  const args = ['plan', '--base', base, '--adapter', adapter];
+  return {
+    name: NAMES.plan,
+    // The headers are brought into the cache by a run: the files are of 800 GB, most of it holes.
+    inputs: [],
+    async prepare(signal) {
+      await weldline(args, home, signal);
+    },
+    async reset() {
+      await rm(home, { recursive: true, force: true });
+    },
+    run: async (_output, signal) => withoutOutput(await weldline(args, home, signal)),
+  };
+}
+
+/** The time until a person sees something. */
+export function helpContestant(cache: CacheState, home: string): Contestant {
+  return {
+    name: cache === 'warm' ? NAMES.help : NAMES.helpCold,
+    inputs: [PACKAGE, process.execPath],
+    cache,
+    run: async (_output, signal) => withoutOutput(await weldline(['--help'], home, signal)),
+  };
+}
+
+/** Runs the compiled command. */
+export function weldline(
+  args: readonly string[],
   home: string,
   signal: AbortSignal,
-): Promise<number> {
-  return (await weldline(['plan', ...inputArguments(model), '--json'], home, signal)).seconds;
+  watchChildren = false,
+): Promise<ProcessRun> {
+  const variables = { WELDLINE_HOME: home };
+  return runProcess(process.execPath, [CLI, ...args], { signal, variables, watchChildren });
 }
 
-/** PEFT as its users run it: load, merge, save; with the imports that the process needs. */
-export function peftContestant(model: BenchModel, python: string): Contestant {
-  return {
-    name: 'PEFT',
-    async run(output, signal) {
-      const args = [PEFT_SCRIPT, '--base', model.base, '--adapter', model.adapter, '--out', output];
-      const run = await runProcess(python, args, { signal });
-      const { seconds: parts, peak_rss_bytes: peak } = JSON.parse(run.stdout) as {
-        seconds: Record<string, number>;
-        peak_rss_bytes: number;
-      };
-      const peakMemoryBytes = Math.max(peak, run.peakMemoryBytes);
-      return { seconds: run.seconds, cpuSeconds: run.cpuSeconds, peakMemoryBytes, parts };
-    },
-  };
-}
-
-/** Reads every byte of the inputs, so that all contestants find them in the page cache. */
-export async function warmInputs(model: BenchModel, signal: AbortSignal): Promise<void> {
-  const buffer = new Uint8Array(8 * 1024 * 1024);
-  for (const directory of [model.base, model.adapter]) {
-    for (const name of await readdir(directory)) {
-      const file = await open(join(directory, name), 'r');
-      try {
-        while ((await file.read(buffer)).bytesRead > 0) signal.throwIfAborted();
-      } finally {
-        await file.close();
-      }
+/** Syncs the files that a program has left in the cache, and counts that as its time. */
+export async function withSyncOf(directory: string, run: ProcessRun): Promise<Measurement> {
+  const startedAt = performance.now();
+  for (const name of await readdir(directory)) {
+    const file = await open(join(directory, name), 'r+');
+    try {
+      await file.sync();
+    } finally {
+      await file.close();
     }
   }
+  return { ...withoutOutput(run), seconds: run.seconds + (performance.now() - startedAt) / 1000 };
 }
 
-function inputArguments(model: BenchModel): string[] {
-  return ['--base', model.base, '--adapter', model.adapter];
+/** What is kept of a run: its output is often long. */
+export function withoutOutput(run: ProcessRun, peakMemoryBytes = run.peakMemoryBytes): Measurement {
+  const { stdout: _, ...measurement } = run;
+  return { ...measurement, peakMemoryBytes };
 }
 
-function weldline(args: readonly string[], home: string, signal: AbortSignal) {
-  return runProcess(process.execPath, [CLI, ...args], {
-    signal,
-    variables: { WELDLINE_HOME: home },
-  });
-}
-
-async function syncFile(path: string): Promise<void> {
-  const file = await open(path, 'r+');
-  try {
-    await file.sync();
-  } finally {
-    await file.close();
-  }
+async function touchFiles(directory: string): Promise<void> {
+  const now = new Date();
+  for (const name of await readdir(directory)) await utimes(join(directory, name), now, now);
 }

@@ -1,6 +1,10 @@
 import { spawnSync } from 'node:child_process';
 import { availableParallelism, cpus, loadavg, release, totalmem, type } from 'node:os';
+import { fileURLToPath } from 'node:url';
 import { ENGINE_VERSION } from '../engine/version.ts';
+import { pythonVersions } from './python-contestants.ts';
+
+const ROOT = fileURLToPath(new URL('../', import.meta.url));
 
 export interface Machine {
   readonly processor: string;
@@ -11,8 +15,8 @@ export interface Machine {
   readonly versions: Readonly<Record<string, string>>;
 }
 
-/** @param python interpreter of the oracle, if it is set up */
-export function describeMachine(directory: string, python: string | undefined): Machine {
+/** @param directory on the file system that is measured */
+export function describeMachine(directory: string): Machine {
   return {
     processor: cpus()[0]?.model ?? 'unknown',
     cores: availableParallelism(),
@@ -20,28 +24,30 @@ export function describeMachine(directory: string, python: string | undefined): 
     system: `${type()} ${release()}`,
     fileSystem: fileSystemOf(directory),
     versions: {
+      weldline: `${ENGINE_VERSION} (${commit()})`,
       node: process.versions.node,
-      weldline: ENGINE_VERSION,
-      ...(python === undefined ? {} : pythonVersions(python)),
+      ...pythonVersions(),
     },
   };
 }
 
+/** Over the last minute. */
 export function loadAverage(): number {
   return loadavg()[0] ?? 0;
+}
+
+/** Files that git ignores change nothing; results of earlier runs do not either. */
+function commit(): string {
+  const git = (...args: string[]): string =>
+    spawnSync('git', args, { cwd: ROOT, encoding: 'utf8' }).stdout?.trim() ?? '';
+  const head = git('rev-parse', '--short', 'HEAD');
+  if (head === '') return 'not a git checkout';
+  const changed = git('status', '--porcelain', '--', ':!bench/results') !== '';
+  return changed ? `${head}, with changes` : head;
 }
 
 /** `ext4`, `xfs`, …; only GNU's df tells. */
 function fileSystemOf(directory: string): string {
   const { stdout } = spawnSync('df', ['--output=fstype', directory], { encoding: 'utf8' });
   return stdout?.trim().split('\n')[1]?.trim() ?? 'unknown';
-}
-
-function pythonVersions(python: string): Record<string, string> {
-  const script =
-    'import json, importlib.metadata as m;' +
-    "print(json.dumps({n: m.version(n) for n in ('torch', 'transformers', 'peft')}))";
-  const { stdout, status, stderr } = spawnSync(python, ['-c', script], { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`${python} cannot name its packages:\n${stderr}`);
-  return JSON.parse(stdout) as Record<string, string>;
 }

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
-import { type FileHandle, mkdir, open, rm, writeFile } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, rm, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { formatBytes } from '../cli/format.ts';
 import { layoutFile, type TensorSpec } from '../engine/safetensors/layout.ts';
 
 /** Shape of a Llama of about 1.1 billion parameters; the number of layers follows from the size. */
@@ -11,8 +12,10 @@ const HEADS = 32;
 const KV_HEADS = 4;
 const KV_WIDTH = (HIDDEN / HEADS) * KV_HEADS;
 
+type LinearLayer = readonly [path: string, out: number, input: number];
+
 /** Output and input features of each linear layer, by its path in a decoder layer. */
-const LINEAR_LAYERS: readonly (readonly [path: string, out: number, input: number])[] = [
+const LINEAR_LAYERS: readonly LinearLayer[] = [
   ['self_attn.q_proj', HIDDEN, HIDDEN],
   ['self_attn.k_proj', KV_WIDTH, HIDDEN],
   ['self_attn.v_proj', KV_WIDTH, HIDDEN],
@@ -35,12 +38,21 @@ const CHECKPOINT_FILE = 'model.safetensors';
 const CHECKPOINT_MARKER = 'config.json';
 const ADAPTER_MARKER = 'adapter_config.json';
 
+/** A checkpoint of about this size, and an adapter for it. */
+export interface ModelSpec {
+  readonly bytes: number;
+  readonly rank: number;
+  readonly targets: 'all-linear' | 'attention';
+}
+
 export interface BenchModel {
   readonly base: string;
   readonly adapter: string;
   readonly weightBytes: number;
-  readonly layers: number;
 }
+
+/** What must stay free beside all that is written. */
+const FREE_BYTES_RESERVE = 1_000_000_000;
 
 /** Bytes of the weights of a base of `layers` decoder layers. */
 function weightBytes(layers: number): number {
@@ -48,7 +60,7 @@ function weightBytes(layers: number): number {
 }
 
 /** The number of layers whose checkpoint comes nearest to `bytes`; at least one. */
-export function layersFor(bytes: number): number {
+function layersFor(bytes: number): number {
   const outside = weightBytes(0);
   return Math.max(1, Math.round((bytes - outside) / (weightBytes(1) - outside)));
 }
@@ -56,20 +68,35 @@ export function layersFor(bytes: number): number {
 /** Makes base and adapter under `directory`, or takes what an earlier run has made there. */
 export async function makeModel(
   directory: string,
-  layers: number,
-  rank: number,
+  { bytes, rank, targets }: ModelSpec,
   signal: AbortSignal,
 ): Promise<BenchModel> {
-  const base = join(directory, `llama-${layers}-layers`);
-  const adapter = join(directory, `lora-${layers}-layers-r${rank}`);
-  await makeOnce(base, CHECKPOINT_MARKER, modelConfig(layers), () =>
-    writeTensors(join(base, CHECKPOINT_FILE), baseSpecs(layers), WEIGHT_DEVIATION, signal),
+  const layers = layersFor(bytes);
+  const linear = LINEAR_LAYERS.filter(
+    ([path]) => targets === 'all-linear' || path.startsWith('self_attn.'),
   );
-  await makeOnce(adapter, ADAPTER_MARKER, adapterConfig(rank), () => {
-    const path = join(adapter, 'adapter_model.safetensors');
-    return writeTensors(path, adapterSpecs(layers, rank), FACTOR_DEVIATION, signal);
+  const base = join(directory, `llama-${layers}-layers`);
+  const adapter = join(directory, `lora-${layers}-layers-r${rank}-${targets}`);
+  await makeOnce(base, CHECKPOINT_MARKER, modelConfig(layers), async () => {
+    await requireFreeSpace(directory, weightBytes(layers));
+    await writeTensors(join(base, CHECKPOINT_FILE), baseSpecs(layers), WEIGHT_DEVIATION, signal);
   });
-  return { base, adapter, weightBytes: weightBytes(layers), layers };
+  await makeOnce(adapter, ADAPTER_MARKER, adapterConfig(rank, linear), async () => {
+    const path = join(adapter, 'adapter_model.safetensors');
+    await writeTensors(path, adapterSpecs(layers, rank, linear), FACTOR_DEVIATION, signal);
+  });
+  return { base, adapter, weightBytes: weightBytes(layers) };
+}
+
+/** @throws Error that says how much is missing */
+export async function requireFreeSpace(directory: string, bytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(directory);
+  const needed = bytes + FREE_BYTES_RESERVE;
+  if (bavail * bsize >= needed) return;
+  throw new Error(
+    `${directory} has ${formatBytes(bavail * bsize)} free and ${formatBytes(needed)} are needed. ` +
+      'Free some space, or choose a smaller --size.',
+  );
 }
 
 async function makeOnce(
@@ -108,9 +135,9 @@ function baseSpecs(layers: number): TensorSpec[] {
   ];
 }
 
-function adapterSpecs(layers: number, rank: number): TensorSpec[] {
+function adapterSpecs(layers: number, rank: number, linear: readonly LinearLayer[]): TensorSpec[] {
   return Array.from({ length: layers }, (_, layer) =>
-    LINEAR_LAYERS.flatMap(([path, out, input]): TensorSpec[] => {
+    linear.flatMap(([path, out, input]): TensorSpec[] => {
       const prefix = `base_model.model.model.layers.${layer}.${path}`;
       return [
         { name: `${prefix}.lora_A.weight`, dtype: 'F32', shape: [rank, input] },
@@ -139,7 +166,7 @@ function modelConfig(layers: number): object {
   };
 }
 
-function adapterConfig(rank: number): object {
+function adapterConfig(rank: number, linear: readonly LinearLayer[]): object {
   return {
     peft_type: 'LORA',
     task_type: 'CAUSAL_LM',
@@ -149,7 +176,7 @@ function adapterConfig(rank: number): object {
     lora_dropout: 0,
     bias: 'none',
     inference_mode: true,
-    target_modules: LINEAR_LAYERS.map(([path]) => path.split('.')[1]),
+    target_modules: linear.map(([path]) => path.split('.')[1]),
   };
 }
 

@@ -1,36 +1,34 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { childVariables } from '../config/environment.ts';
-
-/** Often enough to catch the last figures of a process that is about to end. */
-const POLL_INTERVAL_MS = 50;
+import type { Measurement } from './measurement.ts';
+import { statFields, watchMemory } from './process-memory.ts';
 
 /** Linux reports processor time to programs in hundredths, whatever its own clock. */
 const TICKS_PER_SECOND = 100;
 
-/** What the kernel keeps of a process, as last seen; zeros where there is no /proc. */
-export interface Usage {
-  /** The high-water mark of resident memory. */
-  readonly peakMemoryBytes: number;
-  /** User and system time of all threads: hardly changed by what else the machine does. */
-  readonly cpuSeconds: number;
-}
-
-export interface ProcessRun extends Usage {
-  readonly seconds: number;
+export interface ProcessRun extends Measurement {
   readonly stdout: string;
 }
 
+export interface RunOptions {
+  readonly signal: AbortSignal;
+  readonly variables?: Readonly<Record<string, string>>;
+  /** Look at the memory of the processes it starts, too. */
+  readonly watchChildren?: boolean;
+}
+
 /**
- * Runs a program to its end and watches the time it takes and its resident memory.
+ * Runs a program to its end and measures it. Programs must run one after the other: the kernel
+ * adds up the processor time of all children.
  * @throws Error with its last lines if it fails; the signal's reason if it is aborted
  */
 export async function runProcess(
   program: string,
   args: readonly string[],
-  options: { readonly signal: AbortSignal; readonly variables?: Record<string, string> },
+  { signal, variables = {}, watchChildren = false }: RunOptions,
 ): Promise<ProcessRun> {
-  const { signal, variables = {} } = options;
+  const before = childrenTime();
   const startedAt = performance.now();
   const child = spawn(program, args, {
     env: childVariables(variables),
@@ -45,21 +43,24 @@ export async function runProcess(
   child.stderr.on('data', (piece: Buffer) => {
     stderr = (stderr + piece.toString()).slice(-4000);
   });
-  let usage: Usage = { peakMemoryBytes: 0, cpuSeconds: 0 };
-  const poll = setInterval(() => {
-    usage = usageOf(child.pid) ?? usage;
-  }, POLL_INTERVAL_MS);
-  try {
-    const { code, failure } = await endOf(child);
-    signal.throwIfAborted();
-    if (failure !== undefined) throw failure;
-    if (code !== 0) {
-      throw new Error(`${program} ${args.join(' ')} ended with ${code}:\n${stderr || stdout}`);
-    }
-  } finally {
-    clearInterval(poll);
+  const stopWatching = watchMemory(child.pid, watchChildren);
+  const { code, failure } = await endOf(child);
+  const seconds = (performance.now() - startedAt) / 1000;
+  const memory = stopWatching();
+  signal.throwIfAborted();
+  if (failure !== undefined) throw failure;
+  if (code !== 0) {
+    throw new Error(`${program} ${args.join(' ')} ended with ${code}:\n${stderr || stdout}`);
   }
-  return { seconds: (performance.now() - startedAt) / 1000, stdout, ...usage };
+  const after = childrenTime();
+  return {
+    seconds,
+    userSeconds: after.user - before.user,
+    systemSeconds: after.system - before.system,
+    peakMemoryBytes: memory.peakBytes,
+    ...(watchChildren ? { childMemoryBytes: memory.childPeakBytes } : {}),
+    stdout,
+  };
 }
 
 /** Waits until the process is gone, aborted or not: what it writes must not come after a clean-up. */
@@ -74,18 +75,15 @@ function endOf(child: ChildProcess): Promise<{ code: number | null; failure?: Er
   });
 }
 
-/** @returns undefined once the process has ended */
-function usageOf(pid: number | undefined): Usage | undefined {
+/** Processor time of the children of this process that have ended, with what they waited for. */
+function childrenTime(): { user: number; system: number } {
   try {
-    const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    const peakKiB = /^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1];
-    // The name, in parentheses, may hold spaces; user and system time are 12th and 13th after it.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    if (peakKiB === undefined) return undefined;
-    const ticks = Number(fields[11]) + Number(fields[12]);
-    return { peakMemoryBytes: Number(peakKiB) * 1024, cpuSeconds: ticks / TICKS_PER_SECOND };
+    const fields = statFields(readFileSync('/proc/self/stat', 'utf8'));
+    return {
+      user: Number(fields[13]) / TICKS_PER_SECOND,
+      system: Number(fields[14]) / TICKS_PER_SECOND,
+    };
   } catch {
-    return undefined;
+    return { user: 0, system: 0 };
   }
 }

@@ -7,10 +7,18 @@ import {
   MEMORY_BUDGET_BYTES_DEFAULT,
   type MergeResources,
 } from '../engine/merge/resources.ts';
-import type { Plan } from '../engine/plan/plan.ts';
-import { planMerge } from '../engine/plan/plan-merge.ts';
+import type { Plan, PlanPreview } from '../engine/plan/plan.ts';
+import { completePlan, previewMerge } from '../engine/plan/plan-merge.ts';
 import type { TorchDtype } from '../engine/safetensors/dtype.ts';
-import { fetchToDisk, openInput, resolveModel } from '../sources/model-input.ts';
+import {
+  fetchToDisk,
+  locateModel,
+  type ModelAccess,
+  type ModelRole,
+  type OpenedInput,
+  openInput,
+  unreadBytes,
+} from '../sources/model-input.ts';
 import { modelAccess } from '../workers/model-access.ts';
 import type { Progress } from './progress.ts';
 
@@ -40,7 +48,11 @@ export interface MergeRequest {
 }
 
 export interface PreparedMerge {
-  readonly plan: Plan;
+  readonly preview: PlanPreview;
+  /** Of the files that the plan covers and that were not read for their digests yet. */
+  readonly unreadBytes: number;
+  /** Reads them, and completes the plan. */
+  readonly plan: () => Promise<Plan>;
   /** Directory of each input, by its id; of a base that stayed remote, its name. */
   readonly roots: Readonly<Record<string, string>>;
   readonly resources: MergeResources;
@@ -81,45 +93,37 @@ export interface PrepareOptions {
 }
 
 /**
- * Resolves, fetches and plans a merge.
+ * Finds, fetches and previews a merge: everything about it but what takes reading the base.
  * @throws WeldlineError what reading and planning throw
  */
 export async function prepareMerge(
   request: MergeRequest,
-  { progress, signal, baseStaysRemote = false }: PrepareOptions,
+  options: PrepareOptions,
 ): Promise<PreparedMerge> {
   const environment = readEnvironment();
   const access = modelAccess(environment);
-  let bytesDone = 0;
-  const onBytes = (count: number): void => {
-    bytesDone += count;
-    progress.update({ label: 'reading inputs', item: '', bytesDone, bytesTotal: 0 });
-  };
-  const open = async (role: 'base' | 'adapter', name: ModelName) => {
-    const resolved = await resolveModel(access, { ...name, role, signal, onBytes });
-    if (role === 'base' && baseStaysRemote && resolved.kind === 'hub') {
-      return { directory: request.base.model, input: await openInput(access, resolved) };
-    }
-    const directory = await fetchToDisk(access, resolved, {
-      signal,
-      onProgress: ({ file, ...bytes }) =>
-        progress.update({ label: `fetching ${role}`, item: file, ...bytes }),
-    });
-    return { directory, input: await openInput(access, resolved, directory, signal) };
-  };
   // The adapter first: it is small, and a typo in its name is found at once.
   const { id } = request.adapter;
-  const adapter = await open('adapter', request.adapter);
-  const base = await open('base', request.base);
-  const plan = await planMerge(base.input, { id, ...adapter.input }, request);
-  await access.digests.save();
-  const resources = chooseResources(plan, {
+  const adapter = await open(access, 'adapter', request.adapter, options);
+  const base = await open(access, 'base', request.base, options);
+  const preview = await previewMerge(base.input.files, { id, ...adapter.input }, request);
+  const inputs = { base: base.input, [id]: adapter.input };
+  const resources = chooseResources(preview, {
     threads: request.threads ?? environment.threads,
     memoryBudgetBytes:
       request.memoryBudgetBytes ?? environment.memoryBudgetBytes ?? MEMORY_BUDGET_BYTES_DEFAULT,
   });
   return {
-    plan,
+    preview,
+    unreadBytes: await unreadBytes(preview, inputs),
+    plan: async () => {
+      try {
+        return await completePlan(preview, inputs);
+      } finally {
+        // Also where it was stopped: the next run need not read those files again.
+        await access.digests.save();
+      }
+    },
     roots: { base: base.directory, [id]: adapter.directory },
     resources,
     names: {
@@ -127,6 +131,29 @@ export async function prepareMerge(
       [id]: { model: publicModelName(request.adapter.model) },
     },
   };
+}
+
+async function open(
+  access: ModelAccess,
+  role: ModelRole,
+  name: ModelName,
+  { progress, signal, baseStaysRemote = false }: PrepareOptions,
+): Promise<{ readonly directory: string; readonly input: OpenedInput }> {
+  const located = await locateModel(access, { ...name, role, signal });
+  if (role === 'base' && baseStaysRemote && located.kind === 'hub') {
+    return { directory: name.model, input: await openInput(access, located) };
+  }
+  const directory = await fetchToDisk(access, located, {
+    signal,
+    onProgress: ({ file, ...bytes }) =>
+      progress.update({ label: `fetching ${role}`, item: file, ...bytes }),
+  });
+  let bytesDone = 0;
+  const onBytes = (count: number): void => {
+    bytesDone += count;
+    progress.update({ label: `reading ${role}`, item: '', bytesDone, bytesTotal: 0 });
+  };
+  return { directory, input: await openInput(access, located, { directory, signal, onBytes }) };
 }
 
 /** Paths of this machine mean nothing elsewhere: of a directory, the last component is kept. */

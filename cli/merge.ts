@@ -19,10 +19,9 @@ export async function runMerge(options: MergeCommand, output: Output): Promise<n
   const progress = new Progress();
   const startedAt = performance.now();
   try {
-    const { plan, roots, resources, names } = await prepareMerge(parseMergeArguments(options), {
-      progress,
-      signal,
-    });
+    const prepared = await prepareMerge(parseMergeArguments(options), { progress, signal });
+    const { roots, resources, names } = prepared;
+    const plan = await prepared.plan();
     progress.clear();
     for (const warning of plan.warnings) output.warn(warning);
     const target = resolve(options.output);

@@ -1,7 +1,7 @@
 import { loadRecipe } from '../config/recipe.ts';
 import { type TensorWork, workOf } from '../engine/merge/tensor-work.ts';
 import { outputBytes } from '../engine/plan/disk-space.ts';
-import { type PlannedTensor, planDigest } from '../engine/plan/plan.ts';
+import { type Plan, type PlannedTensor, planDigest } from '../engine/plan/plan.ts';
 import { EXIT } from './exit-codes.ts';
 import { formatBytes, formatTable } from './format.ts';
 import { interruptionSignal } from './interruption.ts';
@@ -18,7 +18,11 @@ import { Progress } from './progress.ts';
 
 export interface PlanCommand extends Partial<MergeArguments> {
   readonly tensors?: boolean;
+  readonly digest?: boolean;
 }
+
+/** What is read without being asked for to know the plan's digest: a second or two. */
+const READ_UNASKED_BYTES_MAX = 1_000_000_000;
 
 const WORDS: Readonly<Record<TensorWork, string>> = {
   copy: 'copied',
@@ -26,7 +30,10 @@ const WORDS: Readonly<Record<TensorWork, string>> = {
   delta: 'merged',
 };
 
-/** `weldline plan`: what a merge would do, without doing it. */
+/**
+ * `weldline plan`: what a merge would do, without doing it. The digest of the plan covers the
+ * digests of its files, which take hours of reading for the largest models: that is left out.
+ */
 export async function runPlan(
   recipePath: string | undefined,
   options: PlanCommand,
@@ -39,8 +46,12 @@ export async function runPlan(
     signal: interruptionSignal(),
     baseStaysRemote: true,
   });
+  const plan =
+    options.digest === true || prepared.unreadBytes <= READ_UNASKED_BYTES_MAX
+      ? await prepared.plan()
+      : undefined;
   progress.clear();
-  print(prepared, options.tensors === true, output);
+  print(prepared, plan, options.tensors === true, output);
   return EXIT.ok;
 }
 
@@ -60,8 +71,15 @@ async function toRequest(
   return { base: recipe.base, adapter: recipe.adapters[0], ...recipe.merge };
 }
 
-function print(prepared: PreparedMerge, withTensors: boolean, output: Output): void {
-  const { plan, resources, roots } = prepared;
+function print(
+  prepared: PreparedMerge,
+  complete: Plan | undefined,
+  withTensors: boolean,
+  output: Output,
+): void {
+  const { preview, unreadBytes, resources, roots } = prepared;
+  const plan = complete ?? preview;
+  const digest = complete && planDigest(complete);
   const tensors = plan.shards.flatMap((shard) => shard.tensors);
   const summary = (['delta', 'cast', 'copy'] as const).map((work) => {
     const chosen = tensors.filter((tensor) => workOf(tensor) === work);
@@ -70,7 +88,11 @@ function print(prepared: PreparedMerge, withTensors: boolean, output: Output): v
   });
   const replaced = tensors.filter((tensor) => tensor.from.input !== 'base').length;
 
-  output.line(`plan ${planDigest(plan)}`);
+  output.line(
+    digest === undefined
+      ? `plan digest: not computed (${formatBytes(unreadBytes)} unread; --digest computes it)`
+      : `plan ${digest}`,
+  );
   output.line();
   output.line(
     formatTable(summary.map((s) => [s.work, `${s.tensors} tensors`, formatBytes(s.bytes)])),
@@ -95,7 +117,8 @@ function print(prepared: PreparedMerge, withTensors: boolean, output: Output): v
   }
   for (const warning of plan.warnings) output.warn(warning);
   output.result({
-    plan: planDigest(plan),
+    plan: digest ?? null,
+    unreadBytes: digest === undefined ? unreadBytes : 0,
     summary,
     replaced,
     diskBytes: outputBytes(plan),

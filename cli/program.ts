@@ -71,16 +71,19 @@ const CANCEL: CommandSpec<[string]> = {
 
 const PLAN: CommandSpec<[string | undefined, PlanCommand]> = {
   usage: 'plan [recipe]',
-  description: 'show what a merge would do: tensors, bytes, memory, disk, warnings',
+  description: 'show what a merge would do, from headers: tensors, bytes, memory, disk, warnings',
   examples: [
     'weldline plan recipe.yaml',
     'weldline plan --base ./llama --adapter ./adapter --tensors',
+    'weldline plan recipe.yaml --digest      also reads a large base, for the digest of the plan',
   ],
   options: (command) =>
-    mergeOptions(command.option('--base <model>', 'base: a directory or hf://org/name')).option(
-      '--tensors',
-      'list every tensor',
-    ),
+    mergeOptions(command.option('--base <model>', 'base: a directory or hf://org/name'))
+      .option('--tensors', 'list every tensor')
+      .option(
+        '--digest',
+        "compute the plan's digest, which reads all files (default: if under 1 GB is unread)",
+      ),
   run: async (output, recipe, options) =>
     (await import('./plan.ts')).runPlan(recipe, options, output),
 };

@@ -10,10 +10,12 @@ export interface ByteSource {
   readonly size: number;
   /**
    * Reads exactly `length` bytes at `offset`. Idempotent.
+   * @param room at least `length` bytes that may be used for the result, so that none need be
+   *   allocated
    * @throws WeldlineError `source.out-of-range` if the range does not lie within the source;
    *   `disk.read-failed` or a `hub.*` code if the bytes cannot be had.
    */
-  read(offset: number, length: number): Promise<Uint8Array>;
+  read(offset: number, length: number, room?: Uint8Array): Promise<Uint8Array>;
   /** Releases what is held open. Safe to call twice. */
   close(): Promise<void>;
 }

@@ -6,8 +6,12 @@ import { toReadError, toWriteError } from './disk-errors.ts';
 /** Read in pieces of this size where a whole file passes through: one allocation, few calls. */
 const PIECE_BYTES = 4 * 1024 * 1024;
 
-/** Two writers of one file, in this process too, must not share a temporary name. */
 let temporaryFiles = 0;
+
+/** A name beside `path` that no other writer of the file has, in this process or another. */
+export function temporaryBeside(path: string): string {
+  return join(dirname(path), `.${basename(path)}.${process.pid}-${temporaryFiles++}.partial`);
+}
 
 /** Makes a directory's entries (a rename, a new file) survive a power cut. */
 export async function syncDirectory(path: string): Promise<void> {
@@ -26,10 +30,7 @@ export async function syncDirectory(path: string): Promise<void> {
  * @throws WeldlineError `disk.full`, `output.not-writable`, `disk.write-failed`
  */
 export async function writeFileDurably(path: string, data: string | Uint8Array): Promise<void> {
-  const temporary = join(
-    dirname(path),
-    `.${basename(path)}.${process.pid}-${temporaryFiles++}.partial`,
-  );
+  const temporary = temporaryBeside(path);
   try {
     const handle = await open(temporary, 'w');
     try {
@@ -76,7 +77,7 @@ export interface FileDigest {
 
 export interface DigestOptions {
   readonly signal?: AbortSignal | undefined;
-  readonly onBytes?: (count: number) => void;
+  readonly onBytes?: ((count: number) => void) | undefined;
 }
 
 /** Size and SHA-256 of an open file, whatever its name is by now. */

@@ -1,6 +1,13 @@
 /** Configurations nest less than ten levels; readers that recurse must not run out of stack. */
 const DEPTH_MAX = 100;
 
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const OPEN_BRACKET = 0x5b;
+const CLOSE_BRACKET = 0x5d;
+const OPEN_BRACE = 0x7b;
+const CLOSE_BRACE = 0x7d;
+
 /**
  * Parses JSON from outside.
  * @throws SyntaxError if it is not JSON, or nested more deeply than any configuration
@@ -17,12 +24,12 @@ function depthOf(text: string): number {
   let deepest = 0;
   let inString = false;
   for (let i = 0; i < text.length; i++) {
-    const character = text[i];
-    if (inString && character === '\\') i++;
-    else if (character === '"') inString = !inString;
-    else if (!inString && (character === '[' || character === '{')) {
-      deepest = Math.max(deepest, ++depth);
-    } else if (!inString && (character === ']' || character === '}')) depth--;
+    const code = text.charCodeAt(i);
+    if (inString && code === BACKSLASH) i++;
+    else if (code === QUOTE) inString = !inString;
+    else if (inString) continue;
+    else if (code === OPEN_BRACKET || code === OPEN_BRACE) deepest = Math.max(deepest, ++depth);
+    else if (code === CLOSE_BRACKET || code === CLOSE_BRACE) depth--;
   }
   return deepest;
 }

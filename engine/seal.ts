@@ -6,7 +6,7 @@ import { digestFile, syncDirectory, writeFileDurably } from './durable-files.ts'
 import { WeldlineError } from './errors.ts';
 import { formatManifest, MANIFEST_FILE, type Manifest, type ManifestFile } from './manifest.ts';
 import { editConfigText } from './plan/config-edits.ts';
-import { ENGINE_FORMAT, type Plan, planDigest, type SideFile } from './plan/plan.ts';
+import { ENGINE_FORMAT, type Plan, type SideFile } from './plan/plan.ts';
 import { SINGLE_FILE } from './safetensors/checkpoint.ts';
 import { formatIndex, INDEX_FILE } from './safetensors/weight-index.ts';
 import { ENGINE_VERSION } from './version.ts';
@@ -25,6 +25,7 @@ export interface Provenance {
 
 export interface SealOptions {
   readonly plan: Plan;
+  readonly planDigest: string;
   /** The finished shards, in the order of the plan. */
   readonly shards: readonly { readonly size: number; readonly sha256: string }[];
   readonly roots: Readonly<Record<string, string>>;
@@ -113,13 +114,14 @@ function indexText(plan: Plan): string {
   return formatIndex(fileByTensor, totalBytes);
 }
 
-function buildManifest({ plan, provenance }: SealOptions, files: ManifestFile[]): Manifest {
+function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
+  const { plan, planDigest, provenance } = options;
   const tensors = plan.shards.flatMap((shard) => shard.tensors);
   const { dtype, shardBytesMax } = plan.options;
   return {
     format: 'weldline.merge',
     engine: { version: ENGINE_VERSION, format: ENGINE_FORMAT },
-    plan: planDigest(plan),
+    plan: planDigest,
     ...(provenance.recipe === undefined ? {} : { recipe: provenance.recipe }),
     inputs: plan.inputs.map(({ id, files: inputFiles }) => ({
       id,

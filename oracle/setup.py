@@ -47,13 +47,7 @@ def main() -> int:
     parser.add_argument("directory", nargs="?", type=Path, default=FOLDER.parent / ".oracle")
     directory = parser.parse_args().directory.resolve()
     try:
-        if sys.version_info < OLDEST_PYTHON:
-            raise SetupError(f"Python {sys.version.split()[0]} is too old: run this with 3.11+")
-        if not is_done(directory):
-            with exclusive(directory):
-                # Another process may have finished while this one waited.
-                if not is_done(directory):
-                    build(directory)
+        ensure(directory)
     except SetupError as error:
         print(f"oracle: {error}", file=sys.stderr)
         return 1
@@ -61,24 +55,36 @@ def main() -> int:
     return 0
 
 
+def ensure(directory: Path) -> None:
+    """Sets the oracle up in `directory` if it is not there yet; raises SetupError."""
+    if sys.version_info < OLDEST_PYTHON:
+        raise SetupError(f"Python {sys.version.split()[0]} is too old: run this with 3.11+")
+    if not is_done(directory):
+        with exclusive(directory):
+            # Another process may have finished while this one waited.
+            if not is_done(directory):
+                build(directory)
+
+
 def interpreter(directory: Path) -> Path:
     windows = directory / "Scripts" / "python.exe"
     return windows if os.name == "nt" else directory / "bin" / "python"
 
 
-def ingredients_digest() -> str:
+def ingredients_digest(names: tuple[str, ...] = INGREDIENTS) -> str:
     digest = hashlib.sha256(f"python {sys.version_info[0]}.{sys.version_info[1]}\n".encode())
-    for name in INGREDIENTS:
+    for name in names:
         digest.update(hashlib.sha256((FOLDER / name).read_bytes()).digest())
     return digest.hexdigest()
 
 
-def is_done(directory: Path) -> bool:
+def is_done(directory: Path, names: tuple[str, ...] = INGREDIENTS) -> bool:
     try:
         marker = json.loads((directory / MARKER).read_text())
     except (OSError, ValueError):
         return False
-    return marker.get("ingredients") == ingredients_digest() and interpreter(directory).exists()
+    is_current = marker.get("ingredients") == ingredients_digest(names)
+    return is_current and interpreter(directory).exists()
 
 
 @contextlib.contextmanager
@@ -114,12 +120,16 @@ def build(directory: Path) -> None:
     with step("create the environment"):
         create_environment(directory)
     with step("install the packages (downloads about 0.9 GB)"):
-        install(directory)
+        install(directory, LOCK)
     with step("write stand-ins for CUDA libraries"):
         write_cuda_stubs(directory)
     with step("check that everything imports"):
-        versions = check(directory)
-    marker = {"ingredients": ingredients_digest(), "versions": versions}
+        versions = check(directory, CHECK, LOCK)
+    mark_done(directory, versions)
+
+
+def mark_done(directory: Path, versions: dict, names: tuple[str, ...] = INGREDIENTS) -> None:
+    marker = {"ingredients": ingredients_digest(names), "versions": versions}
     (directory / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
 
 
@@ -142,11 +152,11 @@ def create_environment(directory: Path) -> None:
     (directory / ".gitignore").write_text("*\n")
 
 
-def install(directory: Path) -> None:
+def install(directory: Path, lock: Path) -> None:
     # --no-deps: the lock is the whole closure, and leaves torch's GPU packages out on purpose.
     command = [str(interpreter(directory)), "-m", "pip", "install", "--no-deps", "--no-compile"]
     command += ["--require-hashes", "--disable-pip-version-check", "--progress-bar", "off"]
-    command += ["--no-input", "-r", str(LOCK)]
+    command += ["--no-input", "-r", str(lock)]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -182,13 +192,14 @@ def write_cuda_stubs(directory: Path) -> None:
     print(f"oracle:   {len(written)} written")
 
 
-def check(directory: Path) -> dict:
-    done = run([str(interpreter(directory)), "-c", CHECK])
+def check(directory: Path, program: str, lock: Path) -> dict:
+    """Runs a program that imports what is needed and prints versions as JSON on its last line."""
+    done = run([str(interpreter(directory)), "-c", program])
     if done.returncode != 0:
         raise SetupError(
             f"the installed packages do not import:\n{tail(done.stdout)}\n"
             f"Delete {directory} and run this again; if it stays so, the versions pinned in"
-            f" {LOCK.name} do not fit this machine"
+            f" {lock.name} do not fit this machine"
         )
     return json.loads(done.stdout.strip().splitlines()[-1])
 

@@ -1,7 +1,7 @@
 import { mkdir, readFile, realpath, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { toReadError } from '../engine/disk-errors.ts';
-import { digestFile, writeFileDurably } from '../engine/durable-files.ts';
+import { type DigestOptions, digestFile, writeFileDurably } from '../engine/durable-files.ts';
 import { WeldlineError } from '../engine/errors.ts';
 
 /** Digests kept between runs; beyond this the file is started anew. */
@@ -21,13 +21,19 @@ export class FileDigests {
   }
 
   /**
+   * The digest of a file if it need not be read for it.
+   * @throws WeldlineError `source.not-found`, `disk.read-failed`
+   */
+  async known(path: string): Promise<string | undefined> {
+    const known = await this.#load();
+    return known.get(await keyOf(path));
+  }
+
+  /**
    * @returns 64 hexadecimal digits
    * @throws WeldlineError `source.not-found`, `disk.read-failed`
    */
-  async digest(
-    path: string,
-    options: { signal?: AbortSignal | undefined; onBytes?: (count: number) => void } = {},
-  ): Promise<string> {
+  async digest(path: string, options: DigestOptions = {}): Promise<string> {
     const known = await this.#load();
     const key = await keyOf(path);
     const remembered = known.get(key);

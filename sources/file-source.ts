@@ -23,10 +23,10 @@ export async function openFileSource(path: string): Promise<ByteSource> {
   return {
     name: path,
     size: stat.size,
-    async read(offset, length) {
+    async read(offset, length, room) {
       assert(!closed, `${path} is read after it was closed`);
       checkRange(path, stat.size, offset, length);
-      const bytes = new Uint8Array(length);
+      const bytes = room?.subarray(0, length) ?? new Uint8Array(length);
       for (let filled = 0; filled < length; ) {
         const part = Math.min(length - filled, READ_BYTES_MAX);
         const { bytesRead } = await handle

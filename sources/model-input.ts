@@ -6,7 +6,7 @@ import { ADAPTER_CONFIG_FILE } from '../engine/adapters/adapter-config.ts';
 import { digestOf } from '../engine/canonical-json.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import type { ModelFiles } from '../engine/model-files.ts';
-import type { Plan } from '../engine/plan/plan.ts';
+import type { Plan, PlanPreview } from '../engine/plan/plan.ts';
 import type { MergeInput } from '../engine/plan/plan-merge.ts';
 import { isSideFile } from '../engine/plan/side-files.ts';
 import { INDEX_FILE } from '../engine/safetensors/weight-index.ts';
@@ -17,23 +17,28 @@ import type { HubConnection } from './hub-connection.ts';
 import { type HubFile, resolveHubModel } from './hub-model.ts';
 import { hubModelFiles } from './hub-model-files.ts';
 import { openModelDirectory } from './model-directory.ts';
-import { type ModelReference, parseModelReference } from './reference.ts';
+import { type HubReference, parseModelReference } from './reference.ts';
 import { selectAdapterFiles, selectBaseFiles } from './select-files.ts';
 
 export type ModelRole = 'base' | 'adapter';
 
+/** Where a model is: a directory, or files of a hub commit. */
+export type LocatedModel = { readonly kind: 'directory'; readonly path: string } | LocatedOnHub;
+
+interface LocatedOnHub {
+  readonly kind: 'hub';
+  readonly repo: string;
+  readonly revision: string;
+  readonly commit: string;
+  readonly folder: string;
+  /** The files that are needed of it. */
+  readonly files: readonly HubFile[];
+}
+
 /** A model pinned to what it is now: a hub commit, or the digest of a directory's files. */
 export type ResolvedModel =
   | { readonly kind: 'directory'; readonly path: string; readonly digest: string }
-  | {
-      readonly kind: 'hub';
-      readonly repo: string;
-      readonly revision: string;
-      readonly commit: string;
-      readonly folder: string;
-      /** The files that are needed of it. */
-      readonly files: readonly HubFile[];
-    };
+  | LocatedOnHub;
 
 /** What it takes to reach models. */
 export interface ModelAccess {
@@ -43,14 +48,30 @@ export interface ModelAccess {
   readonly digests: FileDigests;
 }
 
-export interface ResolveModelOptions {
+export interface LocateModelOptions {
   /** An absolute path, or `hf://org/name[@revision][/folder]`. */
   readonly model: string;
   /** For a hub model, in place of the one in `model`. */
   readonly revision?: string | undefined;
   readonly role: ModelRole;
   readonly signal?: AbortSignal | undefined;
+}
+
+export interface ResolveModelOptions extends LocateModelOptions {
   readonly onBytes?: ((count: number) => void) | undefined;
+}
+
+/**
+ * Finds a model. Of a directory nothing is read; of a hub, the commit and its listing.
+ * @throws WeldlineError `source.*`, `hub.*`, `checkpoint.*`, `adapter.*`
+ */
+export async function locateModel(
+  access: ModelAccess,
+  options: LocateModelOptions,
+): Promise<LocatedModel> {
+  const reference = parseModelReference(options.model, process.cwd());
+  if (reference.kind === 'directory') return { kind: 'directory', path: reference.path };
+  return locateOnHub(access, reference, options);
 }
 
 /**
@@ -61,26 +82,25 @@ export async function resolveModel(
   access: ModelAccess,
   options: ResolveModelOptions,
 ): Promise<ResolvedModel> {
-  const reference = parseModelReference(options.model, process.cwd());
-  if (reference.kind === 'directory') return resolveDirectory(access, reference.path, options);
-  return resolveOnHub(access, reference, options);
+  const located = await locateModel(access, options);
+  if (located.kind === 'hub') return located;
+  const digest = await digestDirectory(access, located.path, options);
+  return { ...located, digest };
 }
 
-async function resolveDirectory(
+async function digestDirectory(
   access: ModelAccess,
   path: string,
-  options: ResolveModelOptions,
-): Promise<ResolvedModel> {
+  { signal, onBytes }: ResolveModelOptions,
+): Promise<string> {
   const files = await openModelDirectory(path);
   const relevant = [...files.sizes.keys()].filter(isReleaseInput).sort();
   const entries: [string, string][] = [];
   for (const name of relevant) {
-    const { signal, onBytes } = options;
-    const digestOptions = { signal, ...(onBytes === undefined ? {} : { onBytes }) };
-    entries.push([name, await access.digests.digest(join(path, name), digestOptions)]);
+    entries.push([name, await access.digests.digest(join(path, name), { signal, onBytes })]);
   }
   await access.digests.save();
-  return { kind: 'directory', path, digest: digestOf(entries) };
+  return digestOf(entries);
 }
 
 /** Whether a file can influence a release: weights, their index, configurations, tokenizers. */
@@ -93,11 +113,11 @@ function isReleaseInput(path: string): boolean {
   );
 }
 
-async function resolveOnHub(
+async function locateOnHub(
   access: ModelAccess,
-  reference: Extract<ModelReference, { kind: 'hub' }>,
-  options: ResolveModelOptions,
-): Promise<ResolvedModel> {
+  reference: HubReference,
+  options: LocateModelOptions,
+): Promise<LocatedOnHub> {
   const { repo, folder } = reference;
   const revision = options.revision ?? reference.revision;
   const model = await resolveHubModel(access.hub, { repo, revision, signal: options.signal });
@@ -112,7 +132,7 @@ export function identityOf(model: ResolvedModel): string {
 }
 
 /** Bytes that are not in the cache yet. */
-export async function downloadBytes(access: ModelAccess, model: ResolvedModel): Promise<number> {
+export async function downloadBytes(access: ModelAccess, model: LocatedModel): Promise<number> {
   if (model.kind === 'directory') return 0;
   const snapshot = snapshotDirectory(access.cacheDirectory, model.repo, model.commit);
   let bytes = 0;
@@ -124,7 +144,7 @@ export async function downloadBytes(access: ModelAccess, model: ResolvedModel): 
 }
 
 /** The files of a model where they are now, for headers and configurations. */
-export async function openRemotely(access: ModelAccess, model: ResolvedModel): Promise<ModelFiles> {
+export async function openRemotely(access: ModelAccess, model: LocatedModel): Promise<ModelFiles> {
   if (model.kind === 'directory') return openModelDirectory(model.path);
   return hubModelFiles(access.hub, model, model.folder);
 }
@@ -136,7 +156,7 @@ export async function openRemotely(access: ModelAccess, model: ResolvedModel): P
  */
 export async function fetchToDisk(
   access: ModelAccess,
-  model: ResolvedModel,
+  model: LocatedModel,
   options: {
     readonly signal?: AbortSignal | undefined;
     readonly onProgress?: ((progress: FetchProgress) => void) | undefined;
@@ -153,17 +173,28 @@ export async function fetchToDisk(
   return join(fetched.directory, model.folder);
 }
 
-/**
- * A model as an input of a plan. Digests that the hub pins are not computed again.
- * @param directory where it was fetched to; without it, small files of a hub model are read over
- *   the network, and weights not at all
- */
+export interface OpenInputOptions {
+  /**
+   * Where it was fetched to; without it, small files of a hub model are read over the network, and
+   * weights not at all.
+   */
+  readonly directory?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Called with the bytes that are read for digests. */
+  readonly onBytes?: ((count: number) => void) | undefined;
+}
+
+export interface OpenedInput extends MergeInput {
+  /** The digest of one of its files, if none of it need be read for that. */
+  known(path: string): Promise<string | undefined>;
+}
+
+/** A model as an input of a plan. Digests that the hub pins are not computed again. */
 export async function openInput(
   access: ModelAccess,
-  model: ResolvedModel,
-  directory?: string,
-  signal?: AbortSignal,
-): Promise<MergeInput> {
+  model: LocatedModel,
+  { directory, signal, onBytes }: OpenInputOptions = {},
+): Promise<OpenedInput> {
   const pinned = new Map<string, string>();
   if (model.kind === 'hub') {
     const prefix = model.folder === '' ? '' : `${model.folder}/`;
@@ -174,13 +205,36 @@ export async function openInput(
   const local = directory ?? (model.kind === 'directory' ? model.path : undefined);
   if (local === undefined) {
     const files = await openRemotely(access, model);
-    return { files, digest: async (path) => pinned.get(path) ?? digestSource(files, path) };
+    return {
+      files,
+      known: async (path) => pinned.get(path),
+      digest: async (path) => pinned.get(path) ?? digestSource(files, path),
+    };
   }
   const files = await openModelDirectory(local);
+  const { digests } = access;
   for (const [path, sha256] of pinned) {
-    if (files.sizes.has(path)) await access.digests.remember(join(local, path), sha256);
+    if (files.sizes.has(path)) await digests.remember(join(local, path), sha256);
   }
-  return { files, digest: (path) => access.digests.digest(join(local, path), { signal }) };
+  return {
+    files,
+    known: (path) => digests.known(join(local, path)),
+    digest: (path) => digests.digest(join(local, path), { signal, onBytes }),
+  };
+}
+
+/** Bytes that must be read for the digests that a preview lacks. */
+export async function unreadBytes(
+  preview: PlanPreview,
+  inputs: Readonly<Record<string, OpenedInput>>,
+): Promise<number> {
+  let bytes = 0;
+  for (const { id, files } of preview.inputs) {
+    for (const { path, size } of files) {
+      if ((await inputs[id]?.known(path)) === undefined) bytes += size;
+    }
+  }
+  return bytes;
 }
 
 /**

@@ -54,7 +54,8 @@ export async function readAdapter(id: string, files: ModelFiles): Promise<Adapte
     adapterNames.add(key.adapterName);
     const pair = halves.get(key.module) ?? {};
     if (pair[key.kind] !== undefined) throw duplicateKey(files.name, tensor.name);
-    halves.set(key.module, { ...pair, [key.kind]: tensor });
+    pair[key.kind] = tensor;
+    halves.set(key.module, pair);
   }
   if (adapterNames.size > 1) {
     throw new WeldlineError(

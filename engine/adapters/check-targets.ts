@@ -28,9 +28,8 @@ export function checkTargets(
   for (const [name, { shape }] of checkpoint.tensors) {
     if (!name.endsWith('.weight') || shape.length !== 2 || bound.has(name)) continue;
     const module = name.slice(0, -'.weight'.length);
-    const endings = endingsOf(module);
-    const isTarget = paths.has(module) || endings.some((ending) => names.has(ending));
-    if (isTarget && !endings.some((ending) => excluded.has(ending))) missing.push(module);
+    const isTarget = paths.has(module) || hasEnding(module, names);
+    if (isTarget && !hasEnding(module, excluded)) missing.push(module);
   }
   if (missing.length === 0) return;
   throw new WeldlineError(
@@ -43,8 +42,11 @@ export function checkTargets(
   );
 }
 
-/** A path and what follows each of its dots. */
-function endingsOf(module: string): string[] {
-  const segments = module.split('.');
-  return segments.map((_segment, index) => segments.slice(index).join('.'));
+/** Whether the path, or what follows one of its dots, is among the names. */
+function hasEnding(module: string, names: ReadonlySet<string>): boolean {
+  if (names.has(module)) return true;
+  for (let dot = module.indexOf('.'); dot >= 0; dot = module.indexOf('.', dot + 1)) {
+    if (names.has(module.slice(dot + 1))) return true;
+  }
+  return false;
 }

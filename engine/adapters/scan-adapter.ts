@@ -1,11 +1,12 @@
 import type { ByteSource } from '../byte-source.ts';
 import { WeldlineError } from '../errors.ts';
+import type { MergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
-import { EXPONENT_BY_DTYPE } from '../verify/find-non-finite.ts';
+import { scanValues } from '../safetensors/scan-values.ts';
 import type { Adapter } from './adapter.ts';
 
-/** Each piece is a new buffer: small ones keep what waits for the garbage collector small. */
-const PIECE_BYTES = 512 * 1024;
+/** Read at once: many small tensors, or a piece of a large one. */
+const BLOCK_BYTES = 1024 * 1024;
 
 /**
  * Reads the values of an adapter once, before anything is written.
@@ -15,12 +16,9 @@ const PIECE_BYTES = 512 * 1024;
  * @throws WeldlineError `adapter.non-finite` naming the first tensor that holds Inf or NaN
  */
 export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise<string[]> {
-  const idle: string[] = [];
-  for (const { module, a, b } of adapter.pairs) {
-    await scanTensor(source, a);
-    if (await scanTensor(source, b)) idle.push(module);
-  }
-  for (const tensor of adapter.replacements.values()) await scanTensor(source, tensor);
+  const factors = adapter.pairs.flatMap(({ a, b }) => [a, b]);
+  const zero = await scanTensors([...factors, ...adapter.replacements.values()], source);
+  const idle = adapter.pairs.filter(({ b }) => zero.has(b)).map(({ module }) => module);
   if (idle.length === 0) return [];
   if (idle.length === adapter.pairs.length && adapter.replacements.size === 0) {
     return [
@@ -34,41 +32,43 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
   ];
 }
 
-/** @returns whether all values are zero */
-async function scanTensor(source: ByteSource, tensor: TensorEntry): Promise<boolean> {
-  let allZero = true;
-  for (let done = 0; done < tensor.byteLength; done += PIECE_BYTES) {
-    const length = Math.min(PIECE_BYTES, tensor.byteLength - done);
-    const bytes = await source.read(tensor.offset + done, length);
-    const { nonFinite, zero } = scanPiece(bytes, tensor);
-    allZero &&= zero;
-    if (nonFinite) {
-      throw new WeldlineError(
-        'adapter.non-finite',
-        `${source.name}: tensor "${tensor.name}" holds infinite values or NaN. The training ` +
-          'diverged; use an earlier checkpoint. Nothing was written.',
-      );
+/** @returns those of the tensors whose values are all zero */
+async function scanTensors(
+  tensors: readonly TensorEntry[],
+  source: ByteSource,
+): Promise<Set<TensorEntry>> {
+  const allZero = new Set(tensors);
+  const buffer = new Uint8Array(BLOCK_BYTES);
+  let block: { begin: number; bytes: Uint8Array } = { begin: 0, bytes: buffer.subarray(0, 0) };
+  for (const tensor of tensors.toSorted((a, b) => a.offset - b.offset)) {
+    const end = tensor.offset + tensor.byteLength;
+    for (let at = tensor.offset; at < end; ) {
+      let inBlock = wholeElements(block.begin + block.bytes.length, at, end);
+      if (inBlock <= 0) {
+        const length = Math.min(BLOCK_BYTES, source.size - at);
+        block = { begin: at, bytes: await source.read(at, length, buffer) };
+        inBlock = wholeElements(at + length, at, end);
+      }
+      const begin = at - block.begin;
+      const piece = block.bytes.subarray(begin, begin + inBlock);
+      const { nonFinite, zero } = scanValues(piece, tensor.dtype as MergeDtype);
+      if (nonFinite) throw diverged(source, tensor);
+      if (!zero) allZero.delete(tensor);
+      at += inBlock;
     }
   }
   return allZero;
 }
 
-function scanPiece(bytes: Uint8Array, tensor: TensorEntry): { nonFinite: boolean; zero: boolean } {
-  // A typed array needs an aligned start, which a piece of a file need not have.
-  const { buffer, byteOffset, byteLength } =
-    bytes.byteOffset % 4 === 0 ? bytes : new Uint8Array(bytes);
-  const isF32 = tensor.dtype === 'F32';
-  const values = isF32
-    ? new Uint32Array(buffer, byteOffset, byteLength / 4)
-    : new Uint16Array(buffer, byteOffset, byteLength / 2);
-  const exponent = EXPONENT_BY_DTYPE[tensor.dtype as keyof typeof EXPONENT_BY_DTYPE];
-  const magnitude = isF32 ? 0x7fffffff : 0x7fff;
-  let nonFinite = false;
-  let seen = 0;
-  for (let i = 0; i < values.length; i++) {
-    const value = values[i]!;
-    nonFinite ||= (value & exponent) === exponent;
-    seen |= value & magnitude;
-  }
-  return { nonFinite, zero: seen === 0 };
+/** Bytes from `at` that are there up to `blockEnd`: to the tensor's end, or of whole elements. */
+function wholeElements(blockEnd: number, at: number, end: number): number {
+  return blockEnd >= end ? end - at : Math.floor((blockEnd - at) / 4) * 4;
+}
+
+function diverged(source: ByteSource, tensor: TensorEntry): WeldlineError {
+  return new WeldlineError(
+    'adapter.non-finite',
+    `${source.name}: tensor "${tensor.name}" holds infinite values or NaN. The training diverged; ` +
+      'use an earlier checkpoint. Nothing was written.',
+  );
 }

@@ -80,7 +80,14 @@ export async function mergeModel(options: MergeModelOptions): Promise<MergedMode
     shards.push(completed);
     bytesBefore += shard.size;
   }
-  const manifest = await sealMerge({ plan, shards, roots, directory: staging.files, provenance });
+  const manifest = await sealMerge({
+    plan,
+    planDigest: digest,
+    shards,
+    roots,
+    directory: staging.files,
+    provenance,
+  });
   await moveIntoPlace(staging, output);
   return { manifest, existed: false };
 }

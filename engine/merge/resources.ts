@@ -45,6 +45,9 @@ export interface MergeResources {
   readonly memoryBytes: number;
 }
 
+/** What of a plan decides: a preview has it too. */
+type PlannedShards = Pick<Plan, 'shards'>;
+
 export interface ResourceLimits {
   /** Default: two more than there are processors, at most 8. */
   readonly threads?: number | undefined;
@@ -57,7 +60,7 @@ export interface ResourceLimits {
  *
  * @throws WeldlineError `plan.budget-too-small` if one thread with the smallest windows is over it
  */
-export function chooseResources(plan: Plan, limits: ResourceLimits): MergeResources {
+export function chooseResources(plan: PlannedShards, limits: ResourceLimits): MergeResources {
   const wanted = limits.threads ?? availableParallelism() + WAITING_THREADS;
   let memoryBytes = 0;
   for (let threads = Math.min(wanted, THREADS_MAX); threads >= 1; threads--) {
@@ -80,7 +83,11 @@ function megabytes(bytes: number): string {
 }
 
 /** What a merge with these threads and windows takes. */
-export function resourcesFor(plan: Plan, threads: number, windowBytes: number): MergeResources {
+export function resourcesFor(
+  plan: PlannedShards,
+  threads: number,
+  windowBytes: number,
+): MergeResources {
   const tensors = plan.shards.flatMap((shard) => shard.tensors);
   const worked = tensors.filter((tensor) => workOf(tensor) !== 'copy');
   const beside = worked.map((tensor) => unitsOf(tensor).outputBytes);

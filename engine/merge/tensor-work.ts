@@ -1,5 +1,5 @@
 import { assert } from '../errors.ts';
-import type { PlannedShard, PlannedTensor } from '../plan/plan.ts';
+import type { PlannedTensor } from '../plan/plan.ts';
 import { bytesOf, elementCount, isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
 
 /** How an output tensor comes about. */

@@ -1,8 +1,8 @@
-import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { copyFile, mkdir, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { toReadError } from '../disk-errors.ts';
+import { temporaryBeside } from '../durable-files.ts';
 import type { InputFile } from '../plan/plan.ts';
 import { layoutFile } from '../safetensors/layout.ts';
 import type { CompletedShard } from './journal.ts';
@@ -53,7 +53,7 @@ export async function copyOriginal(
 ): Promise<CompletedShard> {
   await mkdir(directory.files, { recursive: true });
   // A name of its own: a copy over a file that another attempt has finished would empty it first.
-  const copy = join(directory.files, `.${shard.file}.${randomUUID()}.partial`);
+  const copy = temporaryBeside(join(directory.files, shard.file));
   try {
     await copyFile(path, copy, constants.COPYFILE_FICLONE);
     await syncFile(copy);

@@ -123,8 +123,10 @@ export class WindowMaker {
       this.#packedTensor = piece.tensor;
     }
     this.#factors.packLeft(delta, piece.begin, piece.end - piece.begin);
-    const segments = [{ rank: delta.rank, scale: delta.scaling }];
-    return this.#kernel.merge({ segments, ...options });
+    return this.#kernel.merge({
+      segments: [{ rank: delta.rank, scale: delta.scaling }],
+      ...options,
+    });
   }
 }
 

@@ -1,13 +1,13 @@
 import { stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { WeldlineError } from '../errors.ts';
-import type { Plan } from './plan.ts';
+import type { PlanPreview } from './plan.ts';
 
 /** Side files, journals and the file system's own blocks: small, but not nothing. */
 const OVERHEAD_BYTES = 16 * 1024 * 1024;
 
 /** Bytes that a merge writes. */
-export function outputBytes(plan: Plan): number {
+export function outputBytes(plan: PlanPreview): number {
   const shards = plan.shards.reduce((sum, shard) => sum + shard.size, 0);
   return plan.sideFiles.reduce((sum, file) => sum + file.size, shards);
 }

@@ -66,8 +66,9 @@ function placeTensors(file: string, tensors: readonly UnplacedTensor[]): Planned
     file,
     size: layout.size,
     tensors: layout.tensors.map(({ name, offset, byteLength }) => {
-      const tensor = byName.get(name) as UnplacedTensor;
-      return { ...tensor, offset, byteLength };
+      const { dtype, shape, from, delta } = byName.get(name) as UnplacedTensor;
+      const placed = { name, dtype, shape, offset, byteLength, from };
+      return delta === undefined ? placed : { ...placed, delta };
     }),
   };
 }

@@ -1,11 +1,12 @@
-import { ADAPTER_WEIGHTS_FILE, type Adapter, readAdapter } from '../adapters/adapter.ts';
+import { ADAPTER_WEIGHTS_FILE, readAdapter } from '../adapters/adapter.ts';
 import { scanAdapter } from '../adapters/scan-adapter.ts';
-import { type ModelConfig, readModelConfig } from '../architectures/model-config.ts';
+import { readModelConfig } from '../architectures/model-config.ts';
+import { assert } from '../errors.ts';
 import type { ModelFiles } from '../model-files.ts';
 import { type Checkpoint, readCheckpoint } from '../safetensors/checkpoint.ts';
 import { INDEX_FILE } from '../safetensors/weight-index.ts';
-import { buildPlan } from './build-plan.ts';
-import type { InputFile, MergeOptions, Plan } from './plan.ts';
+import type { InputFile, MergeOptions, Plan, PlanPreview, UnreadFile } from './plan.ts';
+import { previewPlan } from './preview-plan.ts';
 import { isSideFile } from './side-files.ts';
 
 /** An input of a merge. */
@@ -22,8 +23,7 @@ export interface AdapterInput extends MergeInput {
 }
 
 /**
- * Reads headers and configurations, scans the adapter's values, takes the digests of all files that
- * count, and plans.
+ * Plans a merge: all that `previewMerge` does, then the digests of all files that count.
  *
  * @throws WeldlineError `checkpoint.*`, `safetensors.*`, `adapter.*`
  */
@@ -32,54 +32,64 @@ export async function planMerge(
   adapter: AdapterInput,
   options: MergeOptions,
 ): Promise<Plan> {
-  const { checkpoint, config, opened, scanned } = await checkMerge(base.files, adapter, options);
-  const baseFiles = await digestFiles(base, basePaths(base.files, checkpoint));
-  const adapterFiles = await digestFiles(adapter, adapterPaths(adapter.files));
-  const plan = buildPlan({
-    base: { checkpoint, config, files: baseFiles },
-    adapter: { adapter: opened, files: adapterFiles },
-    options,
-  });
-  return { ...plan, warnings: [...plan.warnings, ...scanned] };
-}
-
-interface CheckedMerge {
-  readonly checkpoint: Checkpoint;
-  readonly config: ModelConfig;
-  readonly opened: Adapter;
-  /** The plan as far as headers tell: complete but for the digests of files. */
-  readonly plan: Plan;
-  /** Warnings about the adapter's values. */
-  readonly scanned: readonly string[];
-  readonly warnings: readonly string[];
+  const preview = await previewMerge(base.files, adapter, options);
+  return completePlan(preview, { base, [adapter.id]: adapter });
 }
 
 /**
- * Everything about a merge that can fail cheaply: headers, configurations, binding, and the
- * adapter's values. Reads no weight of the base.
+ * Everything about a merge that can be known, and can fail, cheaply: headers, configurations,
+ * binding, and the adapter's values. Reads no weight of the base.
+ *
+ * @throws WeldlineError `checkpoint.*`, `safetensors.*`, `adapter.*`
  */
-export async function checkMerge(
+export async function previewMerge(
   base: ModelFiles,
   adapter: { readonly id: string; readonly files: ModelFiles },
   options: MergeOptions,
-): Promise<CheckedMerge> {
+): Promise<PlanPreview> {
   // The adapter first: it is small, and its mistakes are the common ones.
   const opened = await readAdapter(adapter.id, adapter.files);
   const config = await readModelConfig(base);
   const checkpoint = await readCheckpoint(base);
-  const plan = buildPlan({
-    base: { checkpoint, config, files: [] },
-    adapter: { adapter: opened, files: [] },
+  const preview = previewPlan({
+    base: { checkpoint, config, files: sizesOf(base, basePaths(base, checkpoint)) },
+    adapter: { adapter: opened, files: sizesOf(adapter.files, adapterPaths(adapter.files)) },
     options,
   });
   const source = await adapter.files.open(ADAPTER_WEIGHTS_FILE);
   try {
     const scanned = await scanAdapter(opened, source);
-    const warnings = [...plan.warnings, ...scanned];
-    return { checkpoint, config, opened, plan, scanned, warnings };
+    return { ...preview, warnings: [...preview.warnings, ...scanned] };
   } finally {
     await source.close();
   }
+}
+
+/**
+ * Takes the digests that a preview lacks.
+ * @param inputs by id
+ */
+export async function completePlan(
+  preview: PlanPreview,
+  inputs: Readonly<Record<string, Pick<MergeInput, 'digest'>>>,
+): Promise<Plan> {
+  const read: Plan['inputs'] = [];
+  for (const { id, files } of preview.inputs) {
+    const digested: InputFile[] = [];
+    for (const file of files) {
+      const sha256 = await inputs[id]?.digest(file.path);
+      assert(sha256 !== undefined, `a plan is completed without its input "${id}"`);
+      digested.push({ ...file, sha256 });
+    }
+    read.push({ id, files: digested });
+  }
+  const sideFiles = preview.sideFiles.map((file) => {
+    const files = read.find(({ id }) => id === file.input)?.files;
+    const sha256 = files?.find(({ path }) => path === file.path)?.sha256;
+    assert(sha256 !== undefined, `${file.path} goes beside the weights and is in no input`);
+    return { ...file, sha256 };
+  });
+  return { ...preview, inputs: read, sideFiles };
 }
 
 /** The files of a base that a plan covers: its weights, their index, and what goes beside them. */
@@ -94,11 +104,6 @@ function adapterPaths(files: ModelFiles): string[] {
   return [...own, ...[...files.sizes.keys()].filter(isSideFile)];
 }
 
-async function digestFiles(input: MergeInput, paths: readonly string[]): Promise<InputFile[]> {
-  const files: InputFile[] = [];
-  for (const path of [...new Set(paths)].sort()) {
-    const size = input.files.sizes.get(path) ?? 0;
-    files.push({ path, size, sha256: await input.digest(path) });
-  }
-  return files;
+function sizesOf({ sizes }: ModelFiles, paths: readonly string[]): UnreadFile[] {
+  return [...new Set(paths)].sort().map((path) => ({ path, size: sizes.get(path) ?? 0 }));
 }

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { digestOf } from '../canonical-json.ts';
+import { canonicalJson, sha256Of } from '../canonical-json.ts';
 import { WeldlineError } from '../errors.ts';
 import { isDtype, type TorchDtype } from '../safetensors/dtype.ts';
 
@@ -105,6 +105,19 @@ export type ConfigEdit = z.infer<typeof configEdit>;
 export type SideFile = z.infer<typeof sideFile>;
 export type InputFile = z.infer<typeof inputFile>;
 
+/** A file of an input whose content is not known, only how large it is. */
+export type UnreadFile = Omit<InputFile, 'sha256'>;
+export type UnreadSideFile = Omit<SideFile, 'sha256'>;
+
+/**
+ * A plan as far as headers tell. It lacks the digests of its files, so it has no digest of its own
+ * and nothing that merges takes it: that is a `Plan`.
+ */
+export type PlanPreview = Omit<Plan, 'inputs' | 'sideFiles'> & {
+  readonly inputs: readonly { readonly id: string; readonly files: readonly UnreadFile[] }[];
+  readonly sideFiles: readonly UnreadSideFile[];
+};
+
 export interface MergeOptions {
   /** Dtype of every floating-point tensor of the output; by default each keeps its own. */
   readonly dtype?: TorchDtype | undefined;
@@ -112,16 +125,32 @@ export interface MergeOptions {
   readonly shardBytesMax?: number | undefined;
 }
 
-/** What resuming is keyed by: covers the inputs' digests, the options and the engine format. */
+/** The text of a plan's file: canonical JSON, whose SHA-256 is the plan's digest. */
+export function formatPlan(plan: Plan): string {
+  return canonicalJson(plan);
+}
+
+/**
+ * What resuming is keyed by: covers the inputs' digests, the options and the engine format. Takes a
+ * second for the largest models: take it once, and hand it on.
+ */
 export function planDigest(plan: Plan): string {
-  return digestOf(plan);
+  return sha256Of(formatPlan(plan));
 }
 
 /**
  * Reads a plan back from its file.
+ * @param digest the plan's, which the text must have
+ * @param where the file, for errors
  * @throws WeldlineError `plan.invalid`
  */
-export function parsePlan(text: string, where: string): Plan {
+export function parsePlan(text: string, digest: string, where: string): Plan {
+  if (sha256Of(text) !== digest) {
+    throw new WeldlineError(
+      'plan.invalid',
+      `${where} is not the plan it was written as. Delete it and plan again.`,
+    );
+  }
   try {
     return planSchema.parse(JSON.parse(text));
   } catch (error) {

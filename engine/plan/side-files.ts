@@ -1,5 +1,5 @@
 import { WeldlineError } from '../errors.ts';
-import { type InputFile, PLAIN_PATH, type SideFile } from './plan.ts';
+import { PLAIN_PATH, type UnreadFile, type UnreadSideFile } from './plan.ts';
 
 /**
  * Vocabulary files: an adapter's own win one by one, and what it lacks comes from the base (the
@@ -43,10 +43,10 @@ const BASE_FILE =
  * @throws WeldlineError `side-file.unsafe` for a name that is not plain
  */
 export function chooseSideFiles(
-  base: readonly InputFile[],
-  adapter: { readonly id: string; readonly files: readonly InputFile[] },
-): SideFile[] {
-  const chosen = new Map<string, SideFile>();
+  base: readonly UnreadFile[],
+  adapter: { readonly id: string; readonly files: readonly UnreadFile[] },
+): UnreadSideFile[] {
+  const chosen = new Map<string, UnreadSideFile>();
   const adapterHasTokenizer = adapter.files.some((file) => file.path === 'tokenizer_config.json');
   for (const file of base) {
     const isSetting = TOKENIZER_SETTINGS.has(file.path);
@@ -78,6 +78,6 @@ export function isSideFile(path: string): boolean {
   return VOCABULARY_FILES.has(path) || TOKENIZER_SETTINGS.has(path) || BASE_FILE.test(path);
 }
 
-function isVocabulary(file: InputFile): boolean {
+function isVocabulary(file: UnreadFile): boolean {
   return VOCABULARY_FILES.has(file.path);
 }

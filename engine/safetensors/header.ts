@@ -104,16 +104,15 @@ export function parseHeader(json: Uint8Array, fileSize: number, where: string): 
     new WeldlineError(code, `${where}: ${problem}`);
   const dataOffset = LENGTH_PREFIX_BYTES + json.length;
   const { root, strange } = parseHeaderJson(json, fail);
-  const { __metadata__: rawMetadata, ...rawTensors } = root;
-  const metadata = parseMetadata(rawMetadata, fail);
-  const names = Object.keys(rawTensors);
+  const metadata = parseMetadata(root['__metadata__'], fail);
+  const names = Object.keys(root).filter((name) => name !== '__metadata__');
   if (names.length > TENSORS_MAX) {
     throw fail(
       'safetensors.too-many-tensors',
       `the header lists ${names.length} tensors; the limit is ${TENSORS_MAX}.`,
     );
   }
-  const tensors = names.map((name) => parseEntry(name, rawTensors[name], dataOffset, fail));
+  const tensors = names.map((name) => parseEntry(name, root[name], dataOffset, fail));
   if (strange !== undefined) {
     throw fail(
       'safetensors.bad-entry',

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { appendFile, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CancelledFailure } from '@temporalio/common';
@@ -137,6 +138,7 @@ describe('merging a shard as an activity', () => {
     const prepared = await prepare();
     const workspace = mergeWorkspace(prepared.setup.home, prepared.plan.digest);
     const text = await readFile(workspace.plan, 'utf8');
+    expect(createHash('sha256').update(text).digest('hex')).toBe(prepared.plan.digest);
     await writeFile(workspace.plan, text.replace('"bfloat16"', '"float16"').replace('BF16', 'F16'));
     await expect(run(() => mergeOf(prepared))).rejects.toMatchObject({ type: 'plan.invalid' });
     await rm(workspace.plan);

@@ -69,6 +69,20 @@ export function testByteSource(
       expect(Buffer.compare(await source.read(0, 1000), testBytes(1000))).toBe(0);
     });
 
+    it('gives the same bytes where it is given room for them', async () => {
+      const content = testBytes(1000);
+      const source = await openSource(content);
+      const room = new Uint8Array(600);
+      for (const [offset, length] of [
+        [0, 600],
+        [999, 1],
+        [3, 0],
+      ] as const) {
+        const bytes = await source.read(offset, length, room);
+        expect(Buffer.compare(bytes, content.subarray(offset, offset + length))).toBe(0);
+      }
+    });
+
     it('is empty for an empty file', async () => {
       const source = await openSource(Buffer.alloc(0));
       expect(source.size).toBe(0);

@@ -1,7 +1,14 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { type MergeOptions, planDigest } from '../../../engine/plan/plan.ts';
-import { planMerge } from '../../../engine/plan/plan-merge.ts';
+import { sha256Of } from '../../../engine/canonical-json.ts';
+import {
+  formatPlan,
+  type MergeOptions,
+  type Plan,
+  parsePlan,
+  planDigest,
+} from '../../../engine/plan/plan.ts';
+import { planMerge, previewMerge } from '../../../engine/plan/plan-merge.ts';
 import { memoryFiles } from '../../doubles/memory-files.ts';
 import {
   adapterFiles,
@@ -94,4 +101,19 @@ test('other options, configurations and side files give other digests', async ()
     await digestFor(BASE().set('LICENSE', license), ADAPTER()),
   ];
   expect(new Set(digests).size).toBe(digests.length);
+});
+
+test('a preview says all that the plan says but digests, and no merge takes it for a plan', async () => {
+  const base = memoryFiles('base', BASE());
+  const adapter = { id: 'a', ...memoryFiles('adapter', ADAPTER()) };
+  const preview = await previewMerge(base.files, adapter, {});
+  const plan = await planMerge(base, adapter, {});
+  expect(plan).toMatchObject(preview);
+  expect(JSON.stringify(preview)).not.toContain('sha256');
+  // @ts-expect-error: the compiler refuses it where a plan is wanted.
+  const asPlan: Plan = preview;
+  const text = formatPlan(asPlan);
+  expect(() => parsePlan(text, sha256Of(text), 'plan.json')).toThrow(
+    expect.objectContaining({ code: 'plan.invalid' }),
+  );
 });

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { type Plan, parsePlan, planDigest } from '../../../engine/plan/plan.ts';
+import { sha256Of } from '../../../engine/canonical-json.ts';
+import { formatPlan, type Plan, parsePlan, planDigest } from '../../../engine/plan/plan.ts';
 import { planMerge } from '../../../engine/plan/plan-merge.ts';
 import { memoryFiles, type RecordedRead } from '../../doubles/memory-files.ts';
 import {
@@ -98,8 +99,26 @@ test('the ranges of one layer are where its header puts them', async () => {
 
 test('a plan is read back as it was written', async () => {
   const { plan } = await planWithoutWeights(tinyBase({ shards: 2 }), tinyAdapter());
-  const copy = parsePlan(JSON.stringify(plan), 'plan.json');
+  const text = formatPlan(plan);
+  const digest = planDigest(plan);
+  expect(sha256Of(text)).toBe(digest);
+  const copy = parsePlan(text, digest, 'plan.json');
   expect(copy).toEqual(plan);
-  expect(planDigest(copy)).toBe(planDigest(plan));
-  expect(() => parsePlan('{}', 'plan.json')).toThrow(/plan\.json/);
+  expect(formatPlan(copy)).toBe(text);
+  const changed = text.replace('"BF16"', '"F16"');
+  for (const [other, itsDigest] of [
+    [changed, digest],
+    [text, sha256Of(changed)],
+    // The right digest, but another value than any plan of this version has.
+    [changed.replace('"engineFormat":1', '"engineFormat":0'), undefined],
+    ['{}', undefined],
+    ['', undefined],
+  ] as const) {
+    expect(() => parsePlan(other, itsDigest ?? sha256Of(other), 'plan.json')).toThrow(
+      expect.objectContaining({
+        code: 'plan.invalid',
+        message: expect.stringContaining('plan.json'),
+      }),
+    );
+  }
 });

@@ -10,33 +10,33 @@ import { planConfigEdits } from './config-edits.ts';
 import { groupByFile, planShards, type TensorGroup, type UnplacedTensor } from './output-shards.ts';
 import {
   ENGINE_FORMAT,
-  type InputFile,
   type MergeOptions,
-  type Plan,
   type PlannedDelta,
+  type PlanPreview,
   type TensorReference,
+  type UnreadFile,
 } from './plan.ts';
 import { chooseSideFiles } from './side-files.ts';
 
-/** What a plan is made of: what headers and configurations say, and the digests of all files. */
+/** What a plan is made of: what headers and configurations say, and which files count. */
 export interface PlanInputs {
   readonly base: {
     readonly checkpoint: Checkpoint;
     readonly config: ModelConfig;
-    readonly files: readonly InputFile[];
+    readonly files: readonly UnreadFile[];
   };
-  readonly adapter: { readonly adapter: Adapter; readonly files: readonly InputFile[] };
+  readonly adapter: { readonly adapter: Adapter; readonly files: readonly UnreadFile[] };
   readonly options: MergeOptions;
 }
 
 /**
- * Plans a merge: binds every adapter tensor, then fixes every output byte range. Pure; reads
- * nothing.
+ * Plans a merge but for the digests of its files: binds every adapter tensor, then fixes every
+ * output byte range. Pure; reads nothing.
  *
  * @throws WeldlineError `adapter.*` and `checkpoint.*` codes of binding, `plan.option-invalid`,
  *   `side-file.unsafe`
  */
-export function buildPlan({ base, adapter: input, options }: PlanInputs): Plan {
+export function previewPlan({ base, adapter: input, options }: PlanInputs): PlanPreview {
   const { checkpoint, config } = base;
   const { adapter } = input;
   checkOptions(options, adapter.id);
@@ -100,13 +100,9 @@ function planTensor(
       : referTo(adapterId, ADAPTER_WEIGHTS_FILE, replacement);
   const bound = binding.deltas.get(name);
   const dtype = outputDtype(inBase!.dtype, options);
-  return {
-    name,
-    dtype,
-    shape: [...from.shape],
-    from,
-    ...(bound === undefined ? {} : { delta: planDelta(adapterId, bound.pair, bound.transposed) }),
-  };
+  const planned = { name, dtype, shape: [...from.shape], from };
+  if (bound === undefined) return planned;
+  return { ...planned, delta: planDelta(adapterId, bound.pair, bound.transposed) };
 }
 
 function planDelta(
