@@ -20,7 +20,8 @@ LOCK = SOURCES / "requirements.lock"
 OUTPUT = SOURCES / "merge-linux-x64.node"
 
 # Linked against the glibc of 2012, so that what is built on a new system runs on an old one.
-COMMON = "-target x86_64-linux-gnu.2.17 -std=c11 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -Werror"
+TARGET = "-target x86_64-linux-gnu.2.17"
+COMMON = f"{TARGET} -std=c11 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -Werror"
 # Nothing is fused, contracted or reordered: the bytes are those of the other kernels.
 ARITHMETIC = "-mavx2 -mf16c -mno-fma -ffp-contract=off -fno-fast-math"
 # The addon asks the processor what it can do, so it must run on any.
