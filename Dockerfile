@@ -9,7 +9,11 @@ COPY package.json package-lock.json .npmrc ./
 # Scripts later: they build the kernel from sources that are not here yet.
 RUN npm ci --ignore-scripts
 COPY . .
-RUN npm run build
+# The native kernel's compiler comes from pip's index.
+RUN apt-get update \
+  && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv \
+  && npm run build:native \
+  && npm run build
 
 FROM node:24.21.0-bookworm-slim
 ENV NODE_ENV=production \

@@ -2,6 +2,7 @@ import { loadRecipe } from '../config/recipe.ts';
 import { type TensorWork, workOf } from '../engine/merge/tensor-work.ts';
 import { outputBytes } from '../engine/plan/disk-space.ts';
 import { type Plan, type PlannedTensor, planDigest } from '../engine/plan/plan.ts';
+import { compileKernel, type KernelKind } from '../kernels/index.ts';
 import { EXIT } from './exit-codes.ts';
 import { formatBytes, formatTable } from './format.ts';
 import { interruptionSignal } from './interruption.ts';
@@ -23,6 +24,12 @@ export interface PlanCommand extends Partial<MergeArguments> {
 
 /** What is read without being asked for to know the plan's digest: a second or two. */
 const READ_UNASKED_BYTES_MAX = 1_000_000_000;
+
+const KERNELS: Readonly<Record<KernelKind, string>> = {
+  native: 'native code',
+  wasm: 'WebAssembly',
+  scalar: 'JavaScript, very slow: this runtime has no WebAssembly SIMD',
+};
 
 const WORDS: Readonly<Record<TensorWork, string>> = {
   copy: 'copied',
@@ -51,7 +58,8 @@ export async function runPlan(
       ? await prepared.plan()
       : undefined;
   progress.clear();
-  print(prepared, plan, options.tensors === true, output);
+  const { kind: kernel } = await compileKernel();
+  print({ ...prepared, complete: plan, kernel, withTensors: options.tensors === true }, output);
   return EXIT.ok;
 }
 
@@ -71,13 +79,15 @@ async function toRequest(
   return { base: recipe.base, adapter: recipe.adapters[0], ...recipe.merge };
 }
 
-function print(
-  prepared: PreparedMerge,
-  complete: Plan | undefined,
-  withTensors: boolean,
-  output: Output,
-): void {
-  const { preview, unreadBytes, resources, roots } = prepared;
+interface PrintedPlan extends PreparedMerge {
+  readonly complete: Plan | undefined;
+  /** What merges on this machine. */
+  readonly kernel: KernelKind;
+  readonly withTensors: boolean;
+}
+
+function print(printed: PrintedPlan, output: Output): void {
+  const { preview, complete, unreadBytes, resources, roots, kernel, withTensors } = printed;
   const plan = complete ?? preview;
   const digest = complete && planDigest(complete);
   const tensors = plan.shards.flatMap((shard) => shard.tensors);
@@ -105,6 +115,7 @@ function print(
       ['disk', formatBytes(outputBytes(plan))],
       ['memory', `${formatBytes(resources.memoryBytes)} at most`],
       ['threads', `${resources.threads}, windows of ${formatBytes(resources.windowBytes)}`],
+      ['kernel', KERNELS[kernel]],
       ['binding', plan.rules.map(({ adapter, rule }) => `${adapter}: ${rule}`).join(', ')],
       ...plan.configEdits.map((edit) => ['config', `${edit.path.join('.')} becomes ${edit.value}`]),
       ['beside', plan.sideFiles.map((file) => file.path).join(', ')],
@@ -125,6 +136,7 @@ function print(
     memoryBytes: resources.memoryBytes,
     threads: resources.threads,
     windowBytes: resources.windowBytes,
+    kernel,
     rules: plan.rules,
     configEdits: plan.configEdits,
     sideFiles: plan.sideFiles,

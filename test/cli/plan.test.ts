@@ -1,8 +1,9 @@
 import { mkdtemp, readdir, rm, stat, utimes } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeSyntheticMoe, type SyntheticMoe } from '../../bench/synthetic-moe.ts';
+import { compileKernel } from '../../kernels/index.ts';
 import { type CommandOptions, runCommand } from '../harness/command.ts';
 
 /** Models of holes: gigabytes of weights that take no room, so what reads them is found out. */
@@ -54,7 +55,11 @@ describe('planning a large mixture of experts', () => {
         { work: 'copied', tensors: model.tensors - 24 },
       ],
       diskBytes: expect.closeTo(model.weightBytes, -6),
+      threads: Math.min(availableParallelism() + 2, 8),
+      windowBytes: 4 * 1024 * 1024,
+      kernel: (await compileKernel()).kind,
     });
+    expect(plan.memoryBytes).toBeLessThanOrEqual(200e6);
     expect(plan.unreadBytes).toBeGreaterThan(model.weightBytes);
     expect(plan.shards).toHaveLength(model.shards);
     expect(plan.sideFiles).toEqual([
