@@ -1,4 +1,5 @@
 /** Runs the same operation in the fast kernels and in the scalar reference. */
+import { readFileSync } from 'node:fs';
 import type {
   ArenaSpec,
   FactorBlock,
@@ -26,10 +27,15 @@ const modules: Partial<Record<KernelKind, KernelModule>> = {
   wasm: await compileKernel({ kind: 'wasm' }),
   scalar: await compileKernel({ kind: 'scalar' }),
 };
-const preferred = await compileKernel();
-modules[preferred.kind] = preferred;
+// Where it can run it must be there: it fails, and says how to build it.
+if (canRunNative()) modules.native = await compileKernel({ kind: 'native' });
 
-/** Native code is there on the platforms that `npm run build:native` knows, once it was run. */
+function canRunNative(): boolean {
+  if (process.platform !== 'linux' || process.arch !== 'x64') return false;
+  const features = readFileSync('/proc/cpuinfo', 'utf8');
+  return /\bavx2\b/.test(features) && /\bf16c\b/.test(features);
+}
+
 export const KERNEL_KINDS = Object.keys(modules) as readonly KernelKind[];
 
 /** Those that are measured against the reference. */
