@@ -1,5 +1,5 @@
 /**
- * Speed of the merge kernel on one core, without any I/O: `node bench/kernel.ts [--json]`.
+ * Speed of the merge kernel on one core, without any I/O: `npm run bench:kernel -- [--json]`.
  * `--kernel wasm` measures another one than merges take here.
  *
  * A 4096 x 14336 matrix goes through in bands of 4 MiB, as in a merge; packing is included. f32 is

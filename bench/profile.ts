@@ -2,7 +2,7 @@
  * Where the processors' time of a merge goes, per GB of the checkpoint: the same merge with all of
  * its parts and without some, in turns, in the page cache.
  *
- *     node bench/profile.ts [--rounds 5] [--size 2.2GB]
+ *     npm run bench:profile -- [--rounds 5] [--size 2.2GB]
  *
  * A part is the difference of two medians, so parts of a few hundredths are noise.
  */

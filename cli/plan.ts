@@ -1,6 +1,6 @@
 import { loadRecipe } from '../config/recipe.ts';
 import { type TensorWork, workOf } from '../engine/merge/tensor-work.ts';
-import { outputBytes } from '../engine/plan/disk-space.ts';
+import { OVERHEAD_BYTES, outputBytes } from '../engine/plan/disk-space.ts';
 import { type Plan, type PlannedTensor, planDigest } from '../engine/plan/plan.ts';
 import { compileKernel, type KernelKind } from '../kernels/index.ts';
 import { EXIT } from './exit-codes.ts';
@@ -112,7 +112,7 @@ function print(printed: PrintedPlan, output: Output): void {
   output.line(
     formatTable([
       ['shards', String(plan.shards.length)],
-      ['disk', formatBytes(outputBytes(plan))],
+      ['disk', `${formatBytes(outputBytes(plan) + OVERHEAD_BYTES)} must be free for a merge`],
       ['memory', `${formatBytes(resources.memoryBytes)} at most`],
       ['threads', `${resources.threads}, windows of ${formatBytes(resources.windowBytes)}`],
       ['kernel', KERNELS[kernel]],

@@ -8,7 +8,7 @@ export interface WriteRemedies {
 }
 
 const REMEDIES: WriteRemedies = {
-  full: 'Free space (weldline plan says how much is needed) and resume; what is written stays.',
+  full: 'Free space (weldline plan says how much is needed) and run again; what is written stays.',
   other: 'Check the disk, its permissions, and that nothing else changes this place.',
 };
 

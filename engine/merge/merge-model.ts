@@ -7,7 +7,7 @@ import { type Plan, planDigest } from '../plan/plan.ts';
 import { type Provenance, sealMerge } from '../seal.ts';
 import type { CompletedShard } from './journal.ts';
 import { mergeShard } from './merge-shard.ts';
-import { inspectOutput, moveIntoPlace, stagingBeside } from './output-directory.ts';
+import { inspectOutput, moveIntoPlace, type Staging, stagingBeside } from './output-directory.ts';
 import type { MergeResources } from './resources.ts';
 import { bytesOnDisk } from './shard-file.ts';
 
@@ -42,15 +42,33 @@ export interface MergedModel {
  * @throws WeldlineError `output.*`, `merge.*`, `disk.*`; the signal's reason if it is aborted
  */
 export async function mergeModel(options: MergeModelOptions): Promise<MergedModel> {
-  const { plan, roots, output, resources, provenance, signal } = options;
+  const { plan, roots, output, signal } = options;
   const digest = planDigest(plan);
   const staging = stagingBeside(output, digest);
-  const existing = await inspectOutput(output, digest, Object.values(roots));
-  if (existing !== undefined) {
-    // Left if an earlier run died right after it had moved the merge into place.
-    await rm(staging.root, { recursive: true, force: true });
-    return { manifest: existing, existed: true };
+  const find = (): Promise<Manifest | undefined> =>
+    inspectOutput(output, digest, Object.values(roots));
+  let existing = await find();
+  if (existing === undefined) {
+    try {
+      return { manifest: await carryOut(options, digest, staging), existed: false };
+    } catch (error) {
+      if (signal?.aborted === true) throw error;
+      // Another process that made the same merge may have moved it into place meanwhile.
+      existing = await find().catch(() => undefined);
+      if (existing === undefined) throw error;
+    }
   }
+  // Left if an earlier run died right after it had moved the merge into place.
+  await rm(staging.root, { recursive: true, force: true });
+  return { manifest: existing, existed: true };
+}
+
+async function carryOut(
+  options: MergeModelOptions,
+  digest: string,
+  staging: Staging,
+): Promise<Manifest> {
+  const { plan, roots, output, resources, provenance, signal } = options;
   const bytes = Math.max(0, outputBytes(plan) - (await bytesOnDisk(staging)));
   await checkDiskSpace([{ directory: dirname(output), bytes, purpose: 'the merged checkpoint' }]);
 
@@ -89,5 +107,5 @@ export async function mergeModel(options: MergeModelOptions): Promise<MergedMode
     provenance,
   });
   await moveIntoPlace(staging, output);
-  return { manifest, existed: false };
+  return manifest;
 }

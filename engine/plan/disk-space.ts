@@ -4,7 +4,7 @@ import { WeldlineError } from '../errors.ts';
 import type { PlanPreview } from './plan.ts';
 
 /** Side files, journals and the file system's own blocks: small, but not nothing. */
-const OVERHEAD_BYTES = 16 * 1024 * 1024;
+export const OVERHEAD_BYTES = 16 * 1024 * 1024;
 
 /** Bytes that a merge writes. */
 export function outputBytes(plan: PlanPreview): number {

@@ -109,7 +109,8 @@ async function verifyFiles(manifest: Manifest, options: VerifyOptions): Promise<
       throw new WeldlineError(
         'verify.digest-mismatch',
         `${join(directory, path)} is not the file that was made: its SHA-256 is ` +
-          `${actual.sha256.slice(0, 16)}…, the manifest says ${sha256.slice(0, 16)}….`,
+          `${actual.sha256.slice(0, 16)}…, the manifest says ${sha256.slice(0, 16)}…. Restore it, or ` +
+          'remove the directory and merge again.',
       );
     }
     bytes += size;
