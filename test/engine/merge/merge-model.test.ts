@@ -1,7 +1,10 @@
+import { execFileSync } from 'node:child_process';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { parseManifest } from '../../../engine/manifest.ts';
+import { PAGE_BYTES } from '../../../engine/merge/windows.ts';
 import { readCheckpoint } from '../../../engine/safetensors/checkpoint.ts';
 import { verifyMerge } from '../../../engine/verify/verify-merge.ts';
 import { openModelDirectory } from '../../../sources/model-directory.ts';
@@ -14,6 +17,8 @@ import {
   tinyAdapter,
   tinyBase,
 } from '../../doubles/tiny-model.ts';
+
+const MERGE_CHILD = fileURLToPath(new URL('../../crash/merge-child.ts', import.meta.url));
 
 async function directoriesFor(base: TinyModel, adapter: TinyModel) {
   const root = await temporaryDirectory();
@@ -72,6 +77,25 @@ test('merging again finds the finished merge', async () => {
   const directories = await directoriesFor(tinyBase(), tinyAdapter());
   expect((await mergeDirectories(directories)).existed).toBe(false);
   expect((await mergeDirectories(directories)).existed).toBe(true);
+});
+
+test('a merge that another process finishes meanwhile is found', async () => {
+  const directories = await directoriesFor(tinyBase({ shards: 2 }), tinyAdapter());
+  const { base, adapter, output } = directories;
+  let isOvertaken = false;
+  const result = await mergeDirectories({
+    ...directories,
+    windowBytes: PAGE_BYTES,
+    onProgress: ({ bytesDone, bytesTotal }) => {
+      if (isOvertaken || bytesDone < bytesTotal / 4) return;
+      isOvertaken = true;
+      execFileSync(process.execPath, [MERGE_CHILD, base, adapter, output, '2']);
+    },
+  });
+  expect(isOvertaken).toBe(true);
+  expect(result.existed).toBe(true);
+  expect(await readdir(directories.root)).toEqual(['adapter', 'base', 'output']);
+  await verifyMerge({ directory: output, files: await openModelDirectory(output) });
 });
 
 test('an aborted merge stops with the reason and leaves no output', async () => {
