@@ -7,7 +7,7 @@ import {
   MEMORY_BUDGET_BYTES_DEFAULT,
   type MergeResources,
 } from '../engine/merge/resources.ts';
-import type { Plan, PlanPreview } from '../engine/plan/plan.ts';
+import type { MergeOnto, Plan, PlanPreview } from '../engine/plan/plan.ts';
 import { completePlan, previewMerge } from '../engine/plan/plan-merge.ts';
 import type { TorchDtype } from '../engine/safetensors/dtype.ts';
 import {
@@ -27,6 +27,7 @@ export interface MergeArguments {
   readonly base: string;
   readonly adapter?: readonly string[];
   readonly dtype?: string;
+  readonly mergeOnto?: string;
   readonly maxShardSize?: string;
   readonly threads?: string;
   readonly memoryBudget?: string;
@@ -42,6 +43,7 @@ export interface MergeRequest {
   readonly base: ModelName;
   readonly adapter: ModelName & { readonly id: string };
   readonly dtype?: TorchDtype | undefined;
+  readonly mergeOnto?: MergeOnto | undefined;
   readonly shardBytesMax?: number | undefined;
   readonly threads?: number | undefined;
   readonly memoryBudgetBytes?: number | undefined;
@@ -61,6 +63,7 @@ export interface PreparedMerge {
 }
 
 const DTYPES: readonly TorchDtype[] = ['bfloat16', 'float16', 'float32'];
+const MERGE_ONTO: readonly MergeOnto[] = ['original', 'dequantized'];
 
 /** The id of the adapter where no recipe gives it one. */
 const ADAPTER_ID = 'adapter';
@@ -71,14 +74,11 @@ export function parseMergeArguments(options: MergeArguments): MergeRequest {
   if (adapter === undefined || others.length > 0) {
     throw usage('Give one --adapter; combining several comes with a later version.');
   }
-  const dtype = DTYPES.find((name) => name === options.dtype);
-  if (options.dtype !== undefined && dtype === undefined) {
-    throw usage(`--dtype ${options.dtype} is not one of ${DTYPES.join(', ')}.`);
-  }
   return {
     base: { model: options.base },
     adapter: { id: ADAPTER_ID, model: adapter },
-    dtype,
+    dtype: choiceOption('--dtype', options.dtype, DTYPES),
+    mergeOnto: choiceOption('--merge-onto', options.mergeOnto, MERGE_ONTO),
     shardBytesMax: sizeOption('--max-shard-size', options.maxShardSize),
     threads: threadsOption(options.threads),
     memoryBudgetBytes: sizeOption('--memory-budget', options.memoryBudget),
@@ -163,6 +163,17 @@ function publicModelName(model: string): string {
 
 export function usage(message: string): WeldlineError {
   return new WeldlineError('cli.usage', message);
+}
+
+function choiceOption<Choice extends string>(
+  name: string,
+  value: string | undefined,
+  choices: readonly Choice[],
+): Choice | undefined {
+  if (value === undefined) return undefined;
+  const chosen = choices.find((choice) => choice === value);
+  if (chosen === undefined) throw usage(`${name} ${value} is not one of ${choices.join(', ')}.`);
+  return chosen;
 }
 
 function sizeOption(name: string, value: string | undefined): number | undefined {

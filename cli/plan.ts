@@ -1,7 +1,13 @@
 import { loadRecipe } from '../config/recipe.ts';
 import { type TensorWork, workOf } from '../engine/merge/tensor-work.ts';
 import { outputBytes } from '../engine/plan/disk-space.ts';
-import { type Plan, type PlannedTensor, planDigest } from '../engine/plan/plan.ts';
+import {
+  type ConfigEdit,
+  type Plan,
+  type PlannedTensor,
+  planDigest,
+  type TensorSource,
+} from '../engine/plan/plan.ts';
 import { compileKernel, type KernelKind } from '../kernels/index.ts';
 import { EXIT } from './exit-codes.ts';
 import { formatBytes, formatTable } from './format.ts';
@@ -34,6 +40,7 @@ const KERNELS: Readonly<Record<KernelKind, string>> = {
 const WORDS: Readonly<Record<TensorWork, string>> = {
   copy: 'copied',
   cast: 'cast',
+  dequantize: 'dequantized',
   delta: 'merged',
 };
 
@@ -91,10 +98,11 @@ function print(printed: PrintedPlan, output: Output): void {
   const plan = complete ?? preview;
   const digest = complete && planDigest(complete);
   const tensors = plan.shards.flatMap((shard) => shard.tensors);
-  const summary = (['delta', 'cast', 'copy'] as const).map((work) => {
+  const summary = (['delta', 'dequantize', 'cast', 'copy'] as const).flatMap((work) => {
     const chosen = tensors.filter((tensor) => workOf(tensor) === work);
+    if (work === 'dequantize' && chosen.length === 0) return [];
     const bytes = chosen.reduce((sum, tensor) => sum + tensor.byteLength, 0);
-    return { work: WORDS[work], tensors: chosen.length, bytes };
+    return [{ work: WORDS[work], tensors: chosen.length, bytes }];
   });
   const replaced = tensors.filter((tensor) => tensor.from.input !== 'base').length;
 
@@ -117,7 +125,7 @@ function print(printed: PrintedPlan, output: Output): void {
       ['threads', `${resources.threads}, windows of ${formatBytes(resources.windowBytes)}`],
       ['kernel', KERNELS[kernel]],
       ['binding', plan.rules.map(({ adapter, rule }) => `${adapter}: ${rule}`).join(', ')],
-      ...plan.configEdits.map((edit) => ['config', `${edit.path.join('.')} becomes ${edit.value}`]),
+      ...plan.configEdits.map((edit) => ['config', describeEdit(edit)]),
       ['beside', plan.sideFiles.map((file) => file.path).join(', ')],
       ...Object.entries(roots).map(([id, root]) => [id, root]),
     ]),
@@ -150,6 +158,10 @@ function print(printed: PrintedPlan, output: Output): void {
   });
 }
 
+function describeEdit({ path, value }: ConfigEdit): string {
+  return `${path.join('.')} ${value === null ? 'is removed' : `becomes ${value}`}`;
+}
+
 function tensorRow(tensor: PlannedTensor): string[] {
   const { delta } = tensor;
   const how =
@@ -159,7 +171,12 @@ function tensorRow(tensor: PlannedTensor): string[] {
     tensor.name,
     tensor.dtype,
     `[${tensor.shape.join(', ')}]`,
-    tensor.from.input === 'base' ? '' : `from ${tensor.from.input}`,
+    describeSource(tensor.from),
     how + (delta?.transposed === true ? ', transposed' : ''),
   ];
+}
+
+function describeSource({ input, quantization }: TensorSource): string {
+  if (quantization !== undefined) return `dequantized from ${quantization.scheme}`;
+  return input === 'base' ? '' : `from ${input}`;
 }

@@ -26,6 +26,12 @@ function mergeOptions(command: Command): Command {
         'dtype of all output tensors (default: as in the base)',
       ).choices(['bfloat16', 'float16', 'float32']),
     )
+    .addOption(
+      new Option(
+        '--merge-onto <weights>',
+        'of a quantised base: the weights that the adapter is merged onto',
+      ).choices(['original', 'dequantized']),
+    )
     .option('--max-shard-size <size>', "largest output file, e.g. 5GB (default: the base's files)")
     .option('--threads <count>', 'threads that merge (default: the processors and two, at most 8)')
     .option('--memory-budget <size>', 'memory the merge may use (default: 200MB)');

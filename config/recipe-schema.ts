@@ -88,9 +88,19 @@ const size = z
 const text = (description: string) => z.string().min(1).max(500).describe(description);
 
 const base = z
-  .strictObject({ model, revision: revision.optional() })
+  .strictObject({
+    model,
+    revision: revision.optional(),
+    merge_onto: z
+      .enum(['original', 'dequantized'])
+      .optional()
+      .describe(
+        'original or dequantized, the weights that the adapter is merged onto (a quantised base ' +
+          'needs dequantized; simulated_nf4 is not supported by this version)',
+      ),
+  })
   .superRefine(refineRevision)
-  .describe('a mapping with the base model: {model, revision}');
+  .describe('a mapping with the base model: {model, revision, merge_onto}');
 
 const adapter = z
   .strictObject({

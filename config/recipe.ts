@@ -29,6 +29,8 @@ export interface RecipeMerge {
   shardBytesMax?: number;
   threads?: number;
   memoryBudgetBytes?: number;
+  /** Written beside the base that it is about. */
+  mergeOnto?: 'original' | 'dequantized';
 }
 
 /** Where a release goes besides the workspace it is made in. */
@@ -153,15 +155,19 @@ function toRecipe(document: RecipeDocument, directory: string): Recipe {
       },
     ],
     combination: document.combination ?? { method: 'linear' },
-    merge: toMerge(document.merge ?? {}),
+    merge: toMerge(document.merge ?? {}, document.base.merge_onto),
     publish: (document.publish ?? []).map((target) => ({
       directory: { path: toPath(target.directory.path, directory) },
     })),
   };
 }
 
-function toMerge(merge: NonNullable<RecipeDocument['merge']>): RecipeMerge {
+function toMerge(
+  merge: NonNullable<RecipeDocument['merge']>,
+  mergeOnto: RecipeMerge['mergeOnto'],
+): RecipeMerge {
   return {
+    ...(mergeOnto === undefined ? {} : { mergeOnto }),
     ...(merge.dtype === undefined ? {} : { dtype: merge.dtype }),
     ...(merge.max_shard_size === undefined
       ? {}

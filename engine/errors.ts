@@ -43,6 +43,7 @@ export const ERROR_CODES = [
   'checkpoint.config-missing',
   'checkpoint.config-invalid',
   'checkpoint.quantized-base',
+  'checkpoint.bad-quantization',
   'checkpoint.unsupported-dtype',
   // adapters
   'adapter.config-missing',

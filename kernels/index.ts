@@ -17,6 +17,7 @@ export { arenaBytes, packedLeftBytes, packedRightBytes } from './arena.ts';
 export type { FloatDtype } from './dtypes.ts';
 export { ELEMENT_BYTES } from './dtypes.ts';
 export type { FactorBlock, MergeKernel, MergeSegment } from './merge-kernel.ts';
+export { loadElement, storeElement } from './reference.ts';
 
 /** May be posted to threads of this process. */
 export type KernelModule =

@@ -7,6 +7,7 @@ import {
 } from '../../kernels/index.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Plan, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import { DEQUANTIZER_BYTES } from './dequantizer.ts';
 import { unitsOf, workOf } from './tensor-work.ts';
 import { PAGE_BYTES, unitsPerWindow } from './windows.ts';
 
@@ -113,7 +114,9 @@ export function resourcesFor(
     if (!isInPlace) grow('inputBytesMax', count * units.inputBytes);
     growForDelta(tensor, count, grow);
   }
-  const memoryBytes = PROCESS_BYTES + threads * (THREAD_BYTES + arenaBytes(spec));
+  const isQuantized = worked.some(({ from }) => from.quantization !== undefined);
+  const perThread = THREAD_BYTES + arenaBytes(spec) + (isQuantized ? DEQUANTIZER_BYTES : 0);
+  const memoryBytes = PROCESS_BYTES + threads * perThread;
   return { threads, windowBytes, arena: spec, windowOffset, memoryBytes };
 }
 

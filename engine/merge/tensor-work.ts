@@ -1,21 +1,36 @@
 import { assert } from '../errors.ts';
 import type { PlannedTensor } from '../plan/plan.ts';
-import { bytesOf, elementCount, isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
+import {
+  bytesOf,
+  elementCount,
+  isMergeDtype,
+  KERNEL_DTYPE,
+  type MergeDtype,
+} from '../safetensors/dtype.ts';
 
 /** How an output tensor comes about. */
-export type TensorWork = 'copy' | 'cast' | 'delta';
+export type TensorWork = 'copy' | 'cast' | 'dequantize' | 'delta';
 
 export function workOf(tensor: PlannedTensor): TensorWork {
   if (tensor.delta !== undefined) return 'delta';
+  if (tensor.from.quantization !== undefined) return 'dequantize';
   return tensor.from.dtype === tensor.dtype ? 'copy' : 'cast';
 }
 
+/** The dtype of a weight before it is merged or cast: of a quantised one, once it is dequantised. */
+export function inputDtype({ name, from }: PlannedTensor): MergeDtype {
+  const dtype = from.quantization?.dtype ?? from.dtype;
+  assert(isMergeDtype(dtype), `${name} comes from no float dtype`);
+  return dtype;
+}
+
 /**
- * The smallest piece of a tensor that can be worked on by itself: a byte of a copy, an element of a
- * cast, a row of a merge.
+ * The smallest piece of a tensor that can be worked on by itself: a byte of a copy, an element of
+ * what is cast or dequantised, a row of a merge.
  */
 export interface WorkUnits {
   readonly count: number;
+  /** Of a quantised weight, once it is dequantised. */
   readonly inputBytes: number;
   readonly outputBytes: number;
 }
@@ -23,13 +38,9 @@ export interface WorkUnits {
 export function unitsOf(tensor: PlannedTensor): WorkUnits {
   const work = workOf(tensor);
   if (work === 'copy') return { count: tensor.byteLength, inputBytes: 1, outputBytes: 1 };
-  const { from } = tensor;
-  assert(
-    isMergeDtype(from.dtype) && isMergeDtype(tensor.dtype),
-    `${tensor.name} has no float dtype`,
-  );
-  const [inputBytes, outputBytes] = [bytesOf(from.dtype), bytesOf(tensor.dtype)];
-  if (work === 'cast') return { count: elementCount(tensor.shape), inputBytes, outputBytes };
+  assert(isMergeDtype(tensor.dtype), `${tensor.name} has no float dtype`);
+  const [inputBytes, outputBytes] = [bytesOf(inputDtype(tensor)), bytesOf(tensor.dtype)];
+  if (work !== 'delta') return { count: elementCount(tensor.shape), inputBytes, outputBytes };
   const [rows = 0, columns = 0] = tensor.shape;
   return { count: rows, inputBytes: columns * inputBytes, outputBytes: columns * outputBytes };
 }
@@ -40,6 +51,6 @@ export function kernelDtypes(tensor: PlannedTensor): {
   readonly dtypeOut: (typeof KERNEL_DTYPE)['BF16'];
 } {
   const { dtype } = tensor;
-  assert(isMergeDtype(tensor.from.dtype) && isMergeDtype(dtype), `${tensor.name} is no float`);
-  return { dtypeIn: KERNEL_DTYPE[tensor.from.dtype], dtypeOut: KERNEL_DTYPE[dtype] };
+  assert(isMergeDtype(dtype), `${tensor.name} is no float`);
+  return { dtypeIn: KERNEL_DTYPE[inputDtype(tensor)], dtypeOut: KERNEL_DTYPE[dtype] };
 }

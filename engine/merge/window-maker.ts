@@ -1,9 +1,11 @@
 import type { MergeKernel } from '../../kernels/index.ts';
 import { WeldlineError } from '../errors.ts';
 import type { PlannedShard, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import { bytesOf } from '../safetensors/dtype.ts';
+import { Dequantizer } from './dequantizer.ts';
 import type { InputFiles } from './input-files.ts';
 import { FactorPacker } from './pack-factors.ts';
-import { kernelDtypes, unitsOf, workOf } from './tensor-work.ts';
+import { inputDtype, kernelDtypes, unitsOf, workOf } from './tensor-work.ts';
 import { type ByteRange, outputRange, type Piece, piecesOf } from './windows.ts';
 
 /** A read of neighbouring bytes of one file into neighbouring bytes of the output area. */
@@ -23,6 +25,8 @@ export class WindowMaker {
   readonly #kernel: MergeKernel;
   readonly #files: InputFiles;
   readonly #factors: FactorPacker;
+  /** Made for the first quantised weight: it has buffers of its own. */
+  #dequantizer: Dequantizer | undefined;
   /** Where windows begin in the kernel's output area. */
   readonly #windowOffset: number;
   readonly #isInPlace: boolean;
@@ -75,6 +79,7 @@ export class WindowMaker {
     };
     for (const piece of pieces) {
       const tensor = this.#shard.tensors[piece.tensor] as PlannedTensor;
+      if (tensor.from.quantization !== undefined) continue;
       if (!this.#isInPlace && workOf(tensor) !== 'copy') continue;
       const { inputBytes } = unitsOf(tensor);
       const read = {
@@ -99,16 +104,20 @@ export class WindowMaker {
     const count = piece.end - piece.begin;
     const place = this.#placeOf(piece, window);
     const inputOffset = this.#isInPlace ? place : 0;
-    if (!this.#isInPlace) {
-      const { inputBytes } = unitsOf(tensor);
+    const { inputBytes } = unitsOf(tensor);
+    if (tensor.from.quantization !== undefined) {
+      const elements = inputBytes / bytesOf(inputDtype(tensor));
+      this.#dequantizer ??= new Dequantizer(this.#kernel, this.#files);
+      this.#dequantizer.dequantize(tensor, piece.begin * elements, count * elements, inputOffset);
+    } else if (!this.#isInPlace) {
       const staged = this.#kernel.input.subarray(0, count * inputBytes);
       this.#files.read(tensor.from, piece.begin * inputBytes, staged);
     }
     const options = { ...kernelDtypes(tensor), inputOffset, outputOffset: place };
     const nonFinite =
-      work === 'cast'
-        ? this.#kernel.cast({ count, ...options })
-        : this.#merge(tensor, piece, options);
+      work === 'delta'
+        ? this.#merge(tensor, piece, options)
+        : this.#kernel.cast({ count, ...options });
     if (nonFinite > 0) throw nonFiniteError(tensor, piece, nonFinite);
   }
 

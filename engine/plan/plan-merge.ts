@@ -3,6 +3,7 @@ import { scanAdapter } from '../adapters/scan-adapter.ts';
 import { readModelConfig } from '../architectures/model-config.ts';
 import { assert } from '../errors.ts';
 import type { ModelFiles } from '../model-files.ts';
+import { bindQuantizedWeights } from '../quantization/bitsandbytes.ts';
 import { type Checkpoint, readCheckpoint } from '../safetensors/checkpoint.ts';
 import { INDEX_FILE } from '../safetensors/weight-index.ts';
 import type { InputFile, MergeOptions, Plan, PlanPreview, UnreadFile } from './plan.ts';
@@ -38,7 +39,8 @@ export async function planMerge(
 
 /**
  * Everything about a merge that can be known, and can fail, cheaply: headers, configurations,
- * binding, and the adapter's values. Reads no weight of the base.
+ * binding, and the adapter's values. Reads no weight of the base, and of a quantised one the few
+ * bytes beside each weight that say how.
  *
  * @throws WeldlineError `checkpoint.*`, `safetensors.*`, `adapter.*`
  */
@@ -50,9 +52,11 @@ export async function previewMerge(
   // The adapter first: it is small, and its mistakes are the common ones.
   const opened = await readAdapter(adapter.id, adapter.files);
   const config = await readModelConfig(base);
-  const checkpoint = await readCheckpoint(base);
+  const stored = await readCheckpoint(base);
+  const { checkpoint, quantized } = await bindQuantizedWeights(base, stored, config);
+  const files = sizesOf(base, basePaths(base, stored));
   const preview = previewPlan({
-    base: { checkpoint, config, files: sizesOf(base, basePaths(base, checkpoint)) },
+    base: { checkpoint, quantized, config, files },
     adapter: { adapter: opened, files: sizesOf(adapter.files, adapterPaths(adapter.files)) },
     options,
   });

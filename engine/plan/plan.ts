@@ -29,6 +29,35 @@ const tensorReference = z.object({
   shape: z.array(natural),
 });
 
+const blockSize = natural.positive();
+
+/**
+ * 4-bit codes, two to a byte, each times the absolute maximum of its block of the flattened weight.
+ * The maxima may be quantised themselves, by a table of 256 values.
+ */
+const blockQuantization = z.object({
+  scheme: z.enum(['nf4', 'fp4']),
+  /** What the values are rounded to before anything is added. */
+  dtype: z.enum(['BF16', 'F16', 'F32']),
+  blockSize,
+  absmax: tensorReference,
+  nested: z
+    .object({ blockSize, offset: z.number(), absmax: tensorReference, map: tensorReference })
+    .optional(),
+});
+
+/** LLM.int8: integers, each times the absolute maximum of its row and 1 / 127. */
+const rowQuantization = z.object({
+  scheme: z.literal('int8'),
+  dtype: z.literal('F32'),
+  scales: tensorReference,
+});
+
+/** A weight as stored, and if it is quantised, what its values are made from. */
+const tensorSource = tensorReference.extend({
+  quantization: z.discriminatedUnion('scheme', [blockQuantization, rowQuantization]).optional(),
+});
+
 /**
  * `W += scaling · L R` with L [rows, rank] and R [rank, columns]: for a weight stored [out, in] they
  * are B and A; for one stored [in, out] (`transposed`), Aᵀ and Bᵀ.
@@ -52,7 +81,7 @@ const plannedTensor = z.object({
   offset: natural,
   byteLength: natural,
   /** Where the weight comes from: the base, or an adapter that replaces it. */
-  from: tensorReference,
+  from: tensorSource,
   delta: delta.optional(),
 });
 
@@ -62,10 +91,10 @@ const plannedShard = z.object({
   tensors: z.array(plannedTensor),
 });
 
-/** A change of one value of config.json. */
+/** A change of one value of config.json; null removes it. */
 const configEdit = z.object({
   path: z.array(z.string()),
-  value: z.union([z.boolean(), z.string()]),
+  value: z.union([z.boolean(), z.string(), z.null()]),
 });
 
 const sideFile = z.object({ input: z.string(), path: plainPath, size: natural, sha256: digest });
@@ -82,6 +111,7 @@ const planSchema = z.object({
   options: z.object({
     dtype: z.enum(['bfloat16', 'float16', 'float32']).optional(),
     shardBytesMax: natural.optional(),
+    mergeOnto: z.enum(['original', 'dequantized']).optional(),
   }),
   /** The base first, then the adapters. */
   inputs: z.array(inputSchema),
@@ -101,6 +131,9 @@ export type PlannedShard = z.infer<typeof plannedShard>;
 export type PlannedTensor = z.infer<typeof plannedTensor>;
 export type PlannedDelta = z.infer<typeof delta>;
 export type TensorReference = z.infer<typeof tensorReference>;
+export type TensorSource = z.infer<typeof tensorSource>;
+export type BlockQuantization = z.infer<typeof blockQuantization>;
+export type RowQuantization = z.infer<typeof rowQuantization>;
 export type ConfigEdit = z.infer<typeof configEdit>;
 export type SideFile = z.infer<typeof sideFile>;
 export type InputFile = z.infer<typeof inputFile>;
@@ -123,6 +156,23 @@ export interface MergeOptions {
   readonly dtype?: TorchDtype | undefined;
   /** Largest size of an output shard in bytes; by default the base's files are kept. */
   readonly shardBytesMax?: number | undefined;
+  /** Which weights the adapter is merged onto; must be given where the base is quantised. */
+  readonly mergeOnto?: MergeOnto | undefined;
+}
+
+/**
+ * The weights as they were published, or what a quantised base dequantises to: those that a QLoRA
+ * adapter saw while it was trained.
+ */
+export type MergeOnto = 'original' | 'dequantized';
+
+/** Every tensor that a weight's values are read from. */
+export function sourceReferences(from: TensorSource): TensorReference[] {
+  const { quantization } = from;
+  if (quantization === undefined) return [from];
+  if (quantization.scheme === 'int8') return [from, quantization.scales];
+  const { absmax, nested } = quantization;
+  return [from, absmax, ...(nested === undefined ? [] : [nested.absmax, nested.map])];
 }
 
 /** The text of a plan's file: canonical JSON, whose SHA-256 is the plan's digest. */

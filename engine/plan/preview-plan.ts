@@ -10,10 +10,12 @@ import { planConfigEdits } from './config-edits.ts';
 import { groupByFile, planShards, type TensorGroup, type UnplacedTensor } from './output-shards.ts';
 import {
   ENGINE_FORMAT,
+  type MergeOnto,
   type MergeOptions,
   type PlannedDelta,
   type PlanPreview,
   type TensorReference,
+  type TensorSource,
   type UnreadFile,
 } from './plan.ts';
 import { chooseSideFiles } from './side-files.ts';
@@ -22,6 +24,8 @@ import { chooseSideFiles } from './side-files.ts';
 export interface PlanInputs {
   readonly base: {
     readonly checkpoint: Checkpoint;
+    /** Where the weights come from that the checkpoint holds quantised, by name. */
+    readonly quantized: ReadonlyMap<string, TensorSource>;
     readonly config: ModelConfig;
     readonly files: readonly UnreadFile[];
   };
@@ -34,24 +38,26 @@ export interface PlanInputs {
  * output byte range. Pure; reads nothing.
  *
  * @throws WeldlineError `adapter.*` and `checkpoint.*` codes of binding, `plan.option-invalid`,
- *   `side-file.unsafe`
+ *   `checkpoint.quantized-base` without a choice of what is merged onto, `side-file.unsafe`
  */
 export function previewPlan({ base, adapter: input, options }: PlanInputs): PlanPreview {
-  const { checkpoint, config } = base;
+  const { config } = base;
   const { adapter } = input;
   checkOptions(options, adapter.id);
-  const binding = bindAdapter(adapter, checkpoint, config);
-  const groups = groupByFile(checkpoint.files, (name) =>
-    planTensor(name, name, checkpoint, adapter.id, binding, options),
+  checkMergeOnto(base, options.mergeOnto);
+  const binding = bindAdapter(adapter, base.checkpoint, config);
+  const groups = groupByFile(base.checkpoint.files, (name) =>
+    planTensor(name, name, base, adapter.id, binding, options),
   );
-  const withHead = addUntiedHead(groups, checkpoint, adapter.id, binding, options);
-  const { dtype, shardBytesMax } = options;
+  const withHead = addUntiedHead(groups, base, adapter.id, binding, options);
+  const { dtype, shardBytesMax, mergeOnto } = options;
   return {
     format: 'weldline.plan',
     engineFormat: ENGINE_FORMAT,
     options: {
       ...(dtype === undefined ? {} : { dtype }),
       ...(shardBytesMax === undefined ? {} : { shardBytesMax }),
+      ...(mergeOnto === undefined ? {} : { mergeOnto }),
     },
     inputs: [
       { id: 'base', files: [...base.files] },
@@ -61,7 +67,7 @@ export function previewPlan({ base, adapter: input, options }: PlanInputs): Plan
     shards: planShards(withHead, shardBytesMax),
     configEdits: planConfigEdits(config, binding.untied !== undefined, dtype),
     sideFiles: chooseSideFiles(base.files, { id: adapter.id, files: input.files }),
-    warnings: [...binding.warnings, ...extraFileWarnings(checkpoint)],
+    warnings: [...binding.warnings, ...extraFileWarnings(base.checkpoint)],
   };
 }
 
@@ -80,6 +86,26 @@ function checkOptions({ shardBytesMax }: MergeOptions, adapterId: string): void 
   }
 }
 
+/** Which weights an adapter was trained on is not in its files, so a person must say it. */
+function checkMergeOnto({ quantized }: PlanInputs['base'], chosen: MergeOnto | undefined): void {
+  const isQuantized = quantized.size > 0;
+  if (isQuantized === (chosen === 'dequantized')) return;
+  if (!isQuantized) {
+    if (chosen !== 'dequantized') return;
+    throw new WeldlineError(
+      'plan.option-invalid',
+      'merge_onto (--merge-onto) is dequantized, but the base is not quantised. Leave it out, or ' +
+        'name the quantised checkpoint as the base.',
+    );
+  }
+  throw new WeldlineError(
+    'checkpoint.quantized-base',
+    `The base is quantised (${quantized.size} weights). A QLoRA adapter was trained on what these ` +
+      'dequantise to: to merge onto that, set base.merge_onto (--merge-onto) to dequantized. To ' +
+      'merge onto the original weights, name their 16-bit repository as the base instead.',
+  );
+}
+
 /**
  * @param name the output tensor
  * @param source the base tensor it comes from: another name only for the head of a tied pair
@@ -87,7 +113,7 @@ function checkOptions({ shardBytesMax }: MergeOptions, adapterId: string): void 
 function planTensor(
   name: string,
   source: string,
-  checkpoint: Checkpoint,
+  { checkpoint, quantized }: PlanInputs['base'],
   adapterId: string,
   binding: Binding,
   options: MergeOptions,
@@ -96,11 +122,12 @@ function planTensor(
   const replacement = binding.replacements.get(name);
   const from =
     replacement === undefined
-      ? referTo('base', inBase!.file, inBase!)
+      ? (quantized.get(source) ?? referTo('base', inBase!.file, inBase!))
       : referTo(adapterId, ADAPTER_WEIGHTS_FILE, replacement);
   const bound = binding.deltas.get(name);
   const dtype = outputDtype(inBase!.dtype, options);
-  const planned = { name, dtype, shape: [...from.shape], from };
+  // Binding has checked that a replacement has the shape of what it replaces.
+  const planned = { name, dtype, shape: [...inBase!.shape], from };
   if (bound === undefined) return planned;
   return { ...planned, delta: planDelta(adapterId, bound.pair, bound.transposed) };
 }
@@ -130,7 +157,7 @@ function outputDtype(dtype: Dtype, options: MergeOptions): Dtype {
 /** Once the embeddings are no longer tied, a head that was not on disk must be. */
 function addUntiedHead(
   groups: readonly TensorGroup[],
-  checkpoint: Checkpoint,
+  base: PlanInputs['base'],
   adapterId: string,
   binding: Binding,
   options: MergeOptions,
@@ -138,7 +165,8 @@ function addUntiedHead(
   const { untied } = binding;
   if (untied === undefined) return groups;
   // Also where a head is on disk: while the pair is tied, loaders use the embedding in its place.
-  const head = planTensor(untied.head, untied.embedding, checkpoint, adapterId, binding, options);
+  const head = planTensor(untied.head, untied.embedding, base, adapterId, binding, options);
+  const { checkpoint } = base;
   const file = checkpoint.tensors.get(untied.head)?.file ?? checkpoint.files.at(-1)?.path;
   return groups.map((group) =>
     group.file === file

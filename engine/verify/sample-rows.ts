@@ -2,8 +2,9 @@ import type { FileHandle } from 'node:fs/promises';
 import { decodeElements } from '../../kernels/index.ts';
 import { WeldlineError } from '../errors.ts';
 import { elementBytes, rowBytes, rowsPerPiece } from '../merge/resources.ts';
-import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import type { PlannedDelta, PlannedTensor, TensorReference, TensorSource } from '../plan/plan.ts';
 import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
+import { dequantizedRow } from './dequantized-row.ts';
 
 /** Reads bytes of a tensor of an input. */
 export type ReadTensor = (
@@ -27,7 +28,7 @@ const F32_UNIT = 2 ** -24;
 /**
  * Works out rows of a merged tensor again, in float64 and by another road than the merge (no
  * kernel, no bands), and compares them with what was written. A 16-bit value must be the exact one
- * rounded once; what is allowed beyond that is the bound on fp32 accumulation of `rank` products.
+ * rounded once (from a quantised base, of what that dequantises to); what is allowed beyond that is the bound on fp32 accumulation of `rank` products.
  * An F32 value is defined as the float64 one rounded, and must be that.
  *
  * @param rows rows of the tensor as stored
@@ -44,7 +45,7 @@ export async function verifyRows(
   const columns = tensor.shape.at(-1) ?? 1;
   const expected: ExpectedRow[] = [];
   for (const row of rows) {
-    const base = await readRows(tensor.from, row, 1, columns, read);
+    const base = await readBase(tensor.from, row, columns, read);
     const { delta } = tensor;
     const left = delta === undefined ? new Float64Array() : await leftRow(delta, row, read);
     expected.push({ row, base, left, product: base.map(() => 0), magnitude: base.map(() => 0) });
@@ -121,6 +122,17 @@ async function compareRow(
     worst = Math.max(worst, distance / unit);
   }
   return worst;
+}
+
+function readBase(
+  from: TensorSource,
+  row: number,
+  columns: number,
+  read: ReadTensor,
+): Promise<Float64Array> {
+  const { quantization } = from;
+  if (quantization === undefined) return readRows(from, row, 1, columns, read);
+  return dequantizedRow({ ...from, quantization }, row, columns, read);
 }
 
 /** Rows of a two-dimensional tensor as stored, or a stretch of elements of any other. */

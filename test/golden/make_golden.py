@@ -14,6 +14,7 @@ change the files' bytes, and then deserve a look before they are committed.
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import platform
@@ -165,6 +166,7 @@ def write_versions() -> None:
     versions = {"python": platform.python_version(), "machine": platform.machine()}
     for module in (torch, transformers, peft, safetensors, numpy):
         versions[module.__name__] = module.__version__
+    versions["bitsandbytes"] = importlib.metadata.version("bitsandbytes")
     (FOLDER / "VERSIONS.json").write_text(json.dumps(versions, indent=2) + "\n")
 
 

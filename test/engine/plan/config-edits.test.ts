@@ -93,12 +93,17 @@ test('nested and repeated edits', () => {
 });
 
 test('the edits are those that the tensors need', () => {
-  const config = (text: string, hasTextConfig = false) => ({
+  const config = (text: string, hasTextConfig = false, isQuantized = false) => ({
     text,
     modelType: 'llama',
     tieWordEmbeddings: true,
     hasTextConfig,
+    dtype: undefined,
+    isQuantized,
   });
+  expect(planConfigEdits(config('{"quantization_config": {}}', false, true), false, undefined))
+    // What is left would have loaders quantise again, or fail.
+    .toEqual([{ path: ['quantization_config'], value: null }]);
   expect(planConfigEdits(config('{"torch_dtype": "float16"}'), false, undefined)).toEqual([]);
   expect(planConfigEdits(config('{"torch_dtype": "float16"}'), true, 'bfloat16')).toEqual([
     { path: ['tie_word_embeddings'], value: false },
@@ -111,4 +116,15 @@ test('the edits are those that the tensors need', () => {
     { path: ['dtype'], value: 'float32' },
     { path: ['text_config', 'torch_dtype'], value: 'float32' },
   ]);
+});
+
+test.each([
+  ['alone', '{"q": {"a": [1, 2]}}', '{}'],
+  ['as the first', '{\n  "q": {"a": 1},\n  "x": 30.0\n}', '{\n  "x": 30.0\n}'],
+  ['as the last', '{\n  "x": 30.0,\n  "q": null\n}\n', '{\n  "x": 30.0\n}\n'],
+  ['in between', '{"x": 1e6, "q": {}, "y": "q"}', '{"x": 1e6, "y": "q"}'],
+  ['more than once', '{"q": 1, "x": 2, "q": 3, "q": 4}', '{"x": 2}'],
+  ['not there', '{"x": {"q": 1}}', '{"x": {"q": 1}}'],
+])('a value that is %s is removed', (_, text, edited) => {
+  expect(editConfigText(text, [{ path: ['q'], value: null }])).toBe(edited);
 });
