@@ -51,7 +51,7 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
   [
     'a missing base',
     GOOD.replace(/base:\n.*\n/, ''),
-    ['1:1 base: missing; expected a mapping with the base model: {model, revision}'],
+    ['1:1 base: missing; expected a mapping with the base model: {model, revision, merge_onto}'],
   ],
   [
     'a misspelt key, which is both unknown and missing',
@@ -110,6 +110,11 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
     'a size of the wrong type',
     withLine(9, '  memory_budget: [1]'),
     ['9:18 merge.memory_budget: expected a size'],
+  ],
+  [
+    'weights to merge onto that this version cannot make',
+    withLine(4, '  model: ./base', '  merge_onto: simulated_nf4'),
+    ['5:15 base.merge_onto: expected original or dequantized'],
   ],
   [
     'half a thread',
