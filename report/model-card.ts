@@ -21,7 +21,7 @@ LoRA adapter merged into its base model; loads wherever the base loads.
 ${adapters.map((adapter) => `| adapter \`${adapter.id}\` | ${inputCell(adapter)} |`).join('\n')}
 | tensors | ${facts.tensors.total}, of which ${facts.tensors.merged} merged and ${facts.tensors.replaced} replaced |
 | dtype | ${facts.options['dtype'] ?? 'as in the base, per tensor'} |
-| engine | weldline ${facts.engine.version}, format ${facts.engine.format} |
+${mergedOnto(facts)}| engine | weldline ${facts.engine.version}, format ${facts.engine.format} |
 | plan | \`${facts.plan}\` |
 | run | \`${facts.run.workflowId}\`, ${facts.run.startedAt} |
 
@@ -38,6 +38,12 @@ ${adapters.map((adapter) => `| adapter \`${adapter.id}\` | ${inputCell(adapter)}
 |---|---|---|
 ${facts.files.map((file) => `| ${file.path} | ${file.size} | \`${file.sha256}\` |`).join('\n')}
 ${warnings(facts)}`;
+}
+
+/** Which weights an adapter was merged onto changes what the model does; see the recipe. */
+function mergedOnto({ options }: ReleaseFacts): string {
+  const onto = options['merge_onto'];
+  return onto === undefined ? '' : `| merged onto | the ${onto} weights of the base |\n`;
 }
 
 function inputCell(input: ReleaseFacts['inputs'][number] | undefined): string {

@@ -106,6 +106,32 @@ describe('weldline plan', () => {
   });
 });
 
+describe('a quantised base', () => {
+  it('is merged onto its dequantised weights where it is said so', async () => {
+    const golden = join(REPOSITORY, 'test', 'golden', 'quantized', 'nf4_double-bf16');
+    const inputs = ['--base', join(golden, 'base'), '--adapter', join(golden, 'adapter')];
+    const unsaid = await runCommand(['plan', ...inputs], options);
+    expect(unsaid).toMatchObject({ status: 1, stdout: '' });
+    expect(unsaid.stderr).toContain('[checkpoint.quantized-base]');
+    expect(unsaid.stderr).toContain('--merge-onto');
+    const chosen = [...inputs, '--merge-onto', 'dequantized'];
+    const plan = await runCommand(['plan', ...chosen, '--tensors'], options);
+    expect(plan.stdout).toMatch(/^dequantized +5 tensors/m);
+    expect(plan.stdout).toMatch(
+      /^dequantized +model\.layers\.0\.self_attn\.k_proj\.weight +BF16 .*dequantized from nf4/m,
+    );
+    expect(plan.stdout).toMatch(
+      /^merged +model\.layers\.0\.self_attn\.q_proj\.weight .*dequantized from nf4 +r 4/m,
+    );
+    expect(plan.stdout).toMatch(/^config +quantization_config is removed/m);
+    const merged = await runCommand(['merge', ...chosen, '--output', 'onto-nf4'], options);
+    expect(merged).toMatchObject({ status: 0, stderr: '' });
+    expect(merged.stdout).toContain('Merged 2 of 12 tensors');
+    const simulated = [...inputs, '--merge-onto', 'simulated_nf4', '--output', 'never'];
+    expect(await runCommand(['merge', ...simulated], options)).toMatchObject({ status: 2 });
+  });
+});
+
 describe('weldline verify', () => {
   it('accepts an intact checkpoint and names the file that is not', async () => {
     await runCommand(['merge', ...models, '--output', 'checked'], options);

@@ -71,6 +71,13 @@ describe('parseRecipe', () => {
     });
   });
 
+  it('keeps what is said of the base about the merge with the merge', () => {
+    const base = { ...MINIMAL.base, merge_onto: 'dequantized' };
+    const { recipe } = parseRecipe(stringify({ ...MINIMAL, base }), '/r/recipe.yaml');
+    expect(recipe.base).toEqual(MINIMAL.base);
+    expect(recipe.merge).toEqual({ mergeOnto: 'dequantized' });
+  });
+
   it('reads JSON, tabs and all, as the same recipe', () => {
     const json = JSON.stringify(MINIMAL, undefined, '\t');
     expect(parseRecipe(json, '/r/recipe.json').digest).toBe(
