@@ -23,8 +23,10 @@ const SCALES = /^(.+)\.SCB$/;
 const COMPANION =
   /\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.[^/]*|SCB|weight_format)$/;
 
-/** A state has 80 to 200 bytes of JSON. */
-const STATE_BYTES_MAX = 4096;
+const SMALL = /\.(quant_map|weight_format|quant_state\.[^/]*)$/;
+
+/** A state has 80 to 200 bytes of JSON, a table 64 bytes. */
+const SMALL_BYTES_MAX = 4096;
 
 /** Other versions may have computed their copy of the table in another way. */
 const CODE_TOLERANCE = 1e-6;
@@ -44,9 +46,16 @@ export async function bindQuantizedWeights(
   config: ModelConfig,
 ): Promise<DequantizedCheckpoint> {
   if (!config.isQuantized) return { checkpoint, quantized: new Map() };
-  const binder = new Binder(files.name, checkpoint, config);
-  binder.setValues(await readTensors(files, binder.smallTensors()));
-  return binder.bind();
+  const values = await readTensors(files, smallTensors(files.name, checkpoint));
+  return new Binder(files.name, checkpoint, config, values).bind();
+}
+
+/** The tensors whose values decide what a weight is. */
+function smallTensors(where: string, checkpoint: Checkpoint): CheckpointTensor[] {
+  const small = [...checkpoint.tensors.values()].filter(({ name }) => SMALL.test(name));
+  const large = small.find(({ byteLength }) => byteLength > SMALL_BYTES_MAX);
+  if (large === undefined) return small;
+  throw badTensor(where, large.name, `has ${large.byteLength} bytes`);
 }
 
 interface LogicalWeight {
@@ -61,25 +70,18 @@ class Binder {
   readonly #companions = new Set<string>();
   readonly #weights = new Map<string, LogicalWeight>();
   readonly #sources = new Map<string, TensorSource>();
-  #values: ReadonlyMap<string, Uint8Array> = new Map();
+  readonly #values: ReadonlyMap<string, Uint8Array>;
 
-  constructor(where: string, checkpoint: Checkpoint, config: ModelConfig) {
+  /** @param values of the small tensors, by name */
+  constructor(
+    where: string,
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    values: ReadonlyMap<string, Uint8Array>,
+  ) {
     this.#where = where;
     this.#checkpoint = checkpoint;
     this.#config = config;
-  }
-
-  /** The tensors whose values decide what a weight is. */
-  smallTensors(): CheckpointTensor[] {
-    const small = [...this.#checkpoint.tensors.values()].filter(({ name }) =>
-      /\.(quant_map|weight_format|quant_state\.[^/]*)$/.test(name),
-    );
-    const large = small.find(({ byteLength }) => byteLength > STATE_BYTES_MAX);
-    if (large !== undefined) throw this.#bad(large.name, `has ${large.byteLength} bytes`);
-    return small;
-  }
-
-  setValues(values: ReadonlyMap<string, Uint8Array>): void {
     this.#values = values;
   }
 
@@ -204,11 +206,15 @@ class Binder {
   }
 
   #bad(name: string, problem: string): WeldlineError {
-    return new WeldlineError(
-      'checkpoint.bad-quantization',
-      `${this.#where}: "${name}" ${problem}. Restore the checkpoint as bitsandbytes saved it.`,
-    );
+    return badTensor(this.#where, name, problem);
   }
+}
+
+function badTensor(where: string, name: string, problem: string): WeldlineError {
+  return new WeldlineError(
+    'checkpoint.bad-quantization',
+    `${where}: "${name}" ${problem}. Restore the checkpoint as bitsandbytes saved it.`,
+  );
 }
 
 function referTo(tensor: CheckpointTensor): TensorReference {
