@@ -1,8 +1,16 @@
 import { WeldlineError } from '../errors.ts';
 
+/** What a module is: an embedding's factors have names of their own. */
+export type LayerKind = 'linear' | 'embedding';
+
 /** What a tensor of an adapter is for. */
 export type AdapterKey =
-  | { readonly kind: 'lora_A' | 'lora_B'; readonly module: string; readonly adapterName: string }
+  | {
+      readonly kind: 'lora_A' | 'lora_B';
+      readonly layer: LayerKind;
+      readonly module: string;
+      readonly adapterName: string;
+    }
   /** A whole tensor that takes the place of the base's tensor of that name. */
   | { readonly kind: 'replacement'; readonly tensor: string };
 
@@ -11,7 +19,6 @@ const PREFIX = 'base_model.model.';
 /** Suffixes of features that are refused by name; a test holds this list beside PEFT's layouts. */
 const UNSUPPORTED_SUFFIXES: readonly (readonly [RegExp, string])[] = [
   [/\.lora_magnitude_vector(\.|$)/, 'DoRA (a magnitude vector)'],
-  [/\.lora_embedding_[AB](\.|$)/, 'LoRA on an embedding'],
   [/\.lora_B(\.[^.]+)?\.bias$/, 'lora_bias'],
   [/\.base_layer\.bias$/, 'trained biases'],
   [/\.token_adapter\./, 'trainable_token_indices'],
@@ -49,7 +56,14 @@ export function parseAdapterKey(key: string, where: string): AdapterKey {
   const pair = /^(.+)\.(lora_[AB])(?:\.([^.]+))?\.weight$/.exec(path);
   if (pair !== null) {
     const [, module = '', kind, adapterName = 'default'] = pair;
-    return { kind: kind === 'lora_A' ? 'lora_A' : 'lora_B', module, adapterName };
+    const half = kind === 'lora_A' ? 'lora_A' : 'lora_B';
+    return { kind: half, layer: 'linear', module, adapterName };
+  }
+  // Parameters, not modules: without `.weight`.
+  const embedding = /^(.+)\.lora_embedding_([AB])(?:\.([^.]+))?$/.exec(path);
+  if (embedding !== null) {
+    const [, module = '', half, adapterName = 'default'] = embedding;
+    return { kind: half === 'A' ? 'lora_A' : 'lora_B', layer: 'embedding', module, adapterName };
   }
   if (/\.(lora_|hada_|lokr_)/.test(path)) {
     throw new WeldlineError(

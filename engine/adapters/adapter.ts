@@ -3,15 +3,19 @@ import type { ModelFiles } from '../model-files.ts';
 import { isMergeDtype } from '../safetensors/dtype.ts';
 import { readHeader, type TensorEntry } from '../safetensors/header.ts';
 import { type LoraConfig, readAdapterConfig } from './adapter-config.ts';
-import { parseAdapterKey } from './adapter-key.ts';
+import { type LayerKind, parseAdapterKey } from './adapter-key.ts';
 import { type ModuleScaling, scalingsOf } from './scaling.ts';
 
 export const ADAPTER_WEIGHTS_FILE = 'adapter_model.safetensors';
 
-/** The two factors of one module's delta, `scaling · B A`. */
+/**
+ * The two factors of one module's delta: `scaling · B A`, and its transpose for an embedding, whose
+ * inputs are the vocabulary.
+ */
 export interface LoraPair {
   /** Path without the `base_model.model.` prefix, as PEFT saw it. */
   readonly module: string;
+  readonly layer: LayerKind;
   /** Shape [rank, in]. */
   readonly a: TensorEntry;
   /** Shape [out, rank]. */
@@ -41,7 +45,7 @@ export interface Adapter {
 export async function readAdapter(id: string, files: ModelFiles): Promise<Adapter> {
   const config = await readAdapterConfig(files);
   const tensors = await readTensors(files);
-  const halves = new Map<string, { lora_A?: TensorEntry; lora_B?: TensorEntry }>();
+  const halves = new Map<string, Halves>();
   const replacements = new Map<string, TensorEntry>();
   const adapterNames = new Set<string>();
   for (const tensor of tensors) {
@@ -52,10 +56,11 @@ export async function readAdapter(id: string, files: ModelFiles): Promise<Adapte
       continue;
     }
     adapterNames.add(key.adapterName);
-    const pair = halves.get(key.module) ?? {};
+    const { module, layer } = key;
+    const pair = halves.get(`${layer} ${module}`) ?? { module, layer };
     if (pair[key.kind] !== undefined) throw duplicateKey(files.name, tensor.name);
     pair[key.kind] = tensor;
-    halves.set(key.module, pair);
+    halves.set(`${layer} ${module}`, pair);
   }
   if (adapterNames.size > 1) {
     throw new WeldlineError(
@@ -64,11 +69,21 @@ export async function readAdapter(id: string, files: ModelFiles): Promise<Adapte
         'each with save_pretrained(selected_adapters=[…]).',
     );
   }
-  const scalings = scalingsOf(config, [...halves.keys()], files.name);
-  const pairs = [...halves].map(([module, half], index) =>
-    toPair(files.name, module, half, scalings[index] as ModuleScaling),
+  const found = [...halves.values()];
+  const modules = found.map(({ module }) => module);
+  const scalings = scalingsOf(config, modules, files.name);
+  const pairs = found.map((half, index) =>
+    toPair(files.name, half, scalings[index] as ModuleScaling),
   );
   return { id, name: files.name, config, pairs, replacements };
+}
+
+/** What was found of a pair. */
+interface Halves {
+  readonly module: string;
+  readonly layer: LayerKind;
+  lora_A?: TensorEntry;
+  lora_B?: TensorEntry;
 }
 
 function duplicateKey(where: string, key: string): WeldlineError {
@@ -131,11 +146,9 @@ function checkTensor(tensor: TensorEntry, where: string): void {
 
 function toPair(
   where: string,
-  module: string,
-  half: { lora_A?: TensorEntry; lora_B?: TensorEntry },
+  { module, layer, lora_A: a, lora_B: b }: Halves,
   expected: ModuleScaling,
 ): LoraPair {
-  const { lora_A: a, lora_B: b } = half;
   if (a === undefined || b === undefined) {
     throw new WeldlineError(
       'adapter.half-pair',
@@ -162,5 +175,5 @@ function toPair(
         'configuration that was saved with these weights.',
     );
   }
-  return { module, a, b, ...expected };
+  return { module, layer, a, b, ...expected };
 }

@@ -12,23 +12,27 @@ const BLOCK_BYTES = 1024 * 1024;
  * Reads the values of an adapter once, before anything is written.
  *
  * @param source its weight file
- * @returns warnings: modules whose B is all zeros change nothing
+ * @returns warnings: modules of which one factor is all zeros change nothing
  * @throws WeldlineError `adapter.non-finite` naming the first tensor that holds Inf or NaN
  */
 export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise<string[]> {
   const factors = adapter.pairs.flatMap(({ a, b }) => [a, b]);
   const zero = await scanTensors([...factors, ...adapter.replacements.values()], source);
-  const idle = adapter.pairs.filter(({ b }) => zero.has(b)).map(({ module }) => module);
+  const idlePairs = adapter.pairs.filter(({ a, b }) => zero.has(a) || zero.has(b));
+  const idle = idlePairs.map(({ module }) => module);
   if (idle.length === 0) return [];
+  // Before training B is zero, but A of an embedding.
+  const embedding = idlePairs.some(({ layer }) => layer === 'embedding');
+  const factor = embedding ? 'lora_B or lora_embedding_A' : 'lora_B';
   if (idle.length === adapter.pairs.length && adapter.replacements.size === 0) {
     return [
-      `Adapter "${adapter.id}" changes nothing: every lora_B is zero, as before training. Check ` +
+      `Adapter "${adapter.id}" changes nothing: every ${factor} is zero, as before training. Check ` +
         'that this is the trained adapter.',
     ];
   }
   return [
     `Adapter "${adapter.id}" does not change ${idle.length} of its ${adapter.pairs.length} ` +
-      `modules: their lora_B is zero (${idle.slice(0, 3).join(', ')}).`,
+      `modules: their ${factor} is zero (${idle.slice(0, 3).join(', ')}).`,
   ];
 }
 

@@ -31,7 +31,7 @@ const tensorReference = z.object({
 
 /**
  * `W += scaling · L R` with L [rows, rank] and R [rank, columns]: for a weight stored [out, in] they
- * are B and A; for one stored [in, out] (`transposed`), Aᵀ and Bᵀ.
+ * are B and A; for one stored [in, out] (`transposed`: Conv1D, embeddings), Aᵀ and Bᵀ.
  */
 const delta = z.object({
   adapter: z.string(),

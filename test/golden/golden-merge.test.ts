@@ -3,6 +3,8 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
+import { verifyMerge } from '../../engine/verify/verify-merge.ts';
+import { openModelDirectory } from '../../sources/model-directory.ts';
 import { decodeTensor, type FloatDtypeName, ordinalsOf } from '../doubles/decode-tensor.ts';
 import { isRoundingOf, type MergedElement } from '../doubles/float-merge.ts';
 import { mergeDirectories } from '../doubles/merge-directories.ts';
@@ -120,12 +122,19 @@ function compareTargets(name: string, { golden, ours, base, adapter, expected }:
   for (const [tensor, target] of Object.entries(golden.targets)) {
     const weight = base.get(tensor) ?? required(base, EMBEDDING);
     const stem = `base_model.model.${tensor.replace(/\.weight$/, '')}`;
-    const a = required(adapter, `${stem}.lora_A.weight`);
-    const b = required(adapter, `${stem}.lora_B.weight`);
+    const [a, b] = adapter.has(`${stem}.lora_embedding_A`)
+      ? [`${stem}.lora_embedding_A`, `${stem}.lora_embedding_B`]
+      : [`${stem}.lora_A.weight`, `${stem}.lora_B.weight`];
+    const factors = [required(adapter, a), required(adapter, b)] as const;
     const merged = required(ours, tensor);
-    compareMerged(merged, required(expected, tensor), mergeExactly(weight, a, b, target), tally);
+    compareMerged(
+      merged,
+      required(expected, tensor),
+      mergeExactly(weight, ...factors, target),
+      tally,
+    );
     if (golden.base_dtype === 'float32') {
-      const nearest = mergeToNearestFloat32(weight, a, b, target);
+      const nearest = mergeToNearestFloat32(weight, ...factors, target);
       expect(Buffer.compare(merged.bytes, nearest), tensor).toBe(0);
     }
   }
@@ -164,6 +173,9 @@ describe('merged as PEFT merges', () => {
       expected: await loadTensors(folder, ['expected.safetensors']),
     };
     compareInventory(merged);
+    const files = await openModelDirectory(output);
+    const recompute = { plan, roots: { base, a: adapter } };
+    await verifyMerge({ directory: output, files, recompute });
     compareTargets(name, merged);
 
     const scalings = plan.shards.flatMap((shard) =>

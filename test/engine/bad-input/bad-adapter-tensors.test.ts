@@ -31,9 +31,6 @@ const NAMES: readonly BadInput[] = [
   added('a live magnitude vector', `${STEM}.lora_magnitude_vector.default.weight`, FEATURE, [
     'DoRA',
   ]),
-  added('LoRA on an embedding', 'base_model.model.model.embed_tokens.lora_embedding_A', FEATURE, [
-    'embedding',
-  ]),
   added('a LoRA bias', `${STEM}.lora_B.bias`, FEATURE, ['lora_bias']),
   added('a trained bias', `${STEM}.base_layer.bias`, FEATURE, ['biases']),
   added(
@@ -157,7 +154,54 @@ const BINDINGS: readonly BadInput[] = [
   },
 ];
 
+const EMBEDDING = 'model.embed_tokens';
+const EMBEDDING_STEM = `base_model.model.${EMBEDDING}`;
+
 const SHAPES: readonly BadInput[] = [
+  {
+    what: 'half of the LoRA of an embedding',
+    code: 'adapter.half-pair',
+    names: ['/adapter', `"${EMBEDDING}"`, 'no lora_B'],
+    spoil: ({ adapter }) => add(adapter, `${EMBEDDING_STEM}.lora_embedding_A`, 4, 100),
+  },
+  {
+    what: 'half of the LoRA of an embedding and half of that of a layer',
+    code: 'adapter.half-pair',
+    names: ['/adapter', `"${EMBEDDING}"`],
+    spoil: ({ adapter }) => {
+      add(adapter, `${EMBEDDING_STEM}.lora_embedding_A`, 4, 100);
+      add(adapter, `${EMBEDDING_STEM}.lora_B.weight`, 64, 4);
+    },
+  },
+  {
+    what: 'LoRA on an embedding in the orientation of a layer',
+    code: 'adapter.shape-mismatch',
+    names: ['"a"', `"${EMBEDDING}"`, '[64, 100]', '[100, 64]'],
+    spoil: ({ adapter }) => {
+      add(adapter, `${EMBEDDING_STEM}.lora_embedding_A`, 4, 64);
+      add(adapter, `${EMBEDDING_STEM}.lora_embedding_B`, 100, 4);
+    },
+  },
+  {
+    what: 'LoRA on an embedding of another vocabulary',
+    code: 'adapter.shape-mismatch',
+    names: ['"a"', `"${EMBEDDING}"`, '[103, 64]', '[100, 64]'],
+    spoil: ({ adapter }) => {
+      add(adapter, `${EMBEDDING_STEM}.lora_embedding_A`, 4, 103);
+      add(adapter, `${EMBEDDING_STEM}.lora_embedding_B`, 64, 4);
+    },
+  },
+  {
+    what: 'LoRA on an embedding beside that of a layer of the same name',
+    code: 'adapter.ambiguous-binding',
+    names: ['"a"', `"${EMBEDDING}.weight"`],
+    spoil: ({ adapter }) => {
+      add(adapter, `${EMBEDDING_STEM}.lora_embedding_A`, 4, 100);
+      add(adapter, `${EMBEDDING_STEM}.lora_embedding_B`, 64, 4);
+      add(adapter, `${EMBEDDING_STEM}.lora_A.weight`, 4, 64);
+      add(adapter, `${EMBEDDING_STEM}.lora_B.weight`, 100, 4);
+    },
+  },
   {
     what: 'half of a pair',
     code: 'adapter.half-pair',
