@@ -27,6 +27,7 @@ const schema = z.looseObject({
   ensure_weight_tying: z.boolean().nullish(),
   init_lora_weights: z.union([z.boolean(), z.string()]).nullish(),
   bias: z.string().nullish(),
+  lora_bias: z.boolean().nullish(),
 });
 
 export interface LoraConfig {
@@ -43,6 +44,10 @@ export interface LoraConfig {
   readonly modulesToSave: readonly string[];
   /** Whether both sides of tied embeddings were trained as one. */
   readonly ensureWeightTying: boolean;
+  /** Which of the base's biases were trained; all of them are stored. */
+  readonly trainedBiases: 'none' | 'all' | 'lora_only';
+  /** Whether each B has a bias of its own. */
+  readonly loraBias: boolean;
   readonly baseModel: string | undefined;
   readonly baseRevision: string | undefined;
 }
@@ -52,7 +57,6 @@ const UNSUPPORTED_FEATURES = [
   'use_dora',
   'use_qalora',
   'use_bdlora',
-  'lora_bias',
   'layer_replication',
   'target_parameters',
   'trainable_token_indices',
@@ -128,6 +132,10 @@ function isSet(value: unknown): boolean {
   return typeof value !== 'object' || Object.keys(value).length > 0;
 }
 
+function isTrainedBiases(bias: string): bias is LoraConfig['trainedBiases'] {
+  return bias === 'none' || bias === 'all' || bias === 'lora_only';
+}
+
 function refuseUnsupported(config: z.infer<typeof schema>, where: string): void {
   if (config.peft_type !== 'LORA') {
     throw new WeldlineError(
@@ -140,8 +148,8 @@ function refuseUnsupported(config: z.infer<typeof schema>, where: string): void 
   const notYet = 'This version of weldline does not merge it and will not merge it in part.';
   const feature = UNSUPPORTED_FEATURES.find((key) => isSet(config[key]));
   if (feature !== undefined) throw refuse(`the adapter uses ${feature}`, notYet);
-  if (config.bias !== undefined && config.bias !== null && config.bias !== 'none') {
-    throw refuse(`the adapter trains biases (bias: ${config.bias.slice(0, 100)})`, notYet);
+  if (!isTrainedBiases(config.bias ?? 'none')) {
+    throw refuse(`bias: ${JSON.stringify(config.bias?.slice(0, 100))} is not known`, notYet);
   }
   if (!PLAIN_INITIALISATIONS.has(config.init_lora_weights)) {
     throw refuse(
@@ -173,6 +181,7 @@ function inFileOrder(
 }
 
 function toLoraConfig(config: z.infer<typeof schema>, text: string): LoraConfig {
+  const bias = config.bias ?? 'none';
   return {
     r: config.r,
     loraAlpha: config.lora_alpha,
@@ -184,6 +193,8 @@ function toLoraConfig(config: z.infer<typeof schema>, text: string): LoraConfig 
     targetsAreNarrowed: isSet(config.exclude_modules) || config.layers_to_transform != null,
     modulesToSave: config.modules_to_save ?? [],
     ensureWeightTying: config.ensure_weight_tying === true,
+    trainedBiases: isTrainedBiases(bias) ? bias : 'none',
+    loraBias: config.lora_bias === true,
     baseModel: config.base_model_name_or_path ?? undefined,
     baseRevision: config.revision ?? undefined,
   };

@@ -11,6 +11,8 @@ export type AdapterKey =
       readonly module: string;
       readonly adapterName: string;
     }
+  /** The bias of a B, which is added to the base's. */
+  | { readonly kind: 'lora_bias'; readonly module: string; readonly adapterName: string }
   /** A whole tensor that takes the place of the base's tensor of that name. */
   | { readonly kind: 'replacement'; readonly tensor: string };
 
@@ -19,8 +21,6 @@ const PREFIX = 'base_model.model.';
 /** Suffixes of features that are refused by name; a test holds this list beside PEFT's layouts. */
 const UNSUPPORTED_SUFFIXES: readonly (readonly [RegExp, string])[] = [
   [/\.lora_magnitude_vector(\.|$)/, 'DoRA (a magnitude vector)'],
-  [/\.lora_B(\.[^.]+)?\.bias$/, 'lora_bias'],
-  [/\.base_layer\.bias$/, 'trained biases'],
   [/\.token_adapter\./, 'trainable_token_indices'],
   [/\.experts(\.base_layer)?\.lora_[AB](\.|$)/, 'LoRA on fused expert parameters'],
   [/\.base_layer\.lora_[AB](\.|$)/, 'LoRA on several parameters of one module'],
@@ -59,6 +59,11 @@ export function parseAdapterKey(key: string, where: string): AdapterKey {
     const half = kind === 'lora_A' ? 'lora_A' : 'lora_B';
     return { kind: half, layer: 'linear', module, adapterName };
   }
+  const bias = /^(.+)\.lora_B(?:\.([^.]+))?\.bias$/.exec(path);
+  if (bias !== null) {
+    const [, module = '', adapterName = 'default'] = bias;
+    return { kind: 'lora_bias', module, adapterName };
+  }
   // Parameters, not modules: without `.weight`.
   const embedding = /^(.+)\.lora_embedding_([AB])(?:\.([^.]+))?$/.exec(path);
   if (embedding !== null) {
@@ -71,10 +76,11 @@ export function parseAdapterKey(key: string, where: string): AdapterKey {
       `${where}: tensor "${key}" is of no known LoRA layout. Save the adapter with PEFT.`,
     );
   }
-  // Saved live, `modules_to_save` puts the adapter's name between module and parameter; a targeted
-  // embedding or head is saved with the base weight it was trained on, under `base_layer`.
+  // Saved live, `modules_to_save` puts the adapter's name between module and parameter. What a
+  // targeted module has beside its LoRA is under `base_layer`: a trained bias, and of an embedding or
+  // a head the base weight it was trained on.
   const tensor = path
     .replace(/\.modules_to_save(\.[^.]+)?\.(weight|bias)$/, '.$2')
-    .replace(/\.base_layer\.weight$/, '.weight');
+    .replace(/\.base_layer\.(weight|bias)$/, '.$1');
   return { kind: 'replacement', tensor };
 }

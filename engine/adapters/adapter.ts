@@ -3,27 +3,11 @@ import type { ModelFiles } from '../model-files.ts';
 import { isMergeDtype } from '../safetensors/dtype.ts';
 import { readHeader, type TensorEntry } from '../safetensors/header.ts';
 import { type LoraConfig, readAdapterConfig } from './adapter-config.ts';
-import { type LayerKind, parseAdapterKey } from './adapter-key.ts';
+import { parseAdapterKey } from './adapter-key.ts';
+import { type FoundPair, type LoraPair, toPair } from './lora-pair.ts';
 import { type ModuleScaling, scalingsOf } from './scaling.ts';
 
 export const ADAPTER_WEIGHTS_FILE = 'adapter_model.safetensors';
-
-/**
- * The two factors of one module's delta: `scaling · B A`, and its transpose for an embedding, whose
- * inputs are the vocabulary.
- */
-export interface LoraPair {
-  /** Path without the `base_model.model.` prefix, as PEFT saw it. */
-  readonly module: string;
-  readonly layer: LayerKind;
-  /** Shape [rank, in]. */
-  readonly a: TensorEntry;
-  /** Shape [out, rank]. */
-  readonly b: TensorEntry;
-  readonly rank: number;
-  readonly alpha: number;
-  readonly scaling: number;
-}
 
 /** What the headers of an adapter say; no weight has been read. */
 export interface Adapter {
@@ -45,7 +29,7 @@ export interface Adapter {
 export async function readAdapter(id: string, files: ModelFiles): Promise<Adapter> {
   const config = await readAdapterConfig(files);
   const tensors = await readTensors(files);
-  const halves = new Map<string, Halves>();
+  const halves = new Map<string, FoundPair>();
   const replacements = new Map<string, TensorEntry>();
   const adapterNames = new Set<string>();
   for (const tensor of tensors) {
@@ -56,7 +40,8 @@ export async function readAdapter(id: string, files: ModelFiles): Promise<Adapte
       continue;
     }
     adapterNames.add(key.adapterName);
-    const { module, layer } = key;
+    const { module } = key;
+    const layer = key.kind === 'lora_bias' ? 'linear' : key.layer;
     const pair = halves.get(`${layer} ${module}`) ?? { module, layer };
     if (pair[key.kind] !== undefined) throw duplicateKey(files.name, tensor.name);
     pair[key.kind] = tensor;
@@ -72,18 +57,10 @@ export async function readAdapter(id: string, files: ModelFiles): Promise<Adapte
   const found = [...halves.values()];
   const modules = found.map(({ module }) => module);
   const scalings = scalingsOf(config, modules, files.name);
-  const pairs = found.map((half, index) =>
-    toPair(files.name, half, scalings[index] as ModuleScaling),
+  const pairs = found.map((each, index) =>
+    toPair(files.name, each, scalings[index] as ModuleScaling, config.loraBias),
   );
   return { id, name: files.name, config, pairs, replacements };
-}
-
-/** What was found of a pair. */
-interface Halves {
-  readonly module: string;
-  readonly layer: LayerKind;
-  lora_A?: TensorEntry;
-  lora_B?: TensorEntry;
 }
 
 function duplicateKey(where: string, key: string): WeldlineError {
@@ -142,38 +119,4 @@ function checkTensor(tensor: TensorEntry, where: string): void {
       `${where}: tensor "${tensor.name}" has dtype ${tensor.dtype}; adapters are F32, F16 or BF16.`,
     );
   }
-}
-
-function toPair(
-  where: string,
-  { module, layer, lora_A: a, lora_B: b }: Halves,
-  expected: ModuleScaling,
-): LoraPair {
-  if (a === undefined || b === undefined) {
-    throw new WeldlineError(
-      'adapter.half-pair',
-      `${where}: module "${module}" has lora_${a === undefined ? 'B' : 'A'} but no ` +
-        `lora_${a === undefined ? 'A' : 'B'}. The file is incomplete; save the adapter again.`,
-    );
-  }
-  const [rank, , ...restA] = a.shape;
-  const [, rankOfB, ...restB] = b.shape;
-  if (rank === undefined || a.shape.length !== 2 || b.shape.length !== 2 || rank !== rankOfB) {
-    const shapes = `A [${a.shape.join(', ')}], B [${b.shape.join(', ')}]`;
-    const convolution = restA.length > 0 || restB.length > 0;
-    throw new WeldlineError(
-      'adapter.bad-shape',
-      `${where}: module "${module}" has ${shapes}; expected A [r, in] and B [out, r]` +
-        `${convolution ? ' (convolutions are not supported)' : ' of one rank'}.`,
-    );
-  }
-  if (expected.rank !== rank) {
-    throw new WeldlineError(
-      'adapter.rank-mismatch',
-      `${where}: module "${module}" has tensors of rank ${rank}, but adapter_config.json gives it ` +
-        `${expected.rank} (r and rank_pattern). The strength would be wrong; use the ` +
-        'configuration that was saved with these weights.',
-    );
-  }
-  return { module, layer, a, b, ...expected };
 }

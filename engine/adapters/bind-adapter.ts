@@ -5,9 +5,10 @@ import { WeldlineError } from '../errors.ts';
 import type { Checkpoint, CheckpointTensor } from '../safetensors/checkpoint.ts';
 import { isMergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
-import type { Adapter, LoraPair } from './adapter.ts';
+import type { Adapter } from './adapter.ts';
 import { type BindingRule, chooseRule } from './binding-rule.ts';
-import { checkTargets } from './check-targets.ts';
+import { checkBiases, checkTargets } from './check-targets.ts';
+import type { LoraPair } from './lora-pair.ts';
 import { nearestNames } from './nearest-names.ts';
 import { observeOrientation, orient } from './orient.ts';
 
@@ -16,6 +17,8 @@ export interface BoundDelta {
   readonly pair: LoraPair;
   /** Whether the base stores the weight [in, out], so that the delta is added transposed. */
   readonly transposed: boolean;
+  /** Whether it is the pair's bias that changes the tensor, not its factors. */
+  readonly isBias: boolean;
 }
 
 /** Where every tensor of one adapter goes. Keys are names on disk. */
@@ -70,9 +73,11 @@ export function bindAdapter(
     const layerIsConv1d = isConv1d(config.modelType, pair.module);
     const { transposed, warning } = orient(adapter, { pair, target }, layerIsConv1d, observed);
     if (warning !== undefined) warnings.push(warning);
-    deltas.set(name, { pair, transposed });
+    deltas.set(name, { pair, transposed, isBias: false });
   }
+  bindBiases(adapter, checkpoint, toDisk, deltas);
   checkTargets(adapter, checkpoint, deltas, rule);
+  checkBiases(adapter, checkpoint, deltas, replacements);
 
   const changed = (name: string | undefined): boolean =>
     name !== undefined && (deltas.has(name) || replacements.has(name));
@@ -85,6 +90,30 @@ export function bindAdapter(
     );
   }
   return { rule, deltas, replacements, untied, warnings: [...new Set(warnings)] };
+}
+
+/** The bias of a B is added to the base's; a base without one has no place for it. */
+function bindBiases(
+  adapter: Adapter,
+  checkpoint: Checkpoint,
+  toDisk: (tensor: string) => string,
+  deltas: Map<string, BoundDelta>,
+): void {
+  for (const pair of adapter.pairs) {
+    if (pair.bias === undefined) continue;
+    const name = toDisk(`${pair.module}.bias`);
+    const target = checkpoint.tensors.get(name);
+    if (target?.shape.join() !== pair.bias.shape.join()) {
+      throw new WeldlineError(
+        'adapter.unbound-tensor',
+        `Adapter "${adapter.id}" has a lora_bias for "${pair.module}", but the base has no ` +
+          `"${name}" of shape [${pair.bias.shape.join(', ')}] that it could be added to. Train ` +
+          'without lora_bias, or use a base whose layers have biases. Nothing was written.',
+      );
+    }
+    checkTargetDtype(adapter, name, target);
+    deltas.set(name, { pair, transposed: false, isBias: true });
+  }
 }
 
 function bindNames(

@@ -1,6 +1,7 @@
 import { WeldlineError } from '../errors.ts';
 import type { CheckpointTensor } from '../safetensors/checkpoint.ts';
-import type { Adapter, LoraPair } from './adapter.ts';
+import type { Adapter } from './adapter.ts';
+import type { LoraPair } from './lora-pair.ts';
 
 interface PairAndTarget {
   readonly pair: LoraPair;

@@ -16,9 +16,11 @@ const BLOCK_BYTES = 1024 * 1024;
  * @throws WeldlineError `adapter.non-finite` naming the first tensor that holds Inf or NaN
  */
 export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise<string[]> {
-  const factors = adapter.pairs.flatMap(({ a, b }) => [a, b]);
+  const factors = adapter.pairs.flatMap(({ a, b, bias }) => [a, b, ...(bias ? [bias] : [])]);
   const zero = await scanTensors([...factors, ...adapter.replacements.values()], source);
-  const idlePairs = adapter.pairs.filter(({ a, b }) => zero.has(a) || zero.has(b));
+  const idlePairs = adapter.pairs.filter(
+    ({ a, b, bias }) => (zero.has(a) || zero.has(b)) && (bias === undefined || zero.has(bias)),
+  );
   const idle = idlePairs.map(({ module }) => module);
   if (idle.length === 0) return [];
   // Before training B is zero, but A of an embedding.

@@ -7,7 +7,7 @@ import {
 } from '../../kernels/index.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Plan, PlannedTensor, TensorReference } from '../plan/plan.ts';
-import { unitsOf, workOf } from './tensor-work.ts';
+import { matrixOf, unitsOf, workOf } from './tensor-work.ts';
 import { PAGE_BYTES, unitsPerWindow } from './windows.ts';
 
 /**
@@ -25,6 +25,9 @@ const WINDOW_BYTES_MIN = 256 * 1024;
 
 /** Factors are staged in pieces of this size, or of one row if a row is longer. */
 const FACTOR_BYTES_MAX = 1024 * 1024;
+
+/** The number 1 in float32, the left factor of a bias. */
+const ONE_BYTES = 4;
 
 /** More threads than this only wait for the disk. */
 const THREADS_MAX = 8;
@@ -122,16 +125,19 @@ function roundUpToPage(bytes: number): number {
 }
 
 function growForDelta(
-  { delta, shape }: PlannedTensor,
+  tensor: PlannedTensor,
   rows: number,
   grow: (area: 'factorBytesMax' | 'leftBytesMax' | 'rightBytesMax', bytes: number) => void,
 ): void {
+  const { delta } = tensor;
   if (delta === undefined) return;
   grow('leftBytesMax', packedLeftBytes(rows, delta.rank));
-  grow('rightBytesMax', packedRightBytes(shape[1] ?? 0, delta.rank));
-  const [left, right] = delta.transposed ? [delta.a, delta.b] : [delta.b, delta.a];
+  grow('rightBytesMax', packedRightBytes(matrixOf(tensor).columns, delta.rank));
+  const { a, b } = delta;
+  const [left, right] = delta.transposed && b !== undefined ? [a, b] : [b, a];
   // A band of the left factor is staged at once, the right factor row by row.
-  grow('factorBytesMax', rows * delta.rank * elementBytes(left));
+  const leftBytes = left === undefined ? ONE_BYTES : elementBytes(left);
+  grow('factorBytesMax', rows * delta.rank * leftBytes);
   grow('factorBytesMax', rowsPerPiece(right) * rowBytes(right));
 }
 

@@ -1,5 +1,5 @@
 import { assert } from '../errors.ts';
-import type { PlannedTensor } from '../plan/plan.ts';
+import type { PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { bytesOf, elementCount, isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
 
 /** How an output tensor comes about. */
@@ -30,8 +30,23 @@ export function unitsOf(tensor: PlannedTensor): WorkUnits {
   );
   const [inputBytes, outputBytes] = [bytesOf(from.dtype), bytesOf(tensor.dtype)];
   if (work === 'cast') return { count: elementCount(tensor.shape), inputBytes, outputBytes };
-  const [rows = 0, columns = 0] = tensor.shape;
+  const { rows, columns } = matrixOf(tensor);
   return { count: rows, inputBytes: columns * inputBytes, outputBytes: columns * outputBytes };
+}
+
+/** All that is read to make a tensor. */
+export function referencesOf({ from, delta }: PlannedTensor): TensorReference[] {
+  return [from, delta?.a, delta?.b].filter((reference) => reference !== undefined);
+}
+
+/** A merged tensor as the matrix that deltas are added to: a bias is one row. */
+export function matrixOf({ shape }: Pick<PlannedTensor, 'shape'>): {
+  readonly rows: number;
+  readonly columns: number;
+} {
+  const [rows, columns] = shape.length === 1 ? [1, shape[0]] : shape;
+  assert(rows !== undefined && columns !== undefined, 'a scalar takes no delta');
+  return { rows, columns };
 }
 
 /** The kernel's names of a tensor's dtypes. */

@@ -3,7 +3,7 @@ import { WeldlineError } from '../errors.ts';
 import type { PlannedShard, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import type { InputFiles } from './input-files.ts';
 import { FactorPacker } from './pack-factors.ts';
-import { kernelDtypes, unitsOf, workOf } from './tensor-work.ts';
+import { kernelDtypes, matrixOf, unitsOf, workOf } from './tensor-work.ts';
 import { type ByteRange, outputRange, type Piece, piecesOf } from './windows.ts';
 
 /** A read of neighbouring bytes of one file into neighbouring bytes of the output area. */
@@ -113,13 +113,14 @@ export class WindowMaker {
   }
 
   #merge(
-    { delta, shape }: PlannedTensor,
+    tensor: PlannedTensor,
     piece: Piece,
     options: Omit<Parameters<MergeKernel['merge']>[0], 'segments'>,
   ): number {
+    const { delta } = tensor;
     if (delta === undefined) return 0;
     if (this.#packedTensor !== piece.tensor) {
-      this.#factors.packRight(delta, shape[1] ?? 0);
+      this.#factors.packRight(delta, matrixOf(tensor).columns);
       this.#packedTensor = piece.tensor;
     }
     this.#factors.packLeft(delta, piece.begin, piece.end - piece.begin);

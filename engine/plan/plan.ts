@@ -31,13 +31,15 @@ const tensorReference = z.object({
 
 /**
  * `W += scaling · L R` with L [rows, rank] and R [rank, columns]: for a weight stored [out, in] they
- * are B and A; for one stored [in, out] (`transposed`: Conv1D, embeddings), Aᵀ and Bᵀ.
+ * are B and A; for one stored [in, out] (`transposed`: Conv1D, embeddings), Aᵀ and Bᵀ. A bias is a
+ * matrix [1, out]: R is the bias that B has, rank is 1 and L the number 1.
  */
 const delta = z.object({
   adapter: z.string(),
   module: z.string(),
   a: tensorReference,
-  b: tensorReference,
+  /** Absent for a bias. */
+  b: tensorReference.optional(),
   rank: natural,
   alpha: z.number(),
   scaling: z.number(),

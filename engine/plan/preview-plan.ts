@@ -1,6 +1,6 @@
 import type { Adapter } from '../adapters/adapter.ts';
 import { ADAPTER_WEIGHTS_FILE } from '../adapters/adapter.ts';
-import { type Binding, bindAdapter } from '../adapters/bind-adapter.ts';
+import { type Binding, type BoundDelta, bindAdapter } from '../adapters/bind-adapter.ts';
 import type { ModelConfig } from '../architectures/model-config.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Checkpoint } from '../safetensors/checkpoint.ts';
@@ -102,15 +102,16 @@ function planTensor(
   const dtype = outputDtype(inBase!.dtype, options);
   const planned = { name, dtype, shape: [...from.shape], from };
   if (bound === undefined) return planned;
-  return { ...planned, delta: planDelta(adapterId, bound.pair, bound.transposed) };
+  return { ...planned, delta: planDelta(adapterId, bound) };
 }
 
-function planDelta(
-  adapterId: string,
-  pair: Adapter['pairs'][number],
-  transposed: boolean,
-): PlannedDelta {
-  const { module, rank, alpha, scaling } = pair;
+function planDelta(adapterId: string, { pair, transposed, isBias }: BoundDelta): PlannedDelta {
+  const { module, rank, alpha, scaling, bias } = pair;
+  if (isBias && bias !== undefined) {
+    const row = { ...bias, shape: [1, ...bias.shape] };
+    const a = referTo(adapterId, ADAPTER_WEIGHTS_FILE, row);
+    return { adapter: adapterId, module, a, rank: 1, alpha, scaling, transposed };
+  }
   const a = referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.a);
   const b = referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.b);
   return { adapter: adapterId, module, a, b, rank, alpha, scaling, transposed };

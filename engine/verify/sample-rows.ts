@@ -140,8 +140,9 @@ function decode(bytes: Uint8Array, dtype: MergeDtype): Float64Array {
   return decodeElements(bytes, KERNEL_DTYPE[dtype]);
 }
 
-/** Row `row` of L: a row of B, or a column of A. */
+/** Row `row` of L: a row of B, a column of A, or 1 for a bias. */
 async function leftRow(delta: PlannedDelta, row: number, read: ReadTensor): Promise<Float64Array> {
+  if (delta.b === undefined) return Float64Array.of(1);
   if (!delta.transposed) return readRows(delta.b, row, 1, delta.rank, read);
   const values = new Float64Array(delta.rank);
   for (let k = 0; k < delta.rank; k++) {
@@ -159,7 +160,7 @@ async function* rightRows(
   read: ReadTensor,
 ): AsyncGenerator<{ k: number; right: Float64Array }> {
   const { rank, transposed } = delta;
-  if (transposed) {
+  if (transposed && delta.b !== undefined) {
     const b = await readRows(delta.b, 0, columns, rank, read);
     for (let k = 0; k < rank; k++) {
       yield { k, right: Float64Array.from({ length: columns }, (_, i) => b[i * rank + k]!) };

@@ -18,6 +18,8 @@ export interface GoldenCase {
       { readonly rank: number; readonly scaling: number; readonly transposed: boolean }
     >
   >;
+  /** Scaling of each bias that a lora_bias is added to. */
+  readonly lora_biases?: Readonly<Record<string, number>>;
   readonly replaced: readonly string[];
   readonly added: readonly string[];
 }
@@ -43,6 +45,15 @@ export async function loadTensors(
     }
   }
   return tensors;
+}
+
+/** The bias of B as the two factors of a delta with one row. */
+export function factorsOfBias(bias: LoadedTensor): [LoadedTensor, LoadedTensor] {
+  const one = new Uint8Array(Float32Array.of(1).buffer);
+  return [
+    { ...bias, shape: [1, ...bias.shape] },
+    { name: 'one', dtype: 'F32', shape: [1, 1], bytes: one },
+  ];
 }
 
 /** The factors of a target, cut into the vectors whose products are its delta's elements. */

@@ -10,6 +10,7 @@ import { isRoundingOf, type MergedElement } from '../doubles/float-merge.ts';
 import { mergeDirectories } from '../doubles/merge-directories.ts';
 import { temporaryDirectory } from '../doubles/temporary-directory.ts';
 import {
+  factorsOfBias,
   type GoldenCase,
   type LoadedTensor,
   loadTensors,
@@ -72,7 +73,7 @@ function compareInventory({ golden, ours, base, expected }: Merged): void {
   for (const [name, tensor] of ours) {
     const { dtype, shape, bytes } = required(expected, name);
     expect({ name, dtype: tensor.dtype, shape: tensor.shape }).toEqual({ name, dtype, shape });
-    if (golden.targets[name] !== undefined) continue;
+    if ((golden.targets[name] ?? golden.lora_biases?.[name]) !== undefined) continue;
     expect(Buffer.compare(tensor.bytes, bytes), name).toBe(0);
     if (golden.replaced.includes(name)) continue;
     expect(Buffer.compare(tensor.bytes, required(base, name).bytes), name).toBe(0);
@@ -117,22 +118,39 @@ function compareMerged(
   expect(wrong, ours.name).toEqual([]);
 }
 
-function compareTargets(name: string, { golden, ours, base, adapter, expected }: Merged): void {
-  const tally: Tally = { count: 0, differing: 0, apart: 0, oursError: 0, peftError: 0 };
-  for (const [tensor, target] of Object.entries(golden.targets)) {
-    const weight = base.get(tensor) ?? required(base, EMBEDDING);
+type Target = GoldenCase['targets'][string];
+
+/** A merged tensor, and A and B of its delta. */
+interface TargetFactors {
+  readonly tensor: string;
+  readonly target: Target;
+  readonly factors: readonly [LoadedTensor, LoadedTensor];
+}
+
+function targetsOf({ golden, adapter }: Merged): TargetFactors[] {
+  const weights = Object.entries(golden.targets).map(([tensor, target]): TargetFactors => {
     const stem = `base_model.model.${tensor.replace(/\.weight$/, '')}`;
     const [a, b] = adapter.has(`${stem}.lora_embedding_A`)
       ? [`${stem}.lora_embedding_A`, `${stem}.lora_embedding_B`]
       : [`${stem}.lora_A.weight`, `${stem}.lora_B.weight`];
-    const factors = [required(adapter, a), required(adapter, b)] as const;
+    return { tensor, target, factors: [required(adapter, a), required(adapter, b)] };
+  });
+  const biases = Object.entries(golden.lora_biases ?? {}).map(([tensor, scaling]) => {
+    const name = `base_model.model.${tensor.replace(/\.bias$/, '.lora_B.bias')}`;
+    const target = { rank: 1, scaling, transposed: false };
+    return { tensor, target, factors: factorsOfBias(required(adapter, name)) };
+  });
+  return [...weights, ...biases];
+}
+
+function compareTargets(name: string, merge: Merged): void {
+  const { golden, ours, base, expected } = merge;
+  const tally: Tally = { count: 0, differing: 0, apart: 0, oursError: 0, peftError: 0 };
+  for (const { tensor, target, factors } of targetsOf(merge)) {
+    const weight = base.get(tensor) ?? required(base, EMBEDDING);
     const merged = required(ours, tensor);
-    compareMerged(
-      merged,
-      required(expected, tensor),
-      mergeExactly(weight, ...factors, target),
-      tally,
-    );
+    const exact = mergeExactly(weight, ...factors, target);
+    compareMerged(merged, required(expected, tensor), exact, tally);
     if (golden.base_dtype === 'float32') {
       const nearest = mergeToNearestFloat32(weight, ...factors, target);
       expect(Buffer.compare(merged.bytes, nearest), tensor).toBe(0);
@@ -178,18 +196,16 @@ describe('merged as PEFT merges', () => {
     await verifyMerge({ directory: output, files, recompute });
     compareTargets(name, merged);
 
-    const scalings = plan.shards.flatMap((shard) =>
+    const planned = plan.shards.flatMap((shard) =>
       shard.tensors.flatMap(({ name: tensor, delta }) =>
-        delta === undefined ? [] : [[tensor, delta] as const],
+        delta === undefined
+          ? []
+          : [{ tensor, rank: delta.rank, scaling: delta.scaling, transposed: delta.transposed }],
       ),
     );
-    const planned = Object.fromEntries(
-      scalings.map(([tensor, { rank, scaling, transposed }]) => [
-        tensor,
-        { rank, scaling, transposed },
-      ]),
-    );
-    expect(planned).toEqual(golden.targets);
+    const wanted = targetsOf(merged).map(({ tensor, target }) => ({ tensor, ...target }));
+    const byName = (a: { tensor: string }, b: { tensor: string }) => (a.tensor < b.tensor ? -1 : 1);
+    expect(planned.sort(byName)).toEqual(wanted.sort(byName));
 
     // The base's files, and the manifest.
     const names = await readdir(output);

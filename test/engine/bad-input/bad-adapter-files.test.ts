@@ -166,9 +166,7 @@ const refused = (key: string, value: unknown, name = key): BadInput => ({
 const FEATURES: readonly BadInput[] = [
   refused('use_dora', true),
   refused('use_qalora', true),
-  refused('lora_bias', true),
-  refused('bias', 'lora_only'),
-  refused('bias', 'all'),
+  refused('bias', 'some'),
   refused('layer_replication', [[0, 2]]),
   refused('target_parameters', ['mlp.experts.gate_up_proj']),
   refused('trainable_token_indices', [98, 99]),

@@ -31,8 +31,12 @@ const NAMES: readonly BadInput[] = [
   added('a live magnitude vector', `${STEM}.lora_magnitude_vector.default.weight`, FEATURE, [
     'DoRA',
   ]),
-  added('a LoRA bias', `${STEM}.lora_B.bias`, FEATURE, ['lora_bias']),
-  added('a trained bias', `${STEM}.base_layer.bias`, FEATURE, ['biases']),
+  {
+    what: 'a trained bias that the base has no place for',
+    code: 'adapter.unbound-tensor',
+    names: ['"a"', `"${MODULE}.bias"`],
+    spoil: ({ adapter }) => add(adapter, `${STEM}.base_layer.bias`, 64),
+  },
   added(
     'rows of tokens',
     'base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta',
@@ -156,6 +160,89 @@ const BINDINGS: readonly BadInput[] = [
 
 const EMBEDDING = 'model.embed_tokens';
 const EMBEDDING_STEM = `base_model.model.${EMBEDDING}`;
+
+/** Gives both layers of the tiny model's q_proj a bias. */
+function addBiases({ tensors }: TinyModel): void {
+  for (const layer of [0, 1]) {
+    const name = `model.layers.${layer}.self_attn.q_proj.bias`;
+    tensors.push(randomTensor(random, name, 'BF16', [64]));
+  }
+}
+
+/** Leaves an adapter with LoRA on q_proj alone, whose B have biases of a length. */
+function biasB(adapter: TinyModel, length: number): void {
+  adapter.config['lora_bias'] = true;
+  adapter.config['target_modules'] = ['q_proj'];
+  adapter.tensors = adapter.tensors.filter(({ name }) => name.includes('q_proj'));
+  for (const layer of [0, 1]) {
+    add(adapter, `base_model.model.model.layers.${layer}.self_attn.q_proj.lora_B.bias`, length);
+  }
+}
+
+const BIASES: readonly BadInput[] = [
+  {
+    what: 'a bias of B that the base has no place for',
+    code: 'adapter.unbound-tensor',
+    names: ['"a"', `"${MODULE}"`, `"${MODULE}.bias"`, 'lora_bias'],
+    spoil: ({ adapter }) => biasB(adapter, 64),
+  },
+  {
+    what: 'a bias of B that its configuration does not speak of',
+    code: 'adapter.half-pair',
+    names: ['/adapter', `"${MODULE}"`, 'lora_bias: false'],
+    spoil: ({ base, adapter }) => {
+      addBiases(base);
+      biasB(adapter, 64);
+      adapter.config['lora_bias'] = false;
+    },
+  },
+  {
+    what: 'no bias of B where its configuration speaks of one',
+    code: 'adapter.half-pair',
+    names: ['/adapter', `"${MODULE}"`, 'lora_bias: true'],
+    spoil: ({ adapter }) => {
+      adapter.config['lora_bias'] = true;
+    },
+  },
+  {
+    what: 'a bias of B of another length than B',
+    code: 'adapter.bad-shape',
+    names: ['/adapter', `"${MODULE}"`, '[32]', '[64]'],
+    spoil: ({ base, adapter }) => {
+      addBiases(base);
+      biasB(adapter, 32);
+    },
+  },
+  {
+    what: 'a base with a bias of another length',
+    code: 'adapter.unbound-tensor',
+    names: ['"a"', `"${MODULE}.bias"`, '[64]'],
+    spoil: ({ base, adapter }) => {
+      addBiases(base);
+      alter(base, `${MODULE}.bias`, { shape: [32], data: random.floats('BF16', 32) });
+      biasB(adapter, 64);
+    },
+  },
+  {
+    what: 'its trained biases left out',
+    code: 'adapter.target-without-tensors',
+    names: ['"a"', 'bias: lora_only', 'lacks 1', 'model.layers.1.self_attn.q_proj.bias'],
+    spoil: ({ base, adapter }) => {
+      addBiases(base);
+      adapter.config['bias'] = 'lora_only';
+      add(adapter, `${STEM}.base_layer.bias`, 64);
+    },
+  },
+  {
+    what: 'the biases of other layers left out',
+    code: 'adapter.target-without-tensors',
+    names: ['"a"', 'bias: all', 'lacks 2', `${MODULE}.bias`],
+    spoil: ({ base, adapter }) => {
+      addBiases(base);
+      adapter.config['bias'] = 'all';
+    },
+  },
+];
 
 const SHAPES: readonly BadInput[] = [
   {
@@ -291,5 +378,6 @@ const SHAPES: readonly BadInput[] = [
 describe('an adapter that has', () => {
   test.each(NAMES)('$what', expectRefusal);
   test.each(BINDINGS)('$what', expectRefusal);
+  test.each(BIASES)('$what', expectRefusal);
   test.each(SHAPES)('$what', expectRefusal);
 });
