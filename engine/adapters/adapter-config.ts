@@ -7,6 +7,8 @@ import { problemsOf } from '../schema-problems.ts';
 
 export const ADAPTER_CONFIG_FILE = 'adapter_config.json';
 
+const tokenIndices = z.array(z.number().int().nonnegative());
+
 const numberByPattern = z.record(z.string(), z.number().positive());
 
 /** The keys of PEFT's `LoraConfig` that decide the delta, with PEFT's defaults. */
@@ -28,6 +30,7 @@ const schema = z.looseObject({
   init_lora_weights: z.union([z.boolean(), z.string()]).nullish(),
   bias: z.string().nullish(),
   lora_bias: z.boolean().nullish(),
+  trainable_token_indices: z.union([tokenIndices, z.record(z.string(), tokenIndices)]).nullish(),
 });
 
 export interface LoraConfig {
@@ -48,6 +51,11 @@ export interface LoraConfig {
   readonly trainedBiases: 'none' | 'all' | 'lora_only';
   /** Whether each B has a bias of its own. */
   readonly loraBias: boolean;
+  /**
+   * Rows of embeddings that were trained, by the end of module names; under the empty name those of
+   * the input embedding.
+   */
+  readonly tokenIndices: ReadonlyMap<string, readonly number[]>;
   readonly baseModel: string | undefined;
   readonly baseRevision: string | undefined;
 }
@@ -59,7 +67,6 @@ const UNSUPPORTED_FEATURES = [
   'use_bdlora',
   'layer_replication',
   'target_parameters',
-  'trainable_token_indices',
   'alora_invocation_tokens',
   'arrow_config',
   'kasa_config',
@@ -180,6 +187,13 @@ function inFileOrder(
   return new Map(names.map((name) => [name, values[name] as number]));
 }
 
+function tokenIndicesOf(
+  indices: z.infer<typeof schema>['trainable_token_indices'],
+): LoraConfig['tokenIndices'] {
+  const named = Array.isArray(indices) ? [['', indices] as const] : Object.entries(indices ?? {});
+  return new Map(named.filter(([, { length }]) => length > 0));
+}
+
 function toLoraConfig(config: z.infer<typeof schema>, text: string): LoraConfig {
   const bias = config.bias ?? 'none';
   return {
@@ -195,6 +209,7 @@ function toLoraConfig(config: z.infer<typeof schema>, text: string): LoraConfig 
     ensureWeightTying: config.ensure_weight_tying === true,
     trainedBiases: isTrainedBiases(bias) ? bias : 'none',
     loraBias: config.lora_bias === true,
+    tokenIndices: tokenIndicesOf(config.trainable_token_indices),
     baseModel: config.base_model_name_or_path ?? undefined,
     baseRevision: config.revision ?? undefined,
   };

@@ -13,6 +13,8 @@ export type AdapterKey =
     }
   /** The bias of a B, which is added to the base's. */
   | { readonly kind: 'lora_bias'; readonly module: string; readonly adapterName: string }
+  /** Rows that take the place of some of an embedding's. */
+  | { readonly kind: 'tokens'; readonly module: string; readonly adapterName: string }
   /** A whole tensor that takes the place of the base's tensor of that name. */
   | { readonly kind: 'replacement'; readonly tensor: string };
 
@@ -21,7 +23,6 @@ const PREFIX = 'base_model.model.';
 /** Suffixes of features that are refused by name; a test holds this list beside PEFT's layouts. */
 const UNSUPPORTED_SUFFIXES: readonly (readonly [RegExp, string])[] = [
   [/\.lora_magnitude_vector(\.|$)/, 'DoRA (a magnitude vector)'],
-  [/\.token_adapter\./, 'trainable_token_indices'],
   [/\.experts(\.base_layer)?\.lora_[AB](\.|$)/, 'LoRA on fused expert parameters'],
   [/\.base_layer\.lora_[AB](\.|$)/, 'LoRA on several parameters of one module'],
   [/\.(lora_down|lora_up|alpha)(\.|$)/, 'the kohya layout'],
@@ -70,17 +71,29 @@ export function parseAdapterKey(key: string, where: string): AdapterKey {
     const [, module = '', half, adapterName = 'default'] = embedding;
     return { kind: half === 'A' ? 'lora_A' : 'lora_B', layer: 'embedding', module, adapterName };
   }
-  if (/\.(lora_|hada_|lokr_)/.test(path)) {
+  // Called a delta, but it replaces.
+  const tokens = /^(.+)\.token_adapter\.trainable_tokens_delta(?:\.([^.]+))?$/.exec(path);
+  if (tokens !== null) {
+    const [, module = '', adapterName = 'default'] = tokens;
+    return { kind: 'tokens', module, adapterName };
+  }
+  const tensor = replacedTensor(path);
+  if (/\.(lora_|hada_|lokr_|token_adapter\.)/.test(tensor)) {
     throw new WeldlineError(
       'adapter.unknown-key',
       `${where}: tensor "${key}" is of no known LoRA layout. Save the adapter with PEFT.`,
     );
   }
-  // Saved live, `modules_to_save` puts the adapter's name between module and parameter. What a
-  // targeted module has beside its LoRA is under `base_layer`: a trained bias, and of an embedding or
-  // a head the base weight it was trained on.
-  const tensor = path
-    .replace(/\.modules_to_save(\.[^.]+)?\.(weight|bias)$/, '.$2')
-    .replace(/\.base_layer\.(weight|bias)$/, '.$1');
   return { kind: 'replacement', tensor };
+}
+
+/**
+ * The tensor of the base that a whole tensor takes the place of. Saved live, `modules_to_save` puts
+ * the adapter's name between module and parameter. What a targeted module has beside its LoRA is
+ * under `base_layer`: a trained bias, and of an embedding or a head the base weight it was trained on.
+ */
+function replacedTensor(path: string): string {
+  return path
+    .replace(/\.modules_to_save(\.[^.]+)?\.(weight|bias)$/, '.$2')
+    .replace(/(\.token_adapter)?\.base_layer\.(weight|bias)$/, '.$2');
 }

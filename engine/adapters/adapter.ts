@@ -18,6 +18,8 @@ export interface Adapter {
   readonly pairs: readonly LoraPair[];
   /** Whole tensors that take the place of the base's, by the base tensor's name. */
   readonly replacements: ReadonlyMap<string, TensorEntry>;
+  /** Rows that take the place of some of an embedding's, by its module. Shape [tokens, hidden]. */
+  readonly tokens: ReadonlyMap<string, TensorEntry>;
 }
 
 /**
@@ -31,6 +33,7 @@ export async function readAdapter(id: string, files: ModelFiles): Promise<Adapte
   const tensors = await readTensors(files);
   const halves = new Map<string, FoundPair>();
   const replacements = new Map<string, TensorEntry>();
+  const tokens = new Map<string, TensorEntry>();
   const adapterNames = new Set<string>();
   for (const tensor of tensors) {
     const key = parseAdapterKey(tensor.name, files.name);
@@ -41,6 +44,11 @@ export async function readAdapter(id: string, files: ModelFiles): Promise<Adapte
     }
     adapterNames.add(key.adapterName);
     const { module } = key;
+    if (key.kind === 'tokens') {
+      if (tokens.has(module)) throw duplicateKey(files.name, tensor.name);
+      tokens.set(module, tensor);
+      continue;
+    }
     const layer = key.kind === 'lora_bias' ? 'linear' : key.layer;
     const pair = halves.get(`${layer} ${module}`) ?? { module, layer };
     if (pair[key.kind] !== undefined) throw duplicateKey(files.name, tensor.name);
@@ -60,7 +68,7 @@ export async function readAdapter(id: string, files: ModelFiles): Promise<Adapte
   const pairs = found.map((each, index) =>
     toPair(files.name, each, scalings[index] as ModuleScaling, config.loraBias),
   );
-  return { id, name: files.name, config, pairs, replacements };
+  return { id, name: files.name, config, pairs, replacements, tokens };
 }
 
 function duplicateKey(where: string, key: string): WeldlineError {

@@ -6,6 +6,7 @@ import type { Checkpoint, CheckpointTensor } from '../safetensors/checkpoint.ts'
 import { isMergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
 import type { Adapter } from './adapter.ts';
+import { type BoundTokens, bindTokens } from './bind-tokens.ts';
 import { type BindingRule, chooseRule } from './binding-rule.ts';
 import { checkBiases, checkTargets } from './check-targets.ts';
 import type { LoraPair } from './lora-pair.ts';
@@ -26,6 +27,7 @@ export interface Binding {
   readonly rule: BindingRule;
   readonly deltas: ReadonlyMap<string, BoundDelta>;
   readonly replacements: ReadonlyMap<string, TensorEntry>;
+  readonly tokens: ReadonlyMap<string, BoundTokens>;
   /** Set if the adapter changes one side of a tied pair: both tensors are then written. */
   readonly untied: TiedEmbeddings | undefined;
   readonly warnings: readonly string[];
@@ -79,9 +81,13 @@ export function bindAdapter(
   checkTargets(adapter, checkpoint, deltas, rule);
   checkBiases(adapter, checkpoint, deltas, replacements);
 
+  const tokens = bindTokens(adapter, { tied, toDisk, targetOf: baseTensor, deltas, replacements });
+  for (const name of tokens.keys()) checkTargetDtype(adapter, name, baseTensor(name));
+
   const changed = (name: string | undefined): boolean =>
     name !== undefined && (deltas.has(name) || replacements.has(name));
-  const untied = changed(tied?.head) || changed(tied?.embedding) ? tied : undefined;
+  const hasOwnTokens = tied !== undefined && tokens.get(tied.head) !== tokens.get(tied.embedding);
+  const untied = changed(tied?.head) || changed(tied?.embedding) || hasOwnTokens ? tied : undefined;
   if (untied !== undefined) {
     if (adapter.config.ensureWeightTying) throw keepsTied(adapter);
     warnings.push(
@@ -89,7 +95,7 @@ export function bindAdapter(
         `${untied.embedding} and ${untied.head} are written and tie_word_embeddings becomes false.`,
     );
   }
-  return { rule, deltas, replacements, untied, warnings: [...new Set(warnings)] };
+  return { rule, deltas, replacements, tokens, untied, warnings: [...new Set(warnings)] };
 }
 
 /** The bias of a B is added to the base's; a base without one has no place for it. */
@@ -124,6 +130,7 @@ function bindNames(
   const names = [
     ...adapter.pairs.map((pair) => `${pair.module}.weight`),
     ...adapter.replacements.keys(),
+    ...[...adapter.tokens.keys()].map((module) => `${module}.weight`),
   ];
   const elsewhere = new Set(tied === undefined ? [] : [tied.head]);
   const { rule, unbound, fitting } = chooseRule(names, checkpoint, elsewhere);

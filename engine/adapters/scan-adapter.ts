@@ -17,7 +17,8 @@ const BLOCK_BYTES = 1024 * 1024;
  */
 export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise<string[]> {
   const factors = adapter.pairs.flatMap(({ a, b, bias }) => [a, b, ...(bias ? [bias] : [])]);
-  const zero = await scanTensors([...factors, ...adapter.replacements.values()], source);
+  const whole = [...adapter.replacements.values(), ...adapter.tokens.values()];
+  const zero = await scanTensors([...factors, ...whole], source);
   const idlePairs = adapter.pairs.filter(
     ({ a, b, bias }) => (zero.has(a) || zero.has(b)) && (bias === undefined || zero.has(bias)),
   );
@@ -26,7 +27,7 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
   // Before training B is zero, but A of an embedding.
   const embedding = idlePairs.some(({ layer }) => layer === 'embedding');
   const factor = embedding ? 'lora_B or lora_embedding_A' : 'lora_B';
-  if (idle.length === adapter.pairs.length && adapter.replacements.size === 0) {
+  if (idle.length === adapter.pairs.length && whole.length === 0) {
     return [
       `Adapter "${adapter.id}" changes nothing: every ${factor} is zero, as before training. Check ` +
         'that this is the trained adapter.',

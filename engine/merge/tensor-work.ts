@@ -35,8 +35,8 @@ export function unitsOf(tensor: PlannedTensor): WorkUnits {
 }
 
 /** All that is read to make a tensor. */
-export function referencesOf({ from, delta }: PlannedTensor): TensorReference[] {
-  return [from, delta?.a, delta?.b].filter((reference) => reference !== undefined);
+export function referencesOf({ from, delta, tokens }: PlannedTensor): TensorReference[] {
+  return [from, delta?.a, delta?.b, tokens?.from].filter((reference) => reference !== undefined);
 }
 
 /** A merged tensor as the matrix that deltas are added to: a bias is one row. */

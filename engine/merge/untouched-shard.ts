@@ -28,6 +28,7 @@ export async function findOriginal({
   const isInPlace = shard.tensors.every(
     (tensor) =>
       workOf(tensor) === 'copy' &&
+      tensor.tokens === undefined &&
       tensor.from.input === input &&
       tensor.from.file === name &&
       tensor.from.offset === tensor.offset,

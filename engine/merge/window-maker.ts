@@ -3,6 +3,7 @@ import { WeldlineError } from '../errors.ts';
 import type { PlannedShard, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import type { InputFiles } from './input-files.ts';
 import { FactorPacker } from './pack-factors.ts';
+import { replaceRows } from './replace-rows.ts';
 import { kernelDtypes, matrixOf, unitsOf, workOf } from './tensor-work.ts';
 import { type ByteRange, outputRange, type Piece, piecesOf } from './windows.ts';
 
@@ -57,7 +58,16 @@ export class WindowMaker {
     }
     this.#readAll(pieces, window);
     for (const piece of pieces) this.#compute(piece, window);
-    return output.subarray(this.#windowOffset, this.#windowOffset + window.end - window.begin);
+    const made = output.subarray(
+      this.#windowOffset,
+      this.#windowOffset + window.end - window.begin,
+    );
+    for (const piece of pieces) {
+      const tensor = this.#shard.tensors[piece.tensor] as PlannedTensor;
+      const bad = replaceRows(tensor, window, made, this.#files);
+      if (bad !== undefined) throw nonFiniteError(tensor, `row ${bad.row}`, bad.nonFinite);
+    }
+    return made;
   }
 
   /** Where the first byte of a piece lies in the output area; before the window for a shared row. */
@@ -109,7 +119,11 @@ export class WindowMaker {
       work === 'cast'
         ? this.#kernel.cast({ count, ...options })
         : this.#merge(tensor, piece, options);
-    if (nonFinite > 0) throw nonFiniteError(tensor, piece, nonFinite);
+    if (nonFinite > 0) {
+      const unit = work === 'delta' ? 'rows' : 'elements';
+      const where = `${unit} ${piece.begin} to ${piece.end - 1}`;
+      throw nonFiniteError(tensor, where, nonFinite);
+    }
   }
 
   #merge(
@@ -138,15 +152,14 @@ function isContinued(a: Read, b: Read): boolean {
   );
 }
 
-function nonFiniteError(tensor: PlannedTensor, piece: Piece, count: number): WeldlineError {
-  const unit = workOf(tensor) === 'delta' ? 'rows' : 'elements';
+function nonFiniteError(tensor: PlannedTensor, where: string, count: number): WeldlineError {
   const hint =
     tensor.dtype === 'F16'
       ? ' float16 ends at 65504: merge with dtype bfloat16 or float32.'
       : ' The base or the adapter holds them already; check both.';
   return new WeldlineError(
     'merge.non-finite',
-    `"${tensor.name}" would have ${count} values that are infinite or not a number (${unit} ` +
-      `${piece.begin} to ${piece.end - 1}).${hint}`,
+    `"${tensor.name}" would have ${count} values that are infinite or not a number ` +
+      `(${where}).${hint}`,
   );
 }

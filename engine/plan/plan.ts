@@ -46,6 +46,9 @@ const delta = z.object({
   transposed: z.boolean(),
 });
 
+/** Rows that take the place of a tensor's, as the last step: row `indices[i]` is row i of `from`. */
+const tokens = z.object({ from: tensorReference, indices: z.array(natural) });
+
 const plannedTensor = z.object({
   name: z.string(),
   dtype,
@@ -56,6 +59,7 @@ const plannedTensor = z.object({
   /** Where the weight comes from: the base, or an adapter that replaces it. */
   from: tensorReference,
   delta: delta.optional(),
+  tokens: tokens.optional(),
 });
 
 const plannedShard = z.object({

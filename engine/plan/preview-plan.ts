@@ -100,7 +100,12 @@ function planTensor(
       : referTo(adapterId, ADAPTER_WEIGHTS_FILE, replacement);
   const bound = binding.deltas.get(name);
   const dtype = outputDtype(inBase!.dtype, options);
-  const planned = { name, dtype, shape: [...from.shape], from };
+  const rows = binding.tokens.get(name);
+  const tokens = rows && {
+    from: referTo(adapterId, ADAPTER_WEIGHTS_FILE, rows.entry),
+    indices: [...rows.indices],
+  };
+  const planned = { name, dtype, shape: [...from.shape], from, ...(tokens && { tokens }) };
   if (bound === undefined) return planned;
   return { ...planned, delta: planDelta(adapterId, bound) };
 }

@@ -44,7 +44,7 @@ export async function verifyRows(
   const columns = tensor.shape.at(-1) ?? 1;
   const expected: ExpectedRow[] = [];
   for (const row of rows) {
-    const base = await readRows(tensor.from, row, 1, columns, read);
+    const base = await sourceRow(tensor, row, columns, read);
     const { delta } = tensor;
     const left = delta === undefined ? new Float64Array() : await leftRow(delta, row, read);
     expected.push({ row, base, left, product: base.map(() => 0), magnitude: base.map(() => 0) });
@@ -55,6 +55,19 @@ export async function verifyRows(
     worst = Math.max(worst, await compareRow(tensor, row, output));
   }
   return worst;
+}
+
+/** What a row begins with: an adapter's, where it replaces that row. */
+async function sourceRow(
+  { from, tokens }: PlannedTensor,
+  row: number,
+  columns: number,
+  read: ReadTensor,
+): Promise<Float64Array> {
+  const place = tokens?.indices.indexOf(row) ?? -1;
+  return tokens === undefined || place < 0
+    ? readRows(from, row, 1, columns, read)
+    : readRows(tokens.from, place, 1, columns, read);
 }
 
 interface ExpectedRow {

@@ -169,7 +169,6 @@ const FEATURES: readonly BadInput[] = [
   refused('bias', 'some'),
   refused('layer_replication', [[0, 2]]),
   refused('target_parameters', ['mlp.experts.gate_up_proj']),
-  refused('trainable_token_indices', [98, 99]),
   refused('alora_invocation_tokens', [1, 2]),
   refused('init_lora_weights', 'pissa'),
   refused('init_lora_weights', 'olora'),

@@ -37,12 +37,6 @@ const NAMES: readonly BadInput[] = [
     names: ['"a"', `"${MODULE}.bias"`],
     spoil: ({ adapter }) => add(adapter, `${STEM}.base_layer.bias`, 64),
   },
-  added(
-    'rows of tokens',
-    'base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta',
-    FEATURE,
-    ['trainable_token_indices'],
-  ),
   added('fused experts', 'base_model.model.model.layers.0.mlp.experts.lora_A.weight', FEATURE, [
     'expert',
   ]),
