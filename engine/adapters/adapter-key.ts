@@ -15,6 +15,8 @@ export type AdapterKey =
   | { readonly kind: 'lora_bias'; readonly module: string; readonly adapterName: string }
   /** Rows that take the place of some of an embedding's. */
   | { readonly kind: 'tokens'; readonly module: string; readonly adapterName: string }
+  /** What a tensor of `modules_to_save` was before the training. */
+  | { readonly kind: 'original'; readonly tensor: string }
   /** A whole tensor that takes the place of the base's tensor of that name. */
   | { readonly kind: 'replacement'; readonly tensor: string };
 
@@ -77,6 +79,8 @@ export function parseAdapterKey(key: string, where: string): AdapterKey {
     const [, module = '', adapterName = 'default'] = tokens;
     return { kind: 'tokens', module, adapterName };
   }
+  const original = /^(.+)\.original_module\.(weight|bias)$/.exec(path);
+  if (original !== null) return { kind: 'original', tensor: `${original[1]}.${original[2]}` };
   const tensor = replacedTensor(path);
   if (/\.(lora_|hada_|lokr_|token_adapter\.)/.test(tensor)) {
     throw new WeldlineError(

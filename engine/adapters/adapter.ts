@@ -3,9 +3,9 @@ import type { ModelFiles } from '../model-files.ts';
 import { isMergeDtype } from '../safetensors/dtype.ts';
 import { readHeader, type TensorEntry } from '../safetensors/header.ts';
 import { type LoraConfig, readAdapterConfig } from './adapter-config.ts';
-import { parseAdapterKey } from './adapter-key.ts';
-import { type FoundPair, type LoraPair, toPair } from './lora-pair.ts';
+import { type LoraPair, toPair } from './lora-pair.ts';
 import { type ModuleScaling, scalingsOf } from './scaling.ts';
+import { sortTensors, type TensorCopy } from './sort-tensors.ts';
 
 export const ADAPTER_WEIGHTS_FILE = 'adapter_model.safetensors';
 
@@ -18,6 +18,8 @@ export interface Adapter {
   readonly pairs: readonly LoraPair[];
   /** Whole tensors that take the place of the base's, by the base tensor's name. */
   readonly replacements: ReadonlyMap<string, TensorEntry>;
+  /** Second spellings of replacements, whose bytes must be those of the first. */
+  readonly copies: readonly TensorCopy[];
   /** Rows that take the place of some of an embedding's, by its module. Shape [tokens, hidden]. */
   readonly tokens: ReadonlyMap<string, TensorEntry>;
 }
@@ -30,53 +32,13 @@ export interface Adapter {
  */
 export async function readAdapter(id: string, files: ModelFiles): Promise<Adapter> {
   const config = await readAdapterConfig(files);
-  const tensors = await readTensors(files);
-  const halves = new Map<string, FoundPair>();
-  const replacements = new Map<string, TensorEntry>();
-  const tokens = new Map<string, TensorEntry>();
-  const adapterNames = new Set<string>();
-  for (const tensor of tensors) {
-    const key = parseAdapterKey(tensor.name, files.name);
-    if (key.kind === 'replacement') {
-      if (replacements.has(key.tensor)) throw duplicateKey(files.name, tensor.name);
-      replacements.set(key.tensor, tensor);
-      continue;
-    }
-    adapterNames.add(key.adapterName);
-    const { module } = key;
-    if (key.kind === 'tokens') {
-      if (tokens.has(module)) throw duplicateKey(files.name, tensor.name);
-      tokens.set(module, tensor);
-      continue;
-    }
-    const layer = key.kind === 'lora_bias' ? 'linear' : key.layer;
-    const pair = halves.get(`${layer} ${module}`) ?? { module, layer };
-    if (pair[key.kind] !== undefined) throw duplicateKey(files.name, tensor.name);
-    pair[key.kind] = tensor;
-    halves.set(`${layer} ${module}`, pair);
-  }
-  if (adapterNames.size > 1) {
-    throw new WeldlineError(
-      'adapter.duplicate-key',
-      `${files.name} holds several adapters (${[...adapterNames].join(', ')}) in one file. Save ` +
-        'each with save_pretrained(selected_adapters=[…]).',
-    );
-  }
-  const found = [...halves.values()];
+  const { found, ...others } = sortTensors(await readTensors(files), files.name);
   const modules = found.map(({ module }) => module);
   const scalings = scalingsOf(config, modules, files.name);
   const pairs = found.map((each, index) =>
     toPair(files.name, each, scalings[index] as ModuleScaling, config.loraBias),
   );
-  return { id, name: files.name, config, pairs, replacements, tokens };
-}
-
-function duplicateKey(where: string, key: string): WeldlineError {
-  return new WeldlineError(
-    'adapter.duplicate-key',
-    `${where}: tensor "${key}" says again, in another spelling, what an earlier one said. Save ` +
-      'the adapter again with PEFT.',
-  );
+  return { id, name: files.name, config, pairs, ...others };
 }
 
 async function readTensors(files: ModelFiles): Promise<readonly TensorEntry[]> {

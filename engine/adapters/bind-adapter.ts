@@ -1,12 +1,17 @@
 import { isConv1d } from '../architectures/conv1d.ts';
 import type { ModelConfig } from '../architectures/model-config.ts';
-import { findTiedEmbeddings, type TiedEmbeddings } from '../architectures/tied-embeddings.ts';
+import {
+  findTiedEmbeddings,
+  isVocabularyTensor,
+  type TiedEmbeddings,
+} from '../architectures/tied-embeddings.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Checkpoint, CheckpointTensor } from '../safetensors/checkpoint.ts';
 import { isMergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
 import type { Adapter } from './adapter.ts';
 import { type BoundTokens, bindTokens } from './bind-tokens.ts';
+import { bindVocabulary } from './bind-vocabulary.ts';
 import { type BindingRule, chooseRule } from './binding-rule.ts';
 import { checkBiases, checkTargets } from './check-targets.ts';
 import type { LoraPair } from './lora-pair.ts';
@@ -28,6 +33,8 @@ export interface Binding {
   readonly deltas: ReadonlyMap<string, BoundDelta>;
   readonly replacements: ReadonlyMap<string, TensorEntry>;
   readonly tokens: ReadonlyMap<string, BoundTokens>;
+  /** Rows of the embeddings, if the adapter was trained with another number than the base has. */
+  readonly vocabulary: number | undefined;
   /** Set if the adapter changes one side of a tied pair: both tensors are then written. */
   readonly untied: TiedEmbeddings | undefined;
   readonly warnings: readonly string[];
@@ -61,12 +68,18 @@ export function bindAdapter(
     checkReplacement(adapter, name, entry, baseTensor(name));
     replacements.set(name, entry);
   }
+  const vocabulary = bindVocabulary(adapter, checkpoint, tied, replacements);
+  // What a delta or rows are added to: of another vocabulary, the adapter's.
+  const targetOf = (name: string): CheckpointTensor => {
+    const { shape } = replacements.get(name) ?? baseTensor(name);
+    return { ...baseTensor(name), shape };
+  };
 
   const deltas = new Map<string, BoundDelta>();
   const warnings: string[] = [];
   const targets = adapter.pairs.map((pair) => {
     const name = toDisk(`${pair.module}.weight`);
-    return { name, pair, target: baseTensor(name) };
+    return { name, pair, target: targetOf(name) };
   });
   const observed = observeOrientation(targets);
   for (const { name, pair, target } of targets) {
@@ -81,8 +94,8 @@ export function bindAdapter(
   checkTargets(adapter, checkpoint, deltas, rule);
   checkBiases(adapter, checkpoint, deltas, replacements);
 
-  const tokens = bindTokens(adapter, { tied, toDisk, targetOf: baseTensor, deltas, replacements });
-  for (const name of tokens.keys()) checkTargetDtype(adapter, name, baseTensor(name));
+  const tokens = bindTokens(adapter, { tied, toDisk, targetOf, deltas, replacements });
+  for (const name of tokens.keys()) checkTargetDtype(adapter, name, targetOf(name));
 
   const changed = (name: string | undefined): boolean =>
     name !== undefined && (deltas.has(name) || replacements.has(name));
@@ -95,7 +108,15 @@ export function bindAdapter(
         `${untied.embedding} and ${untied.head} are written and tie_word_embeddings becomes false.`,
     );
   }
-  return { rule, deltas, replacements, tokens, untied, warnings: [...new Set(warnings)] };
+  return {
+    rule,
+    deltas,
+    replacements,
+    tokens,
+    vocabulary,
+    untied,
+    warnings: [...new Set(warnings)],
+  };
 }
 
 /** The bias of a B is added to the base's; a base without one has no place for it. */
@@ -183,12 +204,14 @@ function checkReplacement(
   target: CheckpointTensor,
 ): void {
   checkTargetDtype(adapter, name, target);
-  if (entry.shape.join() === target.shape.join()) return;
+  const same = (a: readonly number[], b: readonly number[]): boolean => a.join() === b.join();
+  if (same(entry.shape, target.shape)) return;
+  // How many rows these have is judged together.
+  if (isVocabularyTensor(name) && same(entry.shape.slice(1), target.shape.slice(1))) return;
   throw new WeldlineError(
     'adapter.shape-mismatch',
     `Adapter "${adapter.id}" replaces "${name}" of shape [${target.shape.join(', ')}] by one of ` +
-      `shape [${entry.shape.join(', ')}]. A changed vocabulary is not supported by this version; ` +
-      'otherwise check that this is the base the adapter was trained on.',
+      `shape [${entry.shape.join(', ')}]. Check that this is the base the adapter was trained on.`,
   );
 }
 

@@ -4,6 +4,7 @@ import type { MergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
 import { scanValues } from '../safetensors/scan-values.ts';
 import type { Adapter } from './adapter.ts';
+import type { TensorCopy } from './sort-tensors.ts';
 
 /** Read at once: many small tensors, or a piece of a large one. */
 const BLOCK_BYTES = 1024 * 1024;
@@ -13,9 +14,11 @@ const BLOCK_BYTES = 1024 * 1024;
  *
  * @param source its weight file
  * @returns warnings: modules of which one factor is all zeros change nothing
- * @throws WeldlineError `adapter.non-finite` naming the first tensor that holds Inf or NaN
+ * @throws WeldlineError `adapter.non-finite` naming the first tensor that holds Inf or NaN,
+ *   `adapter.duplicate-key` for two tensors that should be one
  */
 export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise<string[]> {
+  for (const copy of adapter.copies) await compareCopy(copy, source);
   const factors = adapter.pairs.flatMap(({ a, b, bias }) => [a, b, ...(bias ? [bias] : [])]);
   const whole = [...adapter.replacements.values(), ...adapter.tokens.values()];
   const zero = await scanTensors([...factors, ...whole], source);
@@ -37,6 +40,20 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
     `Adapter "${adapter.id}" does not change ${idle.length} of its ${adapter.pairs.length} ` +
       `modules: their ${factor} is zero (${idle.slice(0, 3).join(', ')}).`,
   ];
+}
+
+async function compareCopy({ of, copy }: TensorCopy, source: ByteSource): Promise<void> {
+  for (let at = 0; at < of.byteLength; at += BLOCK_BYTES) {
+    const length = Math.min(BLOCK_BYTES, of.byteLength - at);
+    const first = await source.read(of.offset + at, length);
+    const second = await source.read(copy.offset + at, length);
+    if (Buffer.compare(first, second) === 0) continue;
+    throw new WeldlineError(
+      'adapter.duplicate-key',
+      `${source.name}: tensors "${of.name}" and "${copy.name}" are two spellings of one, and their ` +
+        'values differ. Save the adapter again with PEFT.',
+    );
+  }
 }
 
 /** @returns those of the tensors whose values are all zero */

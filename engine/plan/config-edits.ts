@@ -3,16 +3,20 @@ import type { ModelConfig } from '../architectures/model-config.ts';
 import { assert } from '../errors.ts';
 import type { ConfigEdit } from './plan.ts';
 
-/**
- * The changes that config.json needs to agree with the tensors.
- *
- * @param untied whether a tied pair of embeddings is now two tensors
- * @param dtype the dtype of all tensors, if the recipe asked for one
- */
+/** What a merge changes that config.json speaks of. */
+export interface ConfigChanges {
+  /** Whether a tied pair of embeddings is now two tensors. */
+  readonly untied: boolean;
+  /** The dtype of all tensors, if the recipe asked for one. */
+  readonly dtype?: string | undefined;
+  /** Rows of the embeddings, if there are others than the base's. */
+  readonly vocabulary?: number | undefined;
+}
+
+/** The changes that config.json needs to agree with the tensors. */
 export function planConfigEdits(
   config: ModelConfig,
-  untied: boolean,
-  dtype: string | undefined,
+  { untied, dtype, vocabulary }: ConfigChanges,
 ): ConfigEdit[] {
   const edits: ConfigEdit[] = [];
   const root = parse(config.text) as Record<string, unknown>;
@@ -30,6 +34,14 @@ export function planConfigEdits(
       if (Object.hasOwn(textConfig, key)) edits.push({ path: ['text_config', key], value: dtype });
     }
   }
+  if (vocabulary !== undefined) {
+    // A default may be left out of either; the part that speaks of the text decides.
+    const inText = config.hasTextConfig;
+    if (!inText || Object.hasOwn(root, 'vocab_size')) {
+      edits.push({ path: ['vocab_size'], value: vocabulary });
+    }
+    if (inText) edits.push({ path: ['text_config', 'vocab_size'], value: vocabulary });
+  }
   return edits;
 }
 
@@ -41,7 +53,7 @@ export function editConfigText(text: string, edits: readonly ConfigEdit[]): stri
   return edits.reduce((edited, { path, value }) => setValue(edited, path, value), text);
 }
 
-function setValue(text: string, path: readonly string[], value: boolean | string): string {
+function setValue(text: string, path: readonly string[], value: ConfigEdit['value']): string {
   const key = path.at(-1) ?? '';
   let object = parseTree(text);
   for (const name of path.slice(0, -1)) object = memberOf(object, name)?.children?.[1];

@@ -71,7 +71,7 @@ const plannedShard = z.object({
 /** A change of one value of config.json. */
 const configEdit = z.object({
   path: z.array(z.string()),
-  value: z.union([z.boolean(), z.string()]),
+  value: z.union([z.boolean(), z.string(), z.number()]),
 });
 
 const sideFile = z.object({ input: z.string(), path: plainPath, size: natural, sha256: digest });

@@ -59,7 +59,11 @@ export function previewPlan({ base, adapter: input, options }: PlanInputs): Plan
     ],
     rules: [{ adapter: adapter.id, rule: binding.rule.name }],
     shards: planShards(withHead, shardBytesMax),
-    configEdits: planConfigEdits(config, binding.untied !== undefined, dtype),
+    configEdits: planConfigEdits(config, {
+      untied: binding.untied !== undefined,
+      dtype,
+      vocabulary: binding.vocabulary,
+    }),
     sideFiles: chooseSideFiles(base.files, { id: adapter.id, files: input.files }),
     warnings: [...binding.warnings, ...extraFileWarnings(checkpoint)],
   };

@@ -20,6 +20,8 @@ export interface GoldenCase {
   >;
   /** Scaling of each bias that a lora_bias is added to. */
   readonly lora_biases?: Readonly<Record<string, number>>;
+  /** Rows of the embeddings, if the adapter has others than the base. */
+  readonly vocabulary?: number;
   readonly replaced: readonly string[];
   readonly added: readonly string[];
 }

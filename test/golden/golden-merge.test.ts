@@ -144,10 +144,11 @@ function targetsOf({ golden, adapter }: Merged): TargetFactors[] {
 }
 
 function compareTargets(name: string, merge: Merged): void {
-  const { golden, ours, base, expected } = merge;
+  const { golden, ours, base, adapter, expected } = merge;
   const tally: Tally = { count: 0, differing: 0, apart: 0, oursError: 0, peftError: 0 };
   for (const { tensor, target, factors } of targetsOf(merge)) {
-    const weight = base.get(tensor) ?? required(base, EMBEDDING);
+    const own = `base_model.model.${tensor.replace(/weight$/, 'base_layer.weight')}`;
+    const weight = adapter.get(own) ?? base.get(tensor) ?? required(base, EMBEDDING);
     const merged = required(ours, tensor);
     const exact = mergeExactly(weight, ...factors, target);
     compareMerged(merged, required(expected, tensor), exact, tally);
@@ -211,10 +212,11 @@ describe('merged as PEFT merges', () => {
     const names = await readdir(output);
     expect(names.sort()).toEqual([...(await readdir(base)), 'weldline.json'].sort());
     const { base: before, expected: after } = golden.tie_word_embeddings;
-    const config = (await readText(base, 'config.json')).replace(
-      `"tie_word_embeddings": ${before}`,
-      `"tie_word_embeddings": ${after}`,
-    );
+    const baseConfig = await readText(base, 'config.json');
+    const { vocab_size: rows } = JSON.parse(baseConfig);
+    const config = baseConfig
+      .replace(`"tie_word_embeddings": ${before}`, `"tie_word_embeddings": ${after}`)
+      .replace(`"vocab_size": ${rows}`, `"vocab_size": ${golden.vocabulary ?? rows}`);
     expect(await readText(output, 'config.json')).toBe(config);
     expect(JSON.parse(config)['tie_word_embeddings'] ?? before).toBe(after);
     const generation = 'generation_config.json';
