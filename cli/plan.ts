@@ -35,6 +35,7 @@ const WORDS: Readonly<Record<TensorWork, string>> = {
   copy: 'copied',
   cast: 'cast',
   delta: 'merged',
+  dora: 'merged',
 };
 
 /**
@@ -91,10 +92,10 @@ function print(printed: PrintedPlan, output: Output): void {
   const plan = complete ?? preview;
   const digest = complete && planDigest(complete);
   const tensors = plan.shards.flatMap((shard) => shard.tensors);
-  const summary = (['delta', 'cast', 'copy'] as const).map((work) => {
-    const chosen = tensors.filter((tensor) => workOf(tensor) === work);
+  const summary = [WORDS.delta, WORDS.cast, WORDS.copy].map((work) => {
+    const chosen = tensors.filter((tensor) => WORDS[workOf(tensor)] === work);
     const bytes = chosen.reduce((sum, tensor) => sum + tensor.byteLength, 0);
-    return { work: WORDS[work], tensors: chosen.length, bytes };
+    return { work, tensors: chosen.length, bytes };
   });
   const replaced = tensors.filter((tensor) => tensor.from.input !== 'base').length;
 
@@ -151,15 +152,19 @@ function print(printed: PrintedPlan, output: Output): void {
 }
 
 function tensorRow(tensor: PlannedTensor): string[] {
-  const { delta } = tensor;
-  const how =
-    delta === undefined ? '' : `r ${delta.rank}, alpha ${delta.alpha}, × ${delta.scaling}`;
+  const { delta, tokens } = tensor;
+  const how = [
+    ...(delta ? [`r ${delta.rank}`, `alpha ${delta.alpha}`, `× ${delta.scaling}`] : []),
+    ...(delta?.transposed ? ['transposed'] : []),
+    ...(delta?.magnitude ? ['rows scaled (DoRA)'] : []),
+    ...(tokens ? [`${tokens.indices.length} rows from ${tokens.from.input}`] : []),
+  ];
   return [
     WORDS[workOf(tensor)],
     tensor.name,
     tensor.dtype,
     `[${tensor.shape.join(', ')}]`,
     tensor.from.input === 'base' ? '' : `from ${tensor.from.input}`,
-    how + (delta?.transposed === true ? ', transposed' : ''),
+    how.join(', '),
   ];
 }

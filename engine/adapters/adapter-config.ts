@@ -30,6 +30,7 @@ const schema = z.looseObject({
   init_lora_weights: z.union([z.boolean(), z.string()]).nullish(),
   bias: z.string().nullish(),
   lora_bias: z.boolean().nullish(),
+  use_dora: z.boolean().nullish(),
   trainable_token_indices: z.union([tokenIndices, z.record(z.string(), tokenIndices)]).nullish(),
 });
 
@@ -51,6 +52,8 @@ export interface LoraConfig {
   readonly trainedBiases: 'none' | 'all' | 'lora_only';
   /** Whether each B has a bias of its own. */
   readonly loraBias: boolean;
+  /** Whether each row of a merged weight is scaled to a trained length (DoRA). */
+  readonly useDora: boolean;
   /**
    * Rows of embeddings that were trained, by the end of module names; under the empty name those of
    * the input embedding.
@@ -60,9 +63,22 @@ export interface LoraConfig {
   readonly baseRevision: string | undefined;
 }
 
+/** Adapters other than LoRA whose weights PEFT can merge. */
+const OTHER_TYPES: ReadonlyMap<string, string> = new Map([
+  ['ADALORA', 'AdaLoRA, whose delta has singular values between its factors'],
+  ['BOFT', 'BOFT, which rotates weights by butterfly factors'],
+  ['IA3', '(IA)³, which scales activations'],
+  ['LOHA', 'LoHa, whose delta is a Hadamard product'],
+  ['LOKR', 'LoKr, whose delta is a Kronecker product'],
+  ['OFT', 'OFT, which rotates weights'],
+  ['VERA', 'VeRA, whose factors are random and shared'],
+]);
+
+/** These train what stands before the text. */
+const PROMPT_TYPES = new Set(['PROMPT_TUNING', 'P_TUNING', 'PREFIX_TUNING']);
+
 /** Features that change the delta or what is stored, and that are refused until they are exact. */
 const UNSUPPORTED_FEATURES = [
-  'use_dora',
   'use_qalora',
   'use_bdlora',
   'layer_replication',
@@ -143,11 +159,20 @@ function isTrainedBiases(bias: string): bias is LoraConfig['trainedBiases'] {
   return bias === 'none' || bias === 'all' || bias === 'lora_only';
 }
 
+function nameOf(type: string): string {
+  const name = OTHER_TYPES.get(type);
+  const given = `peft_type ${JSON.stringify(type.slice(0, 100))}`;
+  return name === undefined ? given : `${given} (${name})`;
+}
+
 function refuseUnsupported(config: z.infer<typeof schema>, where: string): void {
   if (config.peft_type !== 'LORA') {
     throw new WeldlineError(
       'adapter.unsupported-type',
-      `${where}: peft_type ${JSON.stringify(config.peft_type.slice(0, 100))} cannot be merged; LORA can.`,
+      `${where}: ${nameOf(config.peft_type)} cannot be merged by this version of weldline; LORA can. ` +
+        (PROMPT_TYPES.has(config.peft_type)
+          ? 'It trains a prompt and no weights, so there is nothing to merge; serve it with PEFT.'
+          : 'If PEFT can (merge_and_unload), release the checkpoint that it saves.'),
     );
   }
   const refuse = (feature: string, remedy: string): WeldlineError =>
@@ -165,6 +190,9 @@ function refuseUnsupported(config: z.infer<typeof schema>, where: string): void 
       'Convert the adapter with PEFT first (save_pretrained with ' +
         'path_initial_model_for_weight_conversion), which makes it a plain LoRA.',
     );
+  }
+  if (config.use_dora === true && config.lora_bias === true) {
+    throw refuse('the adapter uses use_dora and lora_bias', notYet);
   }
   const unknown = Object.keys(config).find((key) => !NEUTRAL_KEYS.has(key) && isSet(config[key]));
   if (unknown !== undefined && !UNSUPPORTED_FEATURES.some((key) => key === unknown)) {
@@ -209,6 +237,7 @@ function toLoraConfig(config: z.infer<typeof schema>, text: string): LoraConfig 
     ensureWeightTying: config.ensure_weight_tying === true,
     trainedBiases: isTrainedBiases(bias) ? bias : 'none',
     loraBias: config.lora_bias === true,
+    useDora: config.use_dora === true,
     tokenIndices: tokenIndicesOf(config.trainable_token_indices),
     baseModel: config.base_model_name_or_path ?? undefined,
     baseRevision: config.revision ?? undefined,

@@ -11,8 +11,12 @@ export type AdapterKey =
       readonly module: string;
       readonly adapterName: string;
     }
-  /** The bias of a B, which is added to the base's. */
-  | { readonly kind: 'lora_bias'; readonly module: string; readonly adapterName: string }
+  /** The bias of a B, which is added to the base's; the lengths that DoRA gives to rows. */
+  | {
+      readonly kind: 'lora_bias' | 'lora_magnitude';
+      readonly module: string;
+      readonly adapterName: string;
+    }
   /** Rows that take the place of some of an embedding's. */
   | { readonly kind: 'tokens'; readonly module: string; readonly adapterName: string }
   /** What a tensor of `modules_to_save` was before the training. */
@@ -24,11 +28,15 @@ const PREFIX = 'base_model.model.';
 
 /** Suffixes of features that are refused by name; a test holds this list beside PEFT's layouts. */
 const UNSUPPORTED_SUFFIXES: readonly (readonly [RegExp, string])[] = [
-  [/\.lora_magnitude_vector(\.|$)/, 'DoRA (a magnitude vector)'],
   [/\.experts(\.base_layer)?\.lora_[AB](\.|$)/, 'LoRA on fused expert parameters'],
   [/\.base_layer\.lora_[AB](\.|$)/, 'LoRA on several parameters of one module'],
   [/\.(lora_down|lora_up|alpha)(\.|$)/, 'the kohya layout'],
-  [/\.(hada_|lokr_|ia3_l|vera_lambda|oft_)/, 'an adapter type other than LoRA'],
+  [/\.(lora_E|ranknum)(\.|$)/, 'AdaLoRA'],
+  [/\.hada_/, 'LoHa'],
+  [/\.ia3_l(\.|$)/, '(IA)³'],
+  [/\.lokr_/, 'LoKr'],
+  [/\.b?oft_/, 'OFT'],
+  [/\.vera_lambda_/, 'VeRA'],
 ];
 
 /**
@@ -66,6 +74,14 @@ export function parseAdapterKey(key: string, where: string): AdapterKey {
   if (bias !== null) {
     const [, module = '', adapterName = 'default'] = bias;
     return { kind: 'lora_bias', module, adapterName };
+  }
+  // A parameter in files, and a module in models and in files of some trainers.
+  const magnitude = /^(.+)\.lora_magnitude_vector(?:\.(?!weight$)([^.]+))?(?:\.weight)?$/.exec(
+    path,
+  );
+  if (magnitude !== null) {
+    const [, module = '', adapterName = 'default'] = magnitude;
+    return { kind: 'lora_magnitude', module, adapterName };
   }
   // Parameters, not modules: without `.weight`.
   const embedding = /^(.+)\.lora_embedding_([AB])(?:\.([^.]+))?$/.exec(path);

@@ -36,7 +36,7 @@ export async function readAdapter(id: string, files: ModelFiles): Promise<Adapte
   const modules = found.map(({ module }) => module);
   const scalings = scalingsOf(config, modules, files.name);
   const pairs = found.map((each, index) =>
-    toPair(files.name, each, scalings[index] as ModuleScaling, config.loraBias),
+    toPair(files.name, each, scalings[index] as ModuleScaling, config),
   );
   return { id, name: files.name, config, pairs, ...others };
 }

@@ -88,6 +88,7 @@ export function bindAdapter(
     const layerIsConv1d = isConv1d(config.modelType, pair.module);
     const { transposed, warning } = orient(adapter, { pair, target }, layerIsConv1d, observed);
     if (warning !== undefined) warnings.push(warning);
+    if (transposed && pair.magnitude !== undefined) throw doraByColumns(adapter, pair);
     deltas.set(name, { pair, transposed, isBias: false });
   }
   bindBiases(adapter, checkpoint, toDisk, deltas);
@@ -185,6 +186,15 @@ function boundTwice(adapter: Adapter, name: string, rule: BindingRule): Weldline
     'adapter.ambiguous-binding',
     `Adapter "${adapter.id}" (${adapter.name}) changes "${name}" twice: two of its names mean that ` +
       `tensor under the rule "${rule.name}". Remove the one that is not meant. Nothing was written.`,
+  );
+}
+
+function doraByColumns(adapter: Adapter, pair: LoraPair): WeldlineError {
+  return new WeldlineError(
+    'adapter.unsupported-feature',
+    `${adapter.name}: module "${pair.module}" has DoRA (use_dora), and the base stores it ` +
+      '[in, out]. This version of weldline merges DoRA into linear layers, and will not merge the ' +
+      'adapter in part.',
   );
 }
 

@@ -1,5 +1,6 @@
 import { WeldlineError } from '../errors.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
+import type { LoraConfig } from './adapter-config.ts';
 import type { LayerKind } from './adapter-key.ts';
 import type { ModuleScaling } from './scaling.ts';
 
@@ -17,6 +18,8 @@ export interface LoraPair {
   readonly b: TensorEntry;
   /** Shape [out], added to the base's bias with the scaling. */
   readonly bias?: TensorEntry;
+  /** Shape [out], the lengths that DoRA scales the rows of the merged weight to. */
+  readonly magnitude?: TensorEntry;
   readonly rank: number;
   readonly alpha: number;
   readonly scaling: number;
@@ -29,6 +32,7 @@ export interface FoundPair {
   lora_A?: TensorEntry;
   lora_B?: TensorEntry;
   lora_bias?: TensorEntry;
+  lora_magnitude?: TensorEntry;
 }
 
 /**
@@ -36,14 +40,14 @@ export interface FoundPair {
  *
  * @param where the adapter, for errors
  * @param expected what the configuration says of the module
- * @param hasBias whether the configuration gives each B a bias
+ * @param config whether each pair has a bias and a magnitude
  * @throws WeldlineError `adapter.half-pair`, `adapter.bad-shape`, `adapter.rank-mismatch`
  */
 export function toPair(
   where: string,
-  { module, layer, lora_A: a, lora_B: b, lora_bias: bias }: FoundPair,
+  { module, layer, lora_A: a, lora_B: b, lora_bias: bias, lora_magnitude: magnitude }: FoundPair,
   expected: ModuleScaling,
-  hasBias: boolean,
+  config: Pick<LoraConfig, 'loraBias' | 'useDora'>,
 ): LoraPair {
   if (a === undefined || b === undefined) {
     throw new WeldlineError(
@@ -71,29 +75,39 @@ export function toPair(
         'configuration that was saved with these weights.',
     );
   }
-  checkBias(where, module, b, bias, hasBias);
-  return { module, layer, a, b, ...(bias === undefined ? {} : { bias }), ...expected };
+  const outputs = b.shape[0] ?? 0;
+  checkVector({ where, module, outputs }, 'lora_B.bias', bias, 'lora_bias', config.loraBias);
+  checkVector(
+    { where, module, outputs },
+    'lora_magnitude_vector',
+    magnitude,
+    'use_dora',
+    config.useDora,
+  );
+  const vectors = { ...(bias && { bias }), ...(magnitude && { magnitude }) };
+  return { module, layer, a, b, ...vectors, ...expected };
 }
 
-function checkBias(
-  where: string,
-  module: string,
-  b: TensorEntry,
-  bias: TensorEntry | undefined,
-  hasBias: boolean,
+/** Checks that a vector of one value for each output is there exactly if the configuration says so. */
+function checkVector(
+  { where, module, outputs }: { where: string; module: string; outputs: number },
+  name: string,
+  vector: TensorEntry | undefined,
+  key: string,
+  isExpected: boolean,
 ): void {
-  if ((bias !== undefined) !== hasBias) {
+  if ((vector !== undefined) !== isExpected) {
     throw new WeldlineError(
       'adapter.half-pair',
-      `${where}: module "${module}" has ${bias === undefined ? 'no' : 'a'} lora_B.bias, but ` +
-        `adapter_config.json says lora_bias: ${hasBias}. Use the configuration that was saved ` +
+      `${where}: module "${module}" has ${vector === undefined ? 'no' : 'a'} ${name}, but ` +
+        `adapter_config.json says ${key}: ${isExpected}. Use the configuration that was saved ` +
         'with these weights.',
     );
   }
-  if (bias === undefined || bias.shape.join() === String(b.shape[0])) return;
+  if (vector === undefined || vector.shape.join() === String(outputs)) return;
   throw new WeldlineError(
     'adapter.bad-shape',
-    `${where}: module "${module}" has a lora_B.bias [${bias.shape.join(', ')}]; expected ` +
-      `[${b.shape[0]}], as B has rows.`,
+    `${where}: module "${module}" has a ${name} [${vector.shape.join(', ')}]; expected ` +
+      `[${outputs}], as B has rows.`,
   );
 }

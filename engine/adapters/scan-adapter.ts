@@ -19,11 +19,16 @@ const BLOCK_BYTES = 1024 * 1024;
  */
 export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise<string[]> {
   for (const copy of adapter.copies) await compareCopy(copy, source);
-  const factors = adapter.pairs.flatMap(({ a, b, bias }) => [a, b, ...(bias ? [bias] : [])]);
+  const factors = adapter.pairs.flatMap(({ a, b, bias, magnitude }) =>
+    [a, b, bias, magnitude].filter((tensor) => tensor !== undefined),
+  );
   const whole = [...adapter.replacements.values(), ...adapter.tokens.values()];
   const zero = await scanTensors([...factors, ...whole], source);
   const idlePairs = adapter.pairs.filter(
-    ({ a, b, bias }) => (zero.has(a) || zero.has(b)) && (bias === undefined || zero.has(bias)),
+    ({ a, b, bias, magnitude }) =>
+      (zero.has(a) || zero.has(b)) &&
+      (bias === undefined || zero.has(bias)) &&
+      magnitude === undefined,
   );
   const idle = idlePairs.map(({ module }) => module);
   if (idle.length === 0) return [];

@@ -46,18 +46,19 @@ export function sortTensors(tensors: readonly TensorEntry[], where: string): Sor
     }
   }
   refuseSeveral(adapterNames, where);
+  refuseOnEmbeddings(halves, where);
   refuseUntrained(originals, replacements, where);
   return { found: [...halves.values()], replacements, copies, tokens };
 }
 
 function addHalf(
   halves: Map<string, FoundPair>,
-  key: Extract<AdapterKey, { kind: 'lora_A' | 'lora_B' | 'lora_bias' }>,
+  key: Extract<AdapterKey, { kind: 'lora_A' | 'lora_B' | 'lora_bias' | 'lora_magnitude' }>,
   tensor: TensorEntry,
   where: string,
 ): void {
   const { module } = key;
-  const layer = key.kind === 'lora_bias' ? 'linear' : key.layer;
+  const layer = 'layer' in key ? key.layer : 'linear';
   const pair = halves.get(`${layer} ${module}`) ?? { module, layer };
   if (pair[key.kind] !== undefined) throw duplicateKey(where, tensor.name);
   pair[key.kind] = tensor;
@@ -93,6 +94,19 @@ function refuseSeveral(adapterNames: ReadonlySet<string>, where: string): void {
     'adapter.duplicate-key',
     `${where} holds several adapters (${[...adapterNames].join(', ')}) in one file. Save ` +
       'each with save_pretrained(selected_adapters=[…]).',
+  );
+}
+
+/** PEFT has DoRA on embeddings too; its columns would be scaled. */
+function refuseOnEmbeddings(halves: ReadonlyMap<string, FoundPair>, where: string): void {
+  const isDora = ({ module, lora_magnitude }: FoundPair): boolean =>
+    lora_magnitude !== undefined && halves.has(`embedding ${module}`);
+  const found = [...halves.values()].find(isDora);
+  if (found === undefined) return;
+  throw new WeldlineError(
+    'adapter.unsupported-feature',
+    `${where}: module "${found.module}" has DoRA on an embedding. This version of weldline merges ` +
+      'DoRA into linear layers, and will not merge the adapter in part.',
   );
 }
 

@@ -26,8 +26,10 @@ const WINDOW_BYTES_MIN = 256 * 1024;
 /** Factors are staged in pieces of this size, or of one row if a row is longer. */
 const FACTOR_BYTES_MAX = 1024 * 1024;
 
-/** The number 1 in float32, the left factor of a bias. */
-const ONE_BYTES = 4;
+const FLOAT32_BYTES = 4;
+
+/** DoRA takes bands of rows of this size in float32, or of one row if a row is longer. */
+const DORA_BAND_BYTES_MAX = 512 * 1024;
 
 /** More threads than this only wait for the disk. */
 const THREADS_MAX = 8;
@@ -42,6 +44,8 @@ export interface MergeResources {
   readonly threads: number;
   readonly windowBytes: number;
   readonly arena: ArenaSpec;
+  /** The second kernel that DoRA takes, if there is any. */
+  readonly dora: ArenaSpec | undefined;
   /** Where in the kernel's output area a window begins: rows across its edge start before. */
   readonly windowOffset: number;
   /** Expected peak of the process, in bytes. */
@@ -97,6 +101,7 @@ export function resourcesFor(
   const windowOffset = roundUpToPage(beside.reduce((a, b) => Math.max(a, b), 0));
   const outputBytes = windowBytes + 2 * windowOffset;
   const isInPlace = worked.every((tensor) => {
+    if (workOf(tensor) === 'dora') return true;
     const { inputBytes, outputBytes: bytes } = unitsOf(tensor);
     return inputBytes === bytes;
   });
@@ -111,13 +116,45 @@ export function resourcesFor(
     spec[area] = Math.max(spec[area], bytes);
   };
   for (const tensor of worked) {
+    if (workOf(tensor) === 'dora') continue;
     const units = unitsOf(tensor);
     const count = unitsPerWindow(units, windowBytes);
     if (!isInPlace) grow('inputBytesMax', count * units.inputBytes);
     growForDelta(tensor, count, grow);
   }
-  const memoryBytes = PROCESS_BYTES + threads * (THREAD_BYTES + arenaBytes(spec));
-  return { threads, windowBytes, arena: spec, windowOffset, memoryBytes };
+  const dora = doraArena(worked.filter((tensor) => workOf(tensor) === 'dora'));
+  const threadBytes = THREAD_BYTES + arenaBytes(spec) + (dora === undefined ? 0 : arenaBytes(dora));
+  const memoryBytes = PROCESS_BYTES + threads * threadBytes;
+  return { threads, windowBytes, arena: spec, dora, windowOffset, memoryBytes };
+}
+
+/** Memory of the kernel that works a band of rows out in float32, and then casts it. */
+function doraArena(tensors: readonly PlannedTensor[]): ArenaSpec | undefined {
+  if (tensors.length === 0) return undefined;
+  const spec = {
+    inputBytesMax: 1,
+    outputBytesMax: 1,
+    factorBytesMax: 1,
+    leftBytesMax: 1,
+    rightBytesMax: 1,
+  };
+  const grow = (area: keyof typeof spec, bytes: number): void => {
+    spec[area] = Math.max(spec[area], bytes);
+  };
+  for (const tensor of tensors) {
+    const rows = doraBandRows(tensor);
+    grow('inputBytesMax', rows * matrixOf(tensor).columns * FLOAT32_BYTES);
+    grow('outputBytesMax', rows * matrixOf(tensor).columns * FLOAT32_BYTES);
+    growForDelta(tensor, rows, grow);
+  }
+  return spec;
+}
+
+/** Rows that DoRA works out at once. */
+export function doraBandRows(tensor: PlannedTensor): number {
+  const { rows, columns } = matrixOf(tensor);
+  const rowsMax = Math.floor(DORA_BAND_BYTES_MAX / (columns * FLOAT32_BYTES));
+  return Math.max(1, Math.min(rows, rowsMax));
 }
 
 function roundUpToPage(bytes: number): number {
@@ -136,7 +173,7 @@ function growForDelta(
   const { a, b } = delta;
   const [left, right] = delta.transposed && b !== undefined ? [a, b] : [b, a];
   // A band of the left factor is staged at once, the right factor row by row.
-  const leftBytes = left === undefined ? ONE_BYTES : elementBytes(left);
+  const leftBytes = left === undefined ? FLOAT32_BYTES : elementBytes(left);
   grow('factorBytesMax', rows * delta.rank * leftBytes);
   grow('factorBytesMax', rowsPerPiece(right) * rowBytes(right));
 }

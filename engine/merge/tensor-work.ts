@@ -3,10 +3,10 @@ import type { PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { bytesOf, elementCount, isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
 
 /** How an output tensor comes about. */
-export type TensorWork = 'copy' | 'cast' | 'delta';
+export type TensorWork = 'copy' | 'cast' | 'delta' | 'dora';
 
 export function workOf(tensor: PlannedTensor): TensorWork {
-  if (tensor.delta !== undefined) return 'delta';
+  if (tensor.delta !== undefined) return tensor.delta.magnitude === undefined ? 'delta' : 'dora';
   return tensor.from.dtype === tensor.dtype ? 'copy' : 'cast';
 }
 
@@ -36,7 +36,9 @@ export function unitsOf(tensor: PlannedTensor): WorkUnits {
 
 /** All that is read to make a tensor. */
 export function referencesOf({ from, delta, tokens }: PlannedTensor): TensorReference[] {
-  return [from, delta?.a, delta?.b, tokens?.from].filter((reference) => reference !== undefined);
+  return [from, delta?.a, delta?.b, delta?.magnitude, tokens?.from].filter(
+    (reference) => reference !== undefined,
+  );
 }
 
 /** A merged tensor as the matrix that deltas are added to: a bias is one row. */

@@ -1,6 +1,7 @@
 import type { MergeKernel } from '../../kernels/index.ts';
-import { WeldlineError } from '../errors.ts';
+import { assert, WeldlineError } from '../errors.ts';
 import type { PlannedShard, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import type { DoraMaker } from './dora-maker.ts';
 import type { InputFiles } from './input-files.ts';
 import { FactorPacker } from './pack-factors.ts';
 import { replaceRows } from './replace-rows.ts';
@@ -27,6 +28,7 @@ export class WindowMaker {
   /** Where windows begin in the kernel's output area. */
   readonly #windowOffset: number;
   readonly #isInPlace: boolean;
+  readonly #dora: DoraMaker | undefined;
   /** The tensor whose right factor is packed. */
   #packedTensor = -1;
 
@@ -36,7 +38,9 @@ export class WindowMaker {
     kernel: MergeKernel,
     windowOffset: number,
     files: InputFiles,
+    dora: DoraMaker | undefined,
   ) {
+    this.#dora = dora;
     this.#shard = shard;
     this.#header = header;
     this.#kernel = kernel;
@@ -85,7 +89,8 @@ export class WindowMaker {
     };
     for (const piece of pieces) {
       const tensor = this.#shard.tensors[piece.tensor] as PlannedTensor;
-      if (!this.#isInPlace && workOf(tensor) !== 'copy') continue;
+      const work = workOf(tensor);
+      if (work === 'dora' || (!this.#isInPlace && work !== 'copy')) continue;
       const { inputBytes } = unitsOf(tensor);
       const read = {
         from: tensor.from,
@@ -109,18 +114,18 @@ export class WindowMaker {
     const count = piece.end - piece.begin;
     const place = this.#placeOf(piece, window);
     const inputOffset = this.#isInPlace ? place : 0;
-    if (!this.#isInPlace) {
+    if (!this.#isInPlace && work !== 'dora') {
       const { inputBytes } = unitsOf(tensor);
       const staged = this.#kernel.input.subarray(0, count * inputBytes);
       this.#files.read(tensor.from, piece.begin * inputBytes, staged);
     }
     const options = { ...kernelDtypes(tensor), inputOffset, outputOffset: place };
-    const nonFinite =
-      work === 'cast'
-        ? this.#kernel.cast({ count, ...options })
-        : this.#merge(tensor, piece, options);
+    let nonFinite: number;
+    if (work === 'dora') nonFinite = this.#scale(tensor, piece, place);
+    else if (work === 'cast') nonFinite = this.#kernel.cast({ count, ...options });
+    else nonFinite = this.#merge(tensor, piece, options);
     if (nonFinite > 0) {
-      const unit = work === 'delta' ? 'rows' : 'elements';
+      const unit = work === 'cast' ? 'elements' : 'rows';
       const where = `${unit} ${piece.begin} to ${piece.end - 1}`;
       throw nonFiniteError(tensor, where, nonFinite);
     }
@@ -140,6 +145,12 @@ export class WindowMaker {
     this.#factors.packLeft(delta, piece.begin, piece.end - piece.begin);
     const segments = [{ rank: delta.rank, scale: delta.scaling }];
     return this.#kernel.merge({ segments, ...options });
+  }
+
+  #scale(tensor: PlannedTensor, { begin, end }: Piece, place: number): number {
+    assert(this.#dora !== undefined, `nothing is there to make ${tensor.name}`);
+    const bytes = (end - begin) * unitsOf(tensor).outputBytes;
+    return this.#dora.make(tensor, begin, end, this.#kernel.output.subarray(place, place + bytes));
   }
 }
 

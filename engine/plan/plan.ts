@@ -40,6 +40,8 @@ const delta = z.object({
   a: tensorReference,
   /** Absent for a bias. */
   b: tensorReference.optional(),
+  /** DoRA, for a weight stored [out, in]: every row is scaled to this length at the end. */
+  magnitude: tensorReference.optional(),
   rank: natural,
   alpha: z.number(),
   scaling: z.number(),

@@ -123,7 +123,10 @@ function planDelta(adapterId: string, { pair, transposed, isBias }: BoundDelta):
   }
   const a = referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.a);
   const b = referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.b);
-  return { adapter: adapterId, module, a, b, rank, alpha, scaling, transposed };
+  const magnitude = pair.magnitude && {
+    magnitude: referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.magnitude),
+  };
+  return { adapter: adapterId, module, a, b, ...magnitude, rank, alpha, scaling, transposed };
 }
 
 function referTo(input: string, file: string, tensor: TensorEntry): TensorReference {

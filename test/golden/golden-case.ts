@@ -107,6 +107,26 @@ export function mergeExactly(
   return merged;
 }
 
+/**
+ * Scales each row of a merged weight to a length, as DoRA does. Two ways of float32 arithmetic add up
+ * the squares of a row in different orders.
+ */
+export function scaleRows(
+  merged: readonly MergedElement[],
+  lengths: Float64Array,
+): MergedElement[] {
+  const columns = merged.length / lengths.length;
+  const norms = Array.from(lengths, (_, row) =>
+    Math.hypot(...merged.slice(row * columns, (row + 1) * columns).map(({ value }) => value)),
+  );
+  return merged.map(({ value, bound }, index) => {
+    const row = Math.floor(index / columns);
+    const factor = (lengths[row] ?? 0) / (norms[row] ?? 0);
+    const rounding = 2 ** -24 * (columns + 4) * Math.abs(factor * value);
+    return { value: factor * value, bound: Math.abs(factor) * bound + rounding };
+  });
+}
+
 /** The float32 nearest to `weight + scaling · B A` in exact arithmetic, as stored bytes. */
 export function mergeToNearestFloat32(
   weight: LoadedTensor,

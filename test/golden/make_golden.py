@@ -225,10 +225,7 @@ def measure(folder: Path, targets: dict, before: dict, expected: dict) -> dict:
         exact = exact + (delta.T if target["transposed"] else delta)
         magnitude = adapter.get(f"{stem}.lora_magnitude_vector")
         if magnitude is not None:
-            outputs = 1 if target["transposed"] else 0
-            length = exact.norm(dim=1 - outputs, keepdim=True)
-            shape = [1, -1] if target["transposed"] else [-1, 1]
-            exact = magnitude.double().reshape(shape) / length * exact
+            exact = magnitude.double()[:, None] / exact.norm(dim=1, keepdim=True) * exact
         got = expected[name]
         elements += got.numel()
         absolute_error += float((got.double() - exact).abs().sum())

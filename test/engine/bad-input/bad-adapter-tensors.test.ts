@@ -27,10 +27,6 @@ const added = (what: string, name: string, code: BadInput['code'], names: string
 const FEATURE = 'adapter.unsupported-feature';
 
 const NAMES: readonly BadInput[] = [
-  added('a magnitude vector', `${STEM}.lora_magnitude_vector`, FEATURE, ['DoRA']),
-  added('a live magnitude vector', `${STEM}.lora_magnitude_vector.default.weight`, FEATURE, [
-    'DoRA',
-  ]),
   {
     what: 'a trained bias that the base has no place for',
     code: 'adapter.unbound-tensor',
@@ -44,7 +40,12 @@ const NAMES: readonly BadInput[] = [
     'several parameters',
   ]),
   added('kohya names', 'lora_unet.q_proj.lora_down.weight', FEATURE, ['kohya']),
-  added('LoHa', `${STEM}.hada_w1_a`, FEATURE, ['other than LoRA']),
+  added('AdaLoRA', `${STEM}.lora_E`, FEATURE, ['AdaLoRA']),
+  added('LoHa', `${STEM}.hada_w1_a`, FEATURE, ['LoHa']),
+  added('(IA)³', `${STEM}.ia3_l`, FEATURE, ['(IA)³']),
+  added('LoKr', `${STEM}.lokr_w1`, FEATURE, ['LoKr']),
+  added('OFT', `${STEM}.oft_R.weight`, FEATURE, ['OFT']),
+  added('VeRA', `${STEM}.vera_lambda_b`, FEATURE, ['VeRA']),
   added('no prefix', 'model.layers.0.self_attn.q_proj.lora_A.weight', 'adapter.unknown-key', []),
   added('an unknown part of LoRA', `${STEM}.lora_C.weight`, 'adapter.unknown-key', []),
   added(

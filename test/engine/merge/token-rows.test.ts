@@ -78,7 +78,7 @@ test('trained rows are the adapter’s, all others the base’s, wherever window
         ).toBe(true);
       }
     }),
-    { numRuns: 25 },
+    { numRuns: 10 },
   );
 });
 
