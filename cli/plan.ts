@@ -42,7 +42,10 @@ const WORDS: Readonly<Record<TensorWork, string>> = {
   cast: 'cast',
   dequantize: 'dequantized',
   delta: 'merged',
+  dora: 'merged',
 };
+
+const WORK_ORDER = [WORDS.delta, WORDS.dequantize, WORDS.cast, WORDS.copy];
 
 /**
  * `weldline plan`: what a merge would do, without doing it. The digest of the plan covers the
@@ -98,11 +101,11 @@ function print(printed: PrintedPlan, output: Output): void {
   const plan = complete ?? preview;
   const digest = complete && planDigest(complete);
   const tensors = plan.shards.flatMap((shard) => shard.tensors);
-  const summary = (['delta', 'dequantize', 'cast', 'copy'] as const).flatMap((work) => {
-    const chosen = tensors.filter((tensor) => workOf(tensor) === work);
-    if (work === 'dequantize' && chosen.length === 0) return [];
+  const summary = WORK_ORDER.flatMap((work) => {
+    const chosen = tensors.filter((tensor) => WORDS[workOf(tensor)] === work);
+    if (work === WORDS.dequantize && chosen.length === 0) return [];
     const bytes = chosen.reduce((sum, tensor) => sum + tensor.byteLength, 0);
-    return [{ work: WORDS[work], tensors: chosen.length, bytes }];
+    return [{ work, tensors: chosen.length, bytes }];
   });
   const replaced = tensors.filter((tensor) => tensor.from.input !== 'base').length;
 
@@ -163,16 +166,20 @@ function describeEdit({ path, value }: ConfigEdit): string {
 }
 
 function tensorRow(tensor: PlannedTensor): string[] {
-  const { delta } = tensor;
-  const how =
-    delta === undefined ? '' : `r ${delta.rank}, alpha ${delta.alpha}, × ${delta.scaling}`;
+  const { delta, tokens } = tensor;
+  const how = [
+    ...(delta ? [`r ${delta.rank}`, `alpha ${delta.alpha}`, `× ${delta.scaling}`] : []),
+    ...(delta?.transposed ? ['transposed'] : []),
+    ...(delta?.magnitude ? ['rows scaled (DoRA)'] : []),
+    ...(tokens ? [`${tokens.indices.length} rows from ${tokens.from.input}`] : []),
+  ];
   return [
     WORDS[workOf(tensor)],
     tensor.name,
     tensor.dtype,
     `[${tensor.shape.join(', ')}]`,
     describeSource(tensor.from),
-    how + (delta?.transposed === true ? ', transposed' : ''),
+    how.join(', '),
   ];
 }
 

@@ -67,6 +67,7 @@ export const ERROR_CODES = [
   'adapter.ambiguous-orientation',
   'adapter.shape-mismatch',
   'adapter.target-without-tensors',
+  'adapter.tokenizer-mismatch',
   // plan and merge
   'plan.invalid',
   'plan.option-invalid',

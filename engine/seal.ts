@@ -140,7 +140,7 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
     tensors: {
       total: tensors.length,
       merged: tensors.filter((tensor) => tensor.delta !== undefined).length,
-      replaced: tensors.filter((tensor) => tensor.from.input !== 'base').length,
+      replaced: tensors.filter(({ from, tokens }) => from.input !== 'base' || tokens).length,
     },
     files,
   };

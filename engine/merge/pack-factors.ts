@@ -2,8 +2,8 @@ import type { MergeKernel } from '../../kernels/index.ts';
 import { assert } from '../errors.ts';
 import type { PlannedDelta, TensorReference } from '../plan/plan.ts';
 import { isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
+import { elementBytes, rowBytes, rowsPerPiece } from './arena-sizes.ts';
 import type { InputFiles } from './input-files.ts';
-import { elementBytes, rowBytes, rowsPerPiece } from './resources.ts';
 
 /** Brings the factors of deltas from their files into a kernel. */
 export class FactorPacker {
@@ -17,7 +17,7 @@ export class FactorPacker {
 
   /** R [rank, columns]: A as stored, or Bᵀ; staged some stored rows at a time. */
   packRight(delta: PlannedDelta, columns: number): void {
-    const factor = delta.transposed ? delta.b : delta.a;
+    const factor = (delta.transposed ? delta.b : undefined) ?? delta.a;
     const [rows = 0, rowElements = 0] = factor.shape;
     const step = rowsPerPiece(factor);
     for (let begin = 0; begin < rows; begin += step) {
@@ -31,14 +31,18 @@ export class FactorPacker {
     }
   }
 
-  /** L [rows, rank] of a band of rows: rows of B, or columns of A. */
+  /** L [rows, rank] of a band of rows: rows of B, columns of A, or 1 for a bias. */
   packLeft(delta: PlannedDelta, begin: number, rows: number): void {
-    const { rank } = delta;
+    const { b, rank } = delta;
+    if (b === undefined) {
+      this.#kernel.factor.set(new Uint8Array(Float32Array.of(1).buffer));
+      this.#kernel.packLeft(rows, rank, { dtype: 'f32', rankStride: 1, laneStride: rank });
+      return;
+    }
     if (!delta.transposed) {
-      const bytes = rows * rowBytes(delta.b);
-      const staged = this.#kernel.factor.subarray(0, bytes);
-      this.#files.read(delta.b, begin * rowBytes(delta.b), staged);
-      const block = { dtype: kernelDtype(delta.b), rankStride: 1, laneStride: rank };
+      const staged = this.#kernel.factor.subarray(0, rows * rowBytes(b));
+      this.#files.read(b, begin * rowBytes(b), staged);
+      const block = { dtype: kernelDtype(b), rankStride: 1, laneStride: rank };
       this.#kernel.packLeft(rows, rank, block);
       return;
     }

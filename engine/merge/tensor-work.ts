@@ -1,5 +1,5 @@
 import { assert } from '../errors.ts';
-import type { PlannedTensor } from '../plan/plan.ts';
+import { type PlannedTensor, sourceReferences, type TensorReference } from '../plan/plan.ts';
 import {
   bytesOf,
   elementCount,
@@ -8,17 +8,27 @@ import {
   type MergeDtype,
 } from '../safetensors/dtype.ts';
 
-/** How an output tensor comes about. */
-export type TensorWork = 'copy' | 'cast' | 'dequantize' | 'delta';
+/**
+ * How an output tensor comes about, in this order: values are read from a source (as stored, or as
+ * what a quantised weight dequantises to), a delta is added (and rows are scaled, with DoRA), the
+ * result is rounded to the output's dtype, and rows that were trained take their places (`tokens`).
+ * The name is that of the step that decides how it is cut: rows of a matrix, elements or bytes.
+ */
+export type TensorWork = 'copy' | 'cast' | 'dequantize' | 'delta' | 'dora';
 
-export function workOf(tensor: PlannedTensor): TensorWork {
-  if (tensor.delta !== undefined) return 'delta';
-  if (tensor.from.quantization !== undefined) return 'dequantize';
-  return tensor.from.dtype === tensor.dtype ? 'copy' : 'cast';
+export function workOf({ from, dtype, delta }: PlannedTensor): TensorWork {
+  if (delta !== undefined) return delta.magnitude === undefined ? 'delta' : 'dora';
+  if (from.quantization !== undefined) return 'dequantize';
+  return from.dtype === dtype ? 'copy' : 'cast';
+}
+
+/** Whether a tensor has the bytes of its source and no others. */
+export function isCopied(tensor: PlannedTensor): boolean {
+  return workOf(tensor) === 'copy' && tensor.tokens === undefined;
 }
 
 /** The dtype of a weight before it is merged or cast: of a quantised one, once it is dequantised. */
-export function inputDtype({ name, from }: PlannedTensor): MergeDtype {
+export function inputDtype({ name, from }: Pick<PlannedTensor, 'name' | 'from'>): MergeDtype {
   const dtype = from.quantization?.dtype ?? from.dtype;
   assert(isMergeDtype(dtype), `${name} comes from no float dtype`);
   return dtype;
@@ -29,6 +39,7 @@ export function inputDtype({ name, from }: PlannedTensor): MergeDtype {
  * what is cast or dequantised, a row of a merge.
  */
 export interface WorkUnits {
+  readonly kind: 'bytes' | 'elements' | 'rows';
   readonly count: number;
   /** Of a quantised weight, once it is dequantised. */
   readonly inputBytes: number;
@@ -36,13 +47,34 @@ export interface WorkUnits {
 }
 
 export function unitsOf(tensor: PlannedTensor): WorkUnits {
-  const work = workOf(tensor);
-  if (work === 'copy') return { count: tensor.byteLength, inputBytes: 1, outputBytes: 1 };
-  assert(isMergeDtype(tensor.dtype), `${tensor.name} has no float dtype`);
-  const [inputBytes, outputBytes] = [bytesOf(inputDtype(tensor)), bytesOf(tensor.dtype)];
-  if (work !== 'delta') return { count: elementCount(tensor.shape), inputBytes, outputBytes };
-  const [rows = 0, columns = 0] = tensor.shape;
-  return { count: rows, inputBytes: columns * inputBytes, outputBytes: columns * outputBytes };
+  const { byteLength, delta, dtype, shape } = tensor;
+  if (workOf(tensor) === 'copy') {
+    return { kind: 'bytes', count: byteLength, inputBytes: 1, outputBytes: 1 };
+  }
+  assert(isMergeDtype(dtype), `${tensor.name} has no float dtype`);
+  const [inputBytes, outputBytes] = [bytesOf(inputDtype(tensor)), bytesOf(dtype)];
+  if (delta === undefined) {
+    return { kind: 'elements', count: elementCount(shape), inputBytes, outputBytes };
+  }
+  const { rows, columns } = matrixOf(tensor);
+  const [inputRow, outputRow] = [columns * inputBytes, columns * outputBytes];
+  return { kind: 'rows', count: rows, inputBytes: inputRow, outputBytes: outputRow };
+}
+
+/** All that is read to make a tensor. */
+export function referencesOf({ from, delta, tokens }: PlannedTensor): TensorReference[] {
+  const beside = [delta?.a, delta?.b, delta?.magnitude, tokens?.from];
+  return [...sourceReferences(from), ...beside.filter((reference) => reference !== undefined)];
+}
+
+/** A merged tensor as the matrix that deltas are added to: a bias is one row. */
+export function matrixOf({ shape }: Pick<PlannedTensor, 'shape'>): {
+  readonly rows: number;
+  readonly columns: number;
+} {
+  const [rows, columns] = shape.length === 1 ? [1, shape[0]] : shape;
+  assert(rows !== undefined && columns !== undefined, 'a scalar takes no delta');
+  return { rows, columns };
 }
 
 /** The kernel's names of a tensor's dtypes. */

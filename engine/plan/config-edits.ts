@@ -3,18 +3,23 @@ import type { ModelConfig } from '../architectures/model-config.ts';
 import { assert } from '../errors.ts';
 import type { ConfigEdit } from './plan.ts';
 
+/** What a merge changes that config.json speaks of. */
+export interface ConfigChanges {
+  /** Whether a tied pair of embeddings is now two tensors. */
+  readonly untied: boolean;
+  /** The dtype of all tensors, if the recipe asked for one. */
+  readonly dtype?: string | undefined;
+  /** Rows of the embeddings, if there are others than the base's. */
+  readonly vocabulary?: number | undefined;
+}
+
 /**
- * The changes that config.json needs to agree with the tensors.
- *
- * Nothing of a release is quantised: a base's "quantization_config" goes.
- *
- * @param untied whether a tied pair of embeddings is now two tensors
- * @param dtype the dtype of all tensors, if the recipe asked for one
+ * The changes that config.json needs to agree with the tensors. Nothing of a release is quantised:
+ * a base's "quantization_config" goes.
  */
 export function planConfigEdits(
   config: ModelConfig,
-  untied: boolean,
-  dtype: string | undefined,
+  { untied, dtype, vocabulary }: ConfigChanges,
 ): ConfigEdit[] {
   const edits: ConfigEdit[] = [];
   const root = parse(config.text) as Record<string, unknown>;
@@ -32,6 +37,14 @@ export function planConfigEdits(
       if (Object.hasOwn(root, key)) edits.push({ path: [key], value: dtype });
       if (Object.hasOwn(textConfig, key)) edits.push({ path: ['text_config', key], value: dtype });
     }
+  }
+  if (vocabulary !== undefined) {
+    // A default may be left out of either; the part that speaks of the text decides.
+    const inText = config.hasTextConfig;
+    if (!inText || Object.hasOwn(root, 'vocab_size')) {
+      edits.push({ path: ['vocab_size'], value: vocabulary });
+    }
+    if (inText) edits.push({ path: ['text_config', 'vocab_size'], value: vocabulary });
   }
   return edits;
 }
@@ -71,7 +84,11 @@ function objectAt(text: string, path: readonly string[]): Node {
   return object;
 }
 
-function setValue(text: string, path: readonly string[], value: boolean | string): string {
+function setValue(
+  text: string,
+  path: readonly string[],
+  value: NonNullable<ConfigEdit['value']>,
+): string {
   const key = path.at(-1) ?? '';
   const object = objectAt(text, path);
   const member = memberOf(object, key)?.children?.[1];

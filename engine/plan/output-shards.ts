@@ -66,9 +66,9 @@ function placeTensors(file: string, tensors: readonly UnplacedTensor[]): Planned
     file,
     size: layout.size,
     tensors: layout.tensors.map(({ name, offset, byteLength }) => {
-      const { dtype, shape, from, delta } = byName.get(name) as UnplacedTensor;
+      const { dtype, shape, from, delta, tokens } = byName.get(name) as UnplacedTensor;
       const placed = { name, dtype, shape, offset, byteLength, from };
-      return delta === undefined ? placed : { ...placed, delta };
+      return { ...placed, ...(delta && { delta }), ...(tokens && { tokens }) };
     }),
   };
 }

@@ -6,6 +6,7 @@ import type { ModelFiles } from '../model-files.ts';
 import { bindQuantizedWeights } from '../quantization/bitsandbytes.ts';
 import { type Checkpoint, readCheckpoint } from '../safetensors/checkpoint.ts';
 import { INDEX_FILE } from '../safetensors/weight-index.ts';
+import { checkTokenizer } from './check-tokenizer.ts';
 import type { InputFile, MergeOptions, Plan, PlanPreview, UnreadFile } from './plan.ts';
 import { previewPlan } from './preview-plan.ts';
 import { isSideFile } from './side-files.ts';
@@ -63,7 +64,8 @@ export async function previewMerge(
   const source = await adapter.files.open(ADAPTER_WEIGHTS_FILE);
   try {
     const scanned = await scanAdapter(opened, source);
-    return { ...preview, warnings: [...preview.warnings, ...scanned] };
+    const tokenizer = await checkTokenizer(preview, { base, [adapter.id]: adapter.files });
+    return { ...preview, warnings: [...preview.warnings, ...scanned, ...tokenizer] };
   } finally {
     await source.close();
   }

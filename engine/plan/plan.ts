@@ -60,18 +60,25 @@ const tensorSource = tensorReference.extend({
 
 /**
  * `W += scaling · L R` with L [rows, rank] and R [rank, columns]: for a weight stored [out, in] they
- * are B and A; for one stored [in, out] (`transposed`), Aᵀ and Bᵀ.
+ * are B and A; for one stored [in, out] (`transposed`: Conv1D, embeddings), Aᵀ and Bᵀ. A bias is a
+ * matrix [1, out]: R is the bias that B has, rank is 1 and L the number 1.
  */
 const delta = z.object({
   adapter: z.string(),
   module: z.string(),
   a: tensorReference,
-  b: tensorReference,
+  /** Absent for a bias. */
+  b: tensorReference.optional(),
+  /** DoRA, for a weight stored [out, in]: every row is scaled to this length at the end. */
+  magnitude: tensorReference.optional(),
   rank: natural,
   alpha: z.number(),
   scaling: z.number(),
   transposed: z.boolean(),
 });
+
+/** Rows that take the place of a tensor's, as the last step: row `indices[i]` is row i of `from`. */
+const tokens = z.object({ from: tensorReference, indices: z.array(natural) });
 
 const plannedTensor = z.object({
   name: z.string(),
@@ -83,6 +90,7 @@ const plannedTensor = z.object({
   /** Where the weight comes from: the base, or an adapter that replaces it. */
   from: tensorSource,
   delta: delta.optional(),
+  tokens: tokens.optional(),
 });
 
 const plannedShard = z.object({
@@ -94,7 +102,7 @@ const plannedShard = z.object({
 /** A change of one value of config.json; null removes it. */
 const configEdit = z.object({
   path: z.array(z.string()),
-  value: z.union([z.boolean(), z.string(), z.null()]),
+  value: z.union([z.boolean(), z.string(), z.number(), z.null()]),
 });
 
 const sideFile = z.object({ input: z.string(), path: plainPath, size: natural, sha256: digest });

@@ -1,6 +1,6 @@
 import type { Adapter } from '../adapters/adapter.ts';
 import { ADAPTER_WEIGHTS_FILE } from '../adapters/adapter.ts';
-import { type Binding, bindAdapter } from '../adapters/bind-adapter.ts';
+import { type Binding, type BoundDelta, bindAdapter } from '../adapters/bind-adapter.ts';
 import type { ModelConfig } from '../architectures/model-config.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Checkpoint } from '../safetensors/checkpoint.ts';
@@ -65,7 +65,11 @@ export function previewPlan({ base, adapter: input, options }: PlanInputs): Plan
     ],
     rules: [{ adapter: adapter.id, rule: binding.rule.name }],
     shards: planShards(withHead, shardBytesMax),
-    configEdits: planConfigEdits(config, binding.untied !== undefined, dtype),
+    configEdits: planConfigEdits(config, {
+      untied: binding.untied !== undefined,
+      dtype,
+      vocabulary: binding.vocabulary,
+    }),
     sideFiles: chooseSideFiles(base.files, { id: adapter.id, files: input.files }),
     warnings: [...binding.warnings, ...extraFileWarnings(base.checkpoint)],
   };
@@ -126,21 +130,31 @@ function planTensor(
       : referTo(adapterId, ADAPTER_WEIGHTS_FILE, replacement);
   const bound = binding.deltas.get(name);
   const dtype = outputDtype(inBase!.dtype, options);
-  // Binding has checked that a replacement has the shape of what it replaces.
-  const planned = { name, dtype, shape: [...inBase!.shape], from };
+  // Of a quantised weight what it dequantises to; a replacement's may have other rows.
+  const shape = [...(replacement ?? inBase!).shape];
+  const rows = binding.tokens.get(name);
+  const tokens = rows && {
+    from: referTo(adapterId, ADAPTER_WEIGHTS_FILE, rows.entry),
+    indices: [...rows.indices],
+  };
+  const planned = { name, dtype, shape, from, ...(tokens && { tokens }) };
   if (bound === undefined) return planned;
-  return { ...planned, delta: planDelta(adapterId, bound.pair, bound.transposed) };
+  return { ...planned, delta: planDelta(adapterId, bound) };
 }
 
-function planDelta(
-  adapterId: string,
-  pair: Adapter['pairs'][number],
-  transposed: boolean,
-): PlannedDelta {
-  const { module, rank, alpha, scaling } = pair;
+function planDelta(adapterId: string, { pair, transposed, isBias }: BoundDelta): PlannedDelta {
+  const { module, rank, alpha, scaling, bias } = pair;
+  if (isBias && bias !== undefined) {
+    const row = { ...bias, shape: [1, ...bias.shape] };
+    const a = referTo(adapterId, ADAPTER_WEIGHTS_FILE, row);
+    return { adapter: adapterId, module, a, rank: 1, alpha, scaling, transposed };
+  }
   const a = referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.a);
   const b = referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.b);
-  return { adapter: adapterId, module, a, b, rank, alpha, scaling, transposed };
+  const magnitude = pair.magnitude && {
+    magnitude: referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.magnitude),
+  };
+  return { adapter: adapterId, module, a, b, ...magnitude, rank, alpha, scaling, transposed };
 }
 
 function referTo(input: string, file: string, tensor: TensorEntry): TensorReference {
