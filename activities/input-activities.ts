@@ -63,7 +63,7 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         const base = await openRemotely(access, inputs.base);
         const files = await openModelDirectory(adapterDirectory);
         const { id } = recipe.adapters[0];
-        const plan = await previewMerge(base, { id, files }, recipe.merge);
+        const plan = await previewMerge(base, [{ id, files }], recipe.merge);
         chooseResources(plan, {
           threads: recipe.merge.threads ?? limits.threads,
           memoryBudgetBytes: recipe.merge.memoryBudgetBytes ?? limits.memoryBudgetBytes,

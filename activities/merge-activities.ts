@@ -61,7 +61,7 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
           openInput(access, model, { directory: roots[input] ?? '', signal });
         const base = await open(inputs.base, 'base');
         const adapter = await open(inputs.adapter, id);
-        const plan = await planMerge(base, { id, ...adapter }, recipe.merge);
+        const plan = await planMerge(base, [{ id, ...adapter }], recipe.merge);
         await access.digests.save();
         const text = formatPlan(plan);
         const digest = sha256Of(text);

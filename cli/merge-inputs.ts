@@ -106,7 +106,7 @@ export async function prepareMerge(
   const { id } = request.adapter;
   const adapter = await open(access, 'adapter', request.adapter, options);
   const base = await open(access, 'base', request.base, options);
-  const preview = await previewMerge(base.input.files, { id, ...adapter.input }, request);
+  const preview = await previewMerge(base.input.files, [{ id, ...adapter.input }], request);
   const inputs = { base: base.input, [id]: adapter.input };
   const resources = chooseResources(preview, {
     threads: request.threads ?? environment.threads,

@@ -68,6 +68,7 @@ export const ERROR_CODES = [
   'adapter.shape-mismatch',
   'adapter.target-without-tensors',
   'adapter.tokenizer-mismatch',
+  'adapter.contradiction',
   // plan and merge
   'plan.invalid',
   'plan.option-invalid',

@@ -117,7 +117,7 @@ function indexText(plan: Plan): string {
 function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
   const { plan, planDigest, provenance } = options;
   const tensors = plan.shards.flatMap((shard) => shard.tensors);
-  const { dtype, shardBytesMax, mergeOnto } = plan.options;
+  const { dtype, shardBytesMax, mergeOnto, combination } = plan.options;
   return {
     format: 'weldline.merge',
     engine: { version: ENGINE_VERSION, format: ENGINE_FORMAT },
@@ -133,6 +133,7 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
       ...(dtype === undefined ? {} : { dtype }),
       ...(shardBytesMax === undefined ? {} : { max_shard_size: shardBytesMax }),
       ...(mergeOnto === undefined ? {} : { merge_onto: mergeOnto }),
+      ...(combination === undefined ? {} : { weights: combination.weights.join(', ') }),
     },
     rules: plan.rules,
     configEdits: plan.configEdits,

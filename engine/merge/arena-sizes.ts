@@ -1,5 +1,10 @@
 import { type ArenaSpec, packedLeftBytes, packedRightBytes } from '../../kernels/index.ts';
-import type { PlannedTensor, TensorReference } from '../plan/plan.ts';
+import {
+  deltasOf,
+  type PlannedDelta,
+  type PlannedTensor,
+  type TensorReference,
+} from '../plan/plan.ts';
 import { matrixOf, unitsOf } from './tensor-work.ts';
 import { unitsPerWindow } from './windows.ts';
 
@@ -66,16 +71,24 @@ function grow(sizes: Sizes, area: keyof Sizes, bytes: number): void {
 }
 
 function growForDelta(sizes: Sizes, tensor: PlannedTensor, rows: number): void {
-  const { delta } = tensor;
-  if (delta === undefined) return;
-  grow(sizes, 'leftBytesMax', packedLeftBytes(rows, delta.rank));
-  grow(sizes, 'rightBytesMax', packedRightBytes(matrixOf(tensor).columns, delta.rank));
-  const { a, b } = delta;
-  const [left, right] = delta.transposed && b !== undefined ? [a, b] : [b, a];
-  // A band of the left factor is staged at once, the right factor row by row.
-  const leftBytes = left === undefined ? FLOAT32_BYTES : elementBytes(left);
-  grow(sizes, 'factorBytesMax', rows * delta.rank * leftBytes);
-  grow(sizes, 'factorBytesMax', rowsPerPiece(right) * rowBytes(right));
+  const deltas = deltasOf(tensor);
+  if (deltas.length === 0) return;
+  const rank = totalRank(deltas);
+  grow(sizes, 'leftBytesMax', packedLeftBytes(rows, rank));
+  grow(sizes, 'rightBytesMax', packedRightBytes(matrixOf(tensor).columns, rank));
+  for (const delta of deltas) {
+    const { a, b } = delta;
+    const [left, right] = delta.transposed && b !== undefined ? [a, b] : [b, a];
+    // A band of the left factor is staged at once, the right factor row by row.
+    const leftBytes = left === undefined ? FLOAT32_BYTES : elementBytes(left);
+    grow(sizes, 'factorBytesMax', rows * delta.rank * leftBytes);
+    grow(sizes, 'factorBytesMax', rowsPerPiece(right) * rowBytes(right));
+  }
+}
+
+/** Rank of the factors of several deltas, packed one behind the other. */
+export function totalRank(deltas: readonly PlannedDelta[]): number {
+  return deltas.reduce((sum, { rank }) => sum + rank, 0);
 }
 
 /** Bytes of one row of a factor as stored. */

@@ -10,7 +10,7 @@ import type { PlannedTensor } from '../plan/plan.ts';
 import { isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
 import { doraBandRows } from './arena-sizes.ts';
 import type { InputFiles } from './input-files.ts';
-import { FactorPacker } from './pack-factors.ts';
+import { FactorPacker, segmentsOf } from './pack-factors.ts';
 import { SourceReader } from './source-reader.ts';
 import { kernelDtypes, matrixOf, unitsOf } from './tensor-work.ts';
 
@@ -64,13 +64,12 @@ export class DoraMaker {
     const { columns } = matrixOf(tensor);
     const { dtypeIn, dtypeOut } = kernelDtypes(tensor);
     if (this.#packed !== tensor) {
-      this.#factors.packRight(delta, columns);
+      this.#factors.packRight([delta], columns);
       this.#packed = tensor;
     }
-    this.#factors.packLeft(delta, begin, rows);
+    this.#factors.packLeft([delta], begin, rows);
     this.#sources.read(tensor, begin, rows, 0);
-    const segments = [{ rank: delta.rank, scale: delta.scaling }];
-    kernel.merge({ segments, dtypeIn, dtypeOut: 'f32' });
+    kernel.merge({ segments: segmentsOf([delta]), dtypeIn, dtypeOut: 'f32' });
 
     const count = rows * columns;
     const sums = new Float32Array(kernel.output.buffer, kernel.output.byteOffset, count);

@@ -1,5 +1,10 @@
 import { assert } from '../errors.ts';
-import { type PlannedTensor, sourceReferences, type TensorReference } from '../plan/plan.ts';
+import {
+  deltasOf,
+  type PlannedTensor,
+  sourceReferences,
+  type TensorReference,
+} from '../plan/plan.ts';
 import {
   bytesOf,
   elementCount,
@@ -10,7 +15,7 @@ import {
 
 /**
  * How an output tensor comes about, in this order: values are read from a source (as stored, or as
- * what a quantised weight dequantises to), a delta is added (and rows are scaled, with DoRA), the
+ * what a quantised weight dequantises to), deltas are added (and rows are scaled, with DoRA), the
  * result is rounded to the output's dtype, and rows that were trained take their places (`tokens`).
  * The name is that of the step that decides how it is cut: rows of a matrix, elements or bytes.
  */
@@ -62,8 +67,10 @@ export function unitsOf(tensor: PlannedTensor): WorkUnits {
 }
 
 /** All that is read to make a tensor. */
-export function referencesOf({ from, delta, tokens }: PlannedTensor): TensorReference[] {
-  const beside = [delta?.a, delta?.b, delta?.magnitude, tokens?.from];
+export function referencesOf(tensor: PlannedTensor): TensorReference[] {
+  const { from, tokens } = tensor;
+  const factors = deltasOf(tensor).flatMap(({ a, b, magnitude }) => [a, b, magnitude]);
+  const beside = [...factors, tokens?.from];
   return [...sourceReferences(from), ...beside.filter((reference) => reference !== undefined)];
 }
 

@@ -1,9 +1,14 @@
 import type { MergeKernel } from '../../kernels/index.ts';
 import { assert, WeldlineError } from '../errors.ts';
-import type { PlannedShard, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import {
+  deltasOf,
+  type PlannedShard,
+  type PlannedTensor,
+  type TensorReference,
+} from '../plan/plan.ts';
 import type { DoraMaker } from './dora-maker.ts';
 import type { InputFiles } from './input-files.ts';
-import { FactorPacker } from './pack-factors.ts';
+import { FactorPacker, segmentsOf } from './pack-factors.ts';
 import { replaceRows } from './replace-rows.ts';
 import { SourceReader } from './source-reader.ts';
 import { kernelDtypes, matrixOf, unitsOf, workOf } from './tensor-work.ts';
@@ -31,7 +36,7 @@ export class WindowMaker {
   readonly #windowOffset: number;
   readonly #isInPlace: boolean;
   readonly #dora: DoraMaker | undefined;
-  /** The tensor whose right factor is packed. */
+  /** The tensor whose right factors are packed. */
   #packedTensor = -1;
 
   constructor(
@@ -142,15 +147,13 @@ export class WindowMaker {
     piece: Piece,
     options: Omit<Parameters<MergeKernel['merge']>[0], 'segments'>,
   ): number {
-    const { delta } = tensor;
-    if (delta === undefined) return 0;
+    const deltas = deltasOf(tensor);
     if (this.#packedTensor !== piece.tensor) {
-      this.#factors.packRight(delta, matrixOf(tensor).columns);
+      this.#factors.packRight(deltas, matrixOf(tensor).columns);
       this.#packedTensor = piece.tensor;
     }
-    this.#factors.packLeft(delta, piece.begin, piece.end - piece.begin);
-    const segments = [{ rank: delta.rank, scale: delta.scaling }];
-    return this.#kernel.merge({ segments, ...options });
+    this.#factors.packLeft(deltas, piece.begin, piece.end - piece.begin);
+    return this.#kernel.merge({ segments: segmentsOf(deltas), ...options });
   }
 
   #scale(tensor: PlannedTensor, { begin, end }: Piece, place: number): number {

@@ -73,6 +73,7 @@ const delta = z.object({
   magnitude: tensorReference.optional(),
   rank: natural,
   alpha: z.number(),
+  /** What the product is multiplied by: the adapter's own scaling times its weight. */
   scaling: z.number(),
   transposed: z.boolean(),
 });
@@ -90,6 +91,8 @@ const plannedTensor = z.object({
   /** Where the weight comes from: the base, or an adapter that replaces it. */
   from: tensorSource,
   delta: delta.optional(),
+  /** Of the adapters after the first that adds to this tensor; all are added before one rounding. */
+  moreDeltas: z.array(delta).nonempty().optional(),
   tokens: tokens.optional(),
 });
 
@@ -120,6 +123,8 @@ const planSchema = z.object({
     dtype: z.enum(['bfloat16', 'float16', 'float32']).optional(),
     shardBytesMax: natural.optional(),
     mergeOnto: z.enum(['original', 'dequantized']).optional(),
+    /** Absent for one adapter of weight 1. All methods are this sum: the plan is the same. */
+    combination: z.object({ method: z.literal('linear'), weights: z.array(z.number()) }).optional(),
   }),
   /** The base first, then the adapters. */
   inputs: z.array(inputSchema),
@@ -166,6 +171,38 @@ export interface MergeOptions {
   readonly shardBytesMax?: number | undefined;
   /** Which weights the adapter is merged onto; must be given where the base is quantised. */
   readonly mergeOnto?: MergeOnto | undefined;
+  /** How adapters are combined; must be given where there are several. */
+  readonly combination?: Combination | undefined;
+}
+
+/**
+ * - `linear`: W + Σ weightᵢ · scalingᵢ · Bᵢ Aᵢ, exactly, with one rounding, for any ranks and targets.
+ *   (PEFT's `linear` combines A and B each by itself, which adds products of one adapter's A with
+ *   another's B.)
+ * - `cat`: PEFT's name for the same sum, by factors behind one another.
+ * - `sequential`: one adapter merged after the other, each as it was trained. Of deltas this is the
+ *   sum with weights of 1, here without the roundings in between.
+ */
+export const COMBINATION_METHODS = ['linear', 'cat', 'sequential'] as const;
+
+export interface Combination {
+  readonly method: (typeof COMBINATION_METHODS)[number];
+  /** One for each adapter; default 1 each. None with `sequential`. */
+  readonly weights?: readonly number[] | undefined;
+}
+
+/** Of a weight's magnitude: anything larger is a slip. */
+export const WEIGHT_MAX = 1000;
+
+/** Far more adapters than anyone merges at once, and far fewer than the kernel has room for. */
+export const ADAPTERS_MAX = 32;
+
+/** Everything that is added to a tensor, in the order of the adapters. */
+export function deltasOf({
+  delta,
+  moreDeltas = [],
+}: Pick<PlannedTensor, 'delta' | 'moreDeltas'>): readonly PlannedDelta[] {
+  return delta === undefined ? [] : [delta, ...moreDeltas];
 }
 
 /**

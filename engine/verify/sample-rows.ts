@@ -1,8 +1,13 @@
 import type { FileHandle } from 'node:fs/promises';
 import { decodeElements } from '../../kernels/index.ts';
-import { WeldlineError } from '../errors.ts';
+import { assert, WeldlineError } from '../errors.ts';
 import { elementBytes, rowBytes, rowsPerPiece } from '../merge/arena-sizes.ts';
-import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import {
+  deltasOf,
+  type PlannedDelta,
+  type PlannedTensor,
+  type TensorReference,
+} from '../plan/plan.ts';
 import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
 import { dequantizedRow } from './dequantized-row.ts';
 
@@ -51,11 +56,17 @@ export async function verifyRows(
   const expected: ExpectedRow[] = [];
   for (const row of rows) {
     const base = await sourceRow(tensor, row, columns, read);
-    const { delta } = tensor;
-    const left = delta === undefined ? new Float64Array() : await leftRow(delta, row, read);
-    expected.push({ row, base, left, product: base.map(() => 0), magnitude: base.map(() => 0) });
+    const terms: ExpectedTerm[] = [];
+    for (const delta of deltasOf(tensor)) {
+      const left = await leftRow(delta, row, read);
+      terms.push({ delta, left, product: base.map(() => 0), magnitude: base.map(() => 0) });
+    }
+    expected.push({ row, base, terms });
   }
-  if (tensor.delta !== undefined) await addProducts(tensor.delta, columns, expected, read);
+  for (const [index, delta] of deltasOf(tensor).entries()) {
+    const terms = expected.map((row) => row.terms[index]!);
+    await addProducts(delta, columns, terms, read);
+  }
   let worst = 0;
   for (const row of expected) {
     worst = Math.max(worst, await compareRow(tensor, row, read, output));
@@ -80,6 +91,12 @@ async function sourceRow(
 interface ExpectedRow {
   readonly row: number;
   readonly base: Float64Array;
+  /** One for each delta, in the order in which they are added. */
+  readonly terms: readonly ExpectedTerm[];
+}
+
+interface ExpectedTerm {
+  readonly delta: PlannedDelta;
   /** Row of L, [rank]. */
   readonly left: Float64Array;
   /** The row of L R so far, and the sum of its terms' magnitudes. */
@@ -90,11 +107,11 @@ interface ExpectedRow {
 async function addProducts(
   delta: PlannedDelta,
   columns: number,
-  expected: readonly ExpectedRow[],
+  terms: readonly ExpectedTerm[],
   read: ReadTensor,
 ): Promise<void> {
   for await (const { k, right } of rightRows(delta, columns, read)) {
-    for (const { left, product, magnitude } of expected) {
+    for (const { left, product, magnitude } of terms) {
       const factor = left[k]!;
       for (let column = 0; column < columns; column++) {
         const term = factor * right[column]!;
@@ -115,7 +132,7 @@ async function compareRow(
   const dtype = tensor.dtype as MergeDtype;
   const written = await writtenRow(tensor, row, expected.base.length, output);
   const { halfUlp, smallest } = PRECISION[dtype];
-  const { exact, bound } = await exactRow(tensor.delta, expected, read);
+  const { exact, bound } = await exactRow(expected, read);
   let worst = 0;
   for (let column = 0; column < exact.length; column++) {
     const value = exact[column]!;
@@ -130,7 +147,7 @@ async function compareRow(
       throw new WeldlineError(
         'verify.recomputation-mismatch',
         `"${tensor.name}" row ${row}, column ${column}: the file holds ${written[column]}, but the ` +
-          `base and adapter give ${value}. The merge is wrong; delete the output and report this.`,
+          `inputs give ${value}. The merge is wrong; delete the output and report this.`,
       );
     }
     worst = Math.max(worst, distance / unit);
@@ -152,29 +169,40 @@ async function writtenRow(
 
 /** A row in float64, and how far from it float32 arithmetic may come before the last rounding. */
 async function exactRow(
-  delta: PlannedDelta | undefined,
-  { row, base, product, magnitude }: ExpectedRow,
+  { row, base, terms }: ExpectedRow,
   read: ReadTensor,
 ): Promise<{ readonly exact: Float64Array; readonly bound: Float64Array }> {
-  const { scaling, rank } = delta ?? { scaling: 0, rank: 0 };
-  const exact = base.map((value, column) => value + scaling * product[column]!);
-  if (delta?.magnitude !== undefined) {
-    const length = (await readRows(delta.magnitude, row, 1, 1, read))[0]!;
-    const factor = length / Math.sqrt(exact.reduce((sum, value) => sum + value * value, 0));
-    const scaled = exact.map((value) => factor * value);
-    const bound = scaled.map((value, column) => {
-      // The sum, its norm and their product are each rounded once; terms that cancel, in float64.
-      const terms = Math.abs(factor * scaling) * magnitude[column]! * (rank + 3);
-      return F32_UNIT * 3 * Math.abs(value) + F64_UNIT * terms + 2 ** -149;
-    });
-    return { exact: scaled, bound };
+  const exact = Float64Array.from(base);
+  const bound = base.map(() => 0);
+  for (const { delta, product, magnitude } of terms) {
+    for (let column = 0; column < exact.length; column++) {
+      exact[column]! += delta.scaling * product[column]!;
+      // rank products, as many sums, the scaling and the last sum, each rounded once.
+      const products = Math.abs(delta.scaling) * magnitude[column]! * (delta.rank + 3);
+      bound[column]! += F32_UNIT * (products + Math.abs(exact[column]!)) + 2 ** -149;
+    }
   }
-  const bound = exact.map((value, column) => {
-    // rank products, as many sums, the scaling and the last sum, each rounded once.
-    const terms = Math.abs(scaling) * magnitude[column]! * (rank + 3);
-    return rank === 0 ? 0 : F32_UNIT * (terms + Math.abs(value)) + 2 ** -149;
+  const dora = terms.find(({ delta }) => delta.magnitude !== undefined);
+  return dora === undefined ? { exact, bound } : scaledRow(row, exact, dora, read);
+}
+
+/** The same with DoRA, which is then all that changes the row. */
+async function scaledRow(
+  row: number,
+  exact: Float64Array,
+  { delta, magnitude }: ExpectedTerm,
+  read: ReadTensor,
+): Promise<{ readonly exact: Float64Array; readonly bound: Float64Array }> {
+  assert(delta.magnitude !== undefined, `${delta.module} has no magnitude`);
+  const length = (await readRows(delta.magnitude, row, 1, 1, read))[0]!;
+  const factor = length / Math.sqrt(exact.reduce((sum, value) => sum + value * value, 0));
+  const scaled = exact.map((value) => factor * value);
+  const bound = scaled.map((value, column) => {
+    // The sum, its norm and their product are each rounded once; terms that cancel, in float64.
+    const terms = Math.abs(factor * delta.scaling) * magnitude[column]! * (delta.rank + 3);
+    return F32_UNIT * 3 * Math.abs(value) + F64_UNIT * terms + 2 ** -149;
   });
-  return { exact, bound };
+  return { exact: scaled, bound };
 }
 
 /** Rows of a two-dimensional tensor as stored, or a stretch of elements of any other. */

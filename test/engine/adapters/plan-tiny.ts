@@ -6,7 +6,7 @@ import { adapterFiles, baseFiles, type TinyModel } from '../../doubles/tiny-mode
 /** Plans the merge of an adapter in memory, under the id "a". */
 export async function planFor(base: TinyModel, adapter: TinyModel): Promise<Plan> {
   const inputs = memoryFiles('base', baseFiles(base));
-  return planMerge(inputs, { id: 'a', ...memoryFiles('adapter', adapterFiles(adapter)) }, {});
+  return planMerge(inputs, [{ id: 'a', ...memoryFiles('adapter', adapterFiles(adapter)) }], {});
 }
 
 /** The one tensor of a plan that has this name. */

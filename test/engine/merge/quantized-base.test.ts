@@ -120,7 +120,7 @@ test('a plan reads headers and what says how weights are packed, not the weights
     ({ path, offset, length }) => path.endsWith('.json') || offset === 8 || length <= 200,
   );
   const adapter = memoryFiles('adapter', adapterFiles(tinyAdapter()));
-  await previewMerge(files.files, { id: 'a', files: adapter.files }, OPTIONS);
+  await previewMerge(files.files, [{ id: 'a', files: adapter.files }], OPTIONS);
   // Length and header, and of each weight its state and its table.
   const reads = files.reads.filter(({ path }) => path === WEIGHTS_FILE);
   expect(reads).toHaveLength(2 + 2 * 14);

@@ -29,7 +29,7 @@ async function planWithoutWeights(base: TinyModel, adapter: TinyModel) {
   };
   const source = memoryFiles('base', files, mayRead);
   const adapterSource = memoryFiles('adapter', adapterFiles(adapter));
-  const plan = await planMerge(source, { id: 'a', ...adapterSource }, {});
+  const plan = await planMerge(source, [{ id: 'a', ...adapterSource }], {});
   return { plan, files, source, adapterSource };
 }
 
