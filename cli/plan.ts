@@ -1,8 +1,9 @@
-import { loadRecipe } from '../config/recipe.ts';
+import { loadRecipe, mergeOptionsOf } from '../config/recipe.ts';
 import { type TensorWork, workOf } from '../engine/merge/tensor-work.ts';
 import { outputBytes } from '../engine/plan/disk-space.ts';
 import {
   type ConfigEdit,
+  deltasOf,
   type Plan,
   type PlannedTensor,
   planDigest,
@@ -77,7 +78,7 @@ async function toRequest(
   recipePath: string | undefined,
   options: PlanCommand,
 ): Promise<MergeRequest> {
-  const { base, adapter = [] } = options;
+  const { base, adapter = [], combine, weights } = options;
   if (recipePath === undefined) {
     if (base === undefined) throw usage('Give a recipe, or --base and --adapter.');
     return parseMergeArguments({ ...options, base, adapter });
@@ -85,8 +86,18 @@ async function toRequest(
   if (base !== undefined || adapter.length > 0) {
     throw usage('Give a recipe, or --base and --adapter, not both.');
   }
+  if (combine !== undefined || weights !== undefined) {
+    throw usage(
+      'A recipe says itself how adapters are combined; leave --combine and --weights out.',
+    );
+  }
   const { recipe } = await loadRecipe(recipePath);
-  return { base: recipe.base, adapter: recipe.adapters[0], ...recipe.merge };
+  return {
+    base: recipe.base,
+    adapters: recipe.adapters,
+    ...recipe.merge,
+    ...mergeOptionsOf(recipe),
+  };
 }
 
 interface PrintedPlan extends PreparedMerge {
@@ -118,7 +129,7 @@ function print(printed: PrintedPlan, output: Output): void {
   output.line(
     formatTable(summary.map((s) => [s.work, `${s.tensors} tensors`, formatBytes(s.bytes)])),
   );
-  if (replaced > 0) output.line(`${replaced} tensors are replaced by the adapter's own`);
+  if (replaced > 0) output.line(`${replaced} tensors are replaced by an adapter's own`);
   output.line();
   output.line(
     formatTable([
@@ -166,11 +177,17 @@ function describeEdit({ path, value }: ConfigEdit): string {
 }
 
 function tensorRow(tensor: PlannedTensor): string[] {
-  const { delta, tokens } = tensor;
+  const { tokens } = tensor;
+  const deltas = deltasOf(tensor);
   const how = [
-    ...(delta ? [`r ${delta.rank}`, `alpha ${delta.alpha}`, `× ${delta.scaling}`] : []),
-    ...(delta?.transposed ? ['transposed'] : []),
-    ...(delta?.magnitude ? ['rows scaled (DoRA)'] : []),
+    ...deltas.flatMap((delta) => [
+      ...(deltas.length > 1 ? [delta.adapter] : []),
+      `r ${delta.rank}`,
+      `alpha ${delta.alpha}`,
+      `× ${delta.scaling}`,
+      ...(delta.transposed ? ['transposed'] : []),
+      ...(delta.magnitude ? ['rows scaled (DoRA)'] : []),
+    ]),
     ...(tokens ? [`${tokens.indices.length} rows from ${tokens.from.input}`] : []),
   ];
   return [

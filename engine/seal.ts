@@ -133,7 +133,9 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
       ...(dtype === undefined ? {} : { dtype }),
       ...(shardBytesMax === undefined ? {} : { max_shard_size: shardBytesMax }),
       ...(mergeOnto === undefined ? {} : { merge_onto: mergeOnto }),
-      ...(combination === undefined ? {} : { weights: combination.weights.join(', ') }),
+      ...(combination === undefined
+        ? {}
+        : { combination: combination.method, weights: combination.weights.join(', ') }),
     },
     rules: plan.rules,
     configEdits: plan.configEdits,

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { resourcesFor } from '../../../engine/merge/resources.ts';
 import { type MergeOptions, planDigest } from '../../../engine/plan/plan.ts';
 import { verifyMerge } from '../../../engine/verify/verify-merge.ts';
 import { openModelDirectory } from '../../../sources/model-directory.ts';
@@ -13,11 +14,13 @@ import {
   planDirectories,
   writeFiles,
 } from '../../doubles/merge-directories.ts';
+import { Random } from '../../doubles/random.ts';
 import { temporaryDirectory } from '../../doubles/temporary-directory.ts';
 import {
   adapterFiles,
   baseFiles,
   type FloatName,
+  randomTensor,
   type TinyModel,
   tinyAdapter,
   tinyBase,
@@ -215,6 +218,57 @@ test('threads and windows make no difference', async () => {
   const whole = await weights(inputs, LINEAR, { threads: 1, windowBytes: 4_194_304 });
   const cut = await weights(inputs, LINEAR, { threads: 3, windowBytes: 4096 });
   expect(cut.equals(whole)).toBe(true);
+});
+
+test('embeddings, whose factors are transposed, and biases add up too', async () => {
+  const base = tinyBase();
+  const random = new Random(12);
+  const bias = 'model.layers.1.self_attn.q_proj.bias';
+  for (const name of [bias, bias.replace('1', '0')]) {
+    base.tensors.push(randomTensor(random, name, 'BF16', [64]));
+  }
+  const withBias = (rank: number): TinyModel => {
+    const adapter = tinyAdapter({ rank, seed: rank, targets: ['self_attn.q_proj'] });
+    adapter.config['lora_bias'] = true;
+    for (const { name } of adapter.tensors.filter((each) => each.name.includes('lora_B'))) {
+      adapter.tensors.push(randomTensor(random, name.replace('.weight', '.bias'), 'F32', [64]));
+    }
+    return adapter;
+  };
+  const withEmbedding = (rank: number): TinyModel => {
+    const adapter = tinyAdapter({ rank, seed: rank });
+    const stem = 'base_model.model.model.embed_tokens.lora_embedding_';
+    adapter.tensors.push(randomTensor(random, `${stem}A`, 'F32', [rank, 100]));
+    adapter.tensors.push(randomTensor(random, `${stem}B`, 'F32', [64, rank]));
+    return adapter;
+  };
+  const inputs = await write(base, [withBias(3), withEmbedding(5), withBias(8), withEmbedding(2)]);
+  const options = { combination: { method: 'linear', weights: [0.5, 1.5, 2, 3] } } as const;
+  const plan = await planDirectories(inputs, options);
+  const tensors = plan.shards.flatMap((shard) => shard.tensors);
+  const scalingsOf = (name: string) => {
+    const { delta, moreDeltas = [] } = tensors.find((each) => each.name === name) ?? {};
+    return [delta, ...moreDeltas].map((each) => each?.scaling);
+  };
+  // The scaling of each is 2.
+  expect(scalingsOf(bias)).toEqual([1, 4]);
+  expect(scalingsOf('model.embed_tokens.weight')).toEqual([3, 6]);
+  expect(scalingsOf(bias.replace('bias', 'weight'))).toEqual([1, 3, 4, 6]);
+  // `weights` has rows of both worked out again from B, A and the biases.
+  const whole = await weights(inputs, options, { threads: 1, windowBytes: 4_194_304 });
+  const cut = await weights(inputs, options, { threads: 3, windowBytes: 4096 });
+  expect(cut.equals(whole)).toBe(true);
+});
+
+test('memory is taken for the sum of the ranks', async () => {
+  const arenaFor = async (ranks: readonly number[]) => {
+    const adapters = ranks.map((rank) => tinyAdapter({ targets: TARGETS, rank, seed: rank }));
+    const plan = await planDirectories(await write(tinyBase(), adapters), LINEAR);
+    return resourcesFor(plan, 1, 262_144).arena;
+  };
+  const [several, one] = [await arenaFor([8, 24, 32]), await arenaFor([64])];
+  expect(several.leftBytesMax).toBe(one.leftBytesMax);
+  expect(several.rightBytesMax).toBe(one.rightBytesMax);
 });
 
 test('verification works the sum out from all adapters', async () => {
