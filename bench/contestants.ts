@@ -2,6 +2,7 @@ import { open, readdir, rm, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { CacheState, Contestant, Measurement } from './measurement.ts';
+import type { EngineRun } from './merge-engine.ts';
 import type { BenchModel } from './model-data.ts';
 import { type ProcessRun, runProcess } from './run-process.ts';
 
@@ -83,7 +84,7 @@ export function shardsContestant(model: BenchModel, mode: 'hashed' | 'unhashed')
     async run(output, signal) {
       const args = [ENGINE, mode, model.base, model.adapter, output];
       const run = await runProcess(process.execPath, args, { signal });
-      const { seconds } = JSON.parse(run.stdout) as { seconds: number };
+      const { seconds } = JSON.parse(run.stdout) as EngineRun;
       return { ...withoutOutput(run), seconds };
     },
   };

@@ -1,11 +1,10 @@
 import { spawnSync } from 'node:child_process';
-import { statSync, writeFileSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { CacheState } from './measurement.ts';
 import { runProcess } from './run-process.ts';
 
-const DROP_CACHES = '/proc/sys/vm/drop_caches';
 const WARMING_BUFFER_BYTES = 8 * 1024 * 1024;
 
 const EVICT_FILES = `
@@ -23,28 +22,17 @@ export interface Eviction {
   evict(files: readonly string[], signal: AbortSignal): Promise<void>;
 }
 
-/** @returns undefined where cold runs cannot be had: not root, and no Python with posix_fadvise */
+/**
+ * The inputs leave the cache, file by file. Programs and directories stay in it: a cold checkpoint is
+ * what is compared, not the time to load Node or cp.
+ *
+ * @returns undefined where cold runs cannot be had: no Python with posix_fadvise
+ */
 export function findEviction(): Eviction | undefined {
-  return dropCaches() ?? adviseFiles();
-}
-
-/** All of the cache, programs and directories too; for root, and not in every container. */
-function dropCaches(): Eviction | undefined {
-  const drop = (): void => writeFileSync(DROP_CACHES, '3\n');
-  try {
-    drop();
-  } catch {
-    return undefined;
-  }
-  return { name: `${DROP_CACHES} (inputs, programs and directories)`, evict: async () => drop() };
-}
-
-/** The inputs, file by file. */
-function adviseFiles(): Eviction | undefined {
   const probe = spawnSync('python3', ['-c', 'import os; os.posix_fadvise']);
   if (probe.status !== 0) return undefined;
   return {
-    name: 'posix_fadvise (inputs only)',
+    name: 'posix_fadvise of the inputs',
     async evict(files, signal) {
       await runProcess('python3', ['-c', EVICT_FILES, ...files], { signal });
     },
@@ -75,8 +63,7 @@ export async function prepareCache(
 }
 
 export const NO_EVICTION =
-  'The page cache cannot be emptied here; run this as root (drop_caches), or with a python3 on ' +
-  'PATH whose os module has posix_fadvise.';
+  'Files cannot be evicted from the page cache here: that takes Linux and a python3 on PATH.';
 
 async function filesBelow(path: string): Promise<string[]> {
   if (statSync(path).isFile()) return [path];
