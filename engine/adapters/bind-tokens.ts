@@ -3,6 +3,7 @@ import { WeldlineError } from '../errors.ts';
 import type { CheckpointTensor } from '../safetensors/checkpoint.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
 import type { Adapter } from './adapter.ts';
+import { isTrainedInFull } from './bind-vocabulary.ts';
 
 /** Rows of an embedding that take the place of the base's. */
 export interface BoundTokens {
@@ -35,7 +36,8 @@ export function bindTokens(adapter: Adapter, targets: TokenTargets): Map<string,
   const bound = new Map<string, BoundTokens>();
   for (const [module, entry] of adapter.tokens) {
     const name = toDisk(`${module}.weight`);
-    const indices = indicesOf(adapter, module);
+    const isTied = name === tied?.embedding || name === tied?.head;
+    const indices = indicesOf(adapter, module, isTied);
     checkRows(adapter, module, { entry, indices }, targetOf(name).shape);
     if (deltas.has(name)) throw alsoTrained(adapter, module, 'LoRA');
     bound.set(name, { entry, indices });
@@ -54,10 +56,14 @@ function isNamed(module: string, key: string): boolean {
   return key === '' || module === key || module.endsWith(`.${key}`);
 }
 
-function indicesOf(adapter: Adapter, module: string): readonly number[] {
-  const found = [...adapter.config.tokenIndices].filter(([key]) => isNamed(module, key));
-  const isClear = found.length === 1 && (found[0]?.[0] !== '' || adapter.tokens.size === 1);
-  if (isClear && found[0] !== undefined) return found[0][1];
+/** @param isTied whether it is one side of a tied pair, which PEFT may save twice and name once */
+function indicesOf(adapter: Adapter, module: string, isTied: boolean): readonly number[] {
+  const all = [...adapter.config.tokenIndices];
+  const named = all.filter(([key]) => isNamed(module, key));
+  const [found] = isTied && named.length === 0 ? all : named;
+  const isClear = found?.[0] !== '' || adapter.tokens.size === 1 || isTied;
+  const isOnly = named.length === 1 || (isTied && all.length === 1);
+  if (found !== undefined && isClear && isOnly) return found[1];
   throw new WeldlineError(
     'adapter.bad-shape',
     `${adapter.name}: module "${module}" has trained rows, but trainable_token_indices of ` +
@@ -106,8 +112,7 @@ function checkTiedHead(
 ): void {
   const module = head.replace(/\.weight$/, '');
   if (deltas.has(head)) throw alsoTrained(adapter, module, 'LoRA');
-  const saved = replacements.get(head)?.name;
-  if (saved !== undefined && !saved.includes('.base_layer.')) {
+  if (replacements.has(head) && isTrainedInFull(adapter, head)) {
     throw alsoTrained(adapter, module, 'modules_to_save');
   }
 }

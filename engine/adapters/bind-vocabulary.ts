@@ -59,10 +59,12 @@ function share(
   ] as const) {
     const entry = replacements.get(side);
     if (entry === undefined || replacements.has(other)) continue;
-    const module = side.replace(/\.weight$/, '');
-    const wasTrained = adapter.config.modulesToSave.some(
-      (name) => module === name || module.endsWith(`.${name}`),
-    );
-    if (!wasTrained) replacements.set(other, entry);
+    if (!isTrainedInFull(adapter, side)) replacements.set(other, entry);
   }
+}
+
+/** Whether a whole tensor was trained, and is not the weight that others were trained on. */
+export function isTrainedInFull({ config }: Adapter, tensor: string): boolean {
+  const module = tensor.replace(/\.weight$/, '');
+  return config.modulesToSave.some((name) => module === name || module.endsWith(`.${name}`));
 }

@@ -135,7 +135,9 @@ export function quantizeBase(
   random: Random,
   kind: 'nf4' | 'nf4-double' | 'int8' = 'nf4',
 ): void {
-  for (const { name, shape } of base.tensors.filter(({ name: each }) => /_proj\./.test(each))) {
+  for (const { name, shape } of base.tensors.filter(({ name: each }) =>
+    /_proj\.weight$/.test(each),
+  )) {
     alter(base, name);
     const [rows = 0, columns = 0] = shape;
     const spec = { scheme: 'nf4', blockSize: 64, dtype: 'bfloat16', shape } as const;

@@ -72,7 +72,9 @@ describe.each((await readdir(CASES)).sort())('%s', (name) => {
     const ours = await loadTensors(output, [WEIGHTS]);
     const plain = plainNames(golden);
     expect([...ours.keys()].sort()).toEqual([...plain, ...golden.dequantized.keys()].sort());
-    for (const each of plain) sameBytes(ours.get(each)!, golden.base.get(each)!);
+    for (const each of plain) {
+      if (!golden.merged.has(each)) sameBytes(ours.get(each)!, golden.base.get(each)!);
+    }
     for (const [each, expected] of golden.merged) {
       // Of float32 results PEFT's are not always the nearest; the next test has them.
       if (expected.dtype !== 'F32') sameBytes(ours.get(each)!, expected);

@@ -260,6 +260,14 @@ CASES = (
         target_modules=("q_proj",),
     ),
     Case(
+        "vocabulary_grown_tokens_tied", 42,
+        "Three tokens were added to a tied model, and their rows trained on both ends as one.",
+        tied=True,
+        vocabulary=103,
+        lora={"r": 4, "lora_alpha": 8, "trainable_token_indices": [100, 101, 102]},
+        target_modules=("q_proj",),
+    ),
+    Case(
         "vocabulary_shrunk", 39,
         "The padding of the vocabulary was cut off before training.",
         vocabulary=96,
@@ -270,13 +278,5 @@ CASES = (
         "DoRA on all linear layers: every row of W + s·BA is scaled to a trained length.",
         (BFLOAT16, FLOAT16, FLOAT32),
         lora={"r": 4, "lora_alpha": 8, "use_dora": True},
-    ),
-    Case(
-        "dora_fan_in_fan_out", 41,
-        "DoRA on Conv1D layers, whose outputs are columns.",
-        architecture="gpt2",
-        tied=True,
-        lora={"r": 4, "lora_alpha": 8, "fan_in_fan_out": True, "use_dora": True},
-        target_modules=("c_attn", "c_proj", "c_fc"),
     ),
 )  # fmt: skip

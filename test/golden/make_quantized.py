@@ -1,18 +1,19 @@
 """Writes bases that bitsandbytes quantised, as goldens for the merge onto their dequantised weights.
 
-    .oracle/bin/python test/golden/make_quantized.py
+    .oracle/bin/python test/golden/make_quantized.py [CASE ...]
 
 For each case, quantized/<case>/ holds
 - base/ as transformers saves it (in `shapes` as bitsandbytes packs single tensors), adapter/,
 - dequantized.safetensors: what bitsandbytes makes of each quantised weight on a CPU, which is
   float32 for LLM.int8,
-- merged.safetensors: the targeted weights as PEFT merges them into a model that has these weights,
-  rounded to the base's dtype.
+- merged.safetensors: the weights that the adapter changes as PEFT merges them into a model that has
+  these weights, rounded to the base's dtype.
 """
 
+import argparse
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -24,7 +25,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
-from golden_models import ADAPTER_FILE, WEIGHT_DEVIATION, WEIGHTS_FILE, start_folder, tidy
+from golden_models import (
+    ADAPTER_FILE,
+    WEIGHT_DEVIATION,
+    WEIGHTS_FILE,
+    is_trained_in_full,
+    start_folder,
+    tidy,
+)
 
 FOLDER = Path(__file__).resolve().parent / "quantized"
 # 72 columns: blocks of 64 begin inside of rows.
@@ -39,6 +47,8 @@ class Case:
     name: str
     dtype: torch.dtype
     options: dict
+    # Beside what all adapters here have.
+    lora: dict = field(default_factory=dict)
 
 
 def four_bits(kind: str, double: bool = False, storage: str = "uint8") -> dict:
@@ -59,6 +69,17 @@ CASES = (
     Case("fp4_double-bf16", torch.bfloat16, four_bits("fp4", True)),
     Case("int8-bf16", torch.bfloat16, {"load_in_8bit": True}),
     Case("int8-fp16", torch.float16, {"load_in_8bit": True}),
+    Case("nf4_dora-bf16", torch.bfloat16, four_bits("nf4", True), {"use_dora": True}),
+    Case(
+        "nf4_trained-bf16",
+        torch.bfloat16,
+        four_bits("nf4", True),
+        {
+            "bias": "lora_only",
+            "modules_to_save": ["lm_head"],
+            "trainable_token_indices": {"embed_tokens": [3, 31]},
+        },
+    ),
 )
 
 # Name, shape, kind, whether double-quantised, block size. Odd counts, a last block that is not
@@ -72,11 +93,11 @@ SHAPES = (
 )
 
 
-def config() -> LlamaConfig:
+def config(case: Case) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=INTERMEDIATE,
         num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=64,
+        max_position_embeddings=64, attention_bias="bias" in case.lora,
     )  # fmt: skip
 
 
@@ -84,7 +105,7 @@ def make_case(case: Case, seed: int) -> None:
     folder = FOLDER / case.name
     start_folder(folder)
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(config())
+    model = LlamaForCausalLM(config(case))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(WEIGHT_DEVIATION * torch.randn_like(parameter))
@@ -100,7 +121,7 @@ def make_case(case: Case, seed: int) -> None:
     tidy(folder / "base")
     weights = dequantize(quantized)
     save(weights, folder / "dequantized.safetensors")
-    merge(weights, case.dtype, original, folder)
+    merge(case, weights, original, folder)
     for path in original.iterdir():
         path.unlink()
     original.rmdir()
@@ -125,18 +146,23 @@ def dequantize_codes(data: torch.Tensor, state) -> torch.Tensor:
     return bitsandbytes.dequantize_4bit(data, state).contiguous() + 0.0
 
 
-def merge(weights: dict, dtype: torch.dtype, original: Path, folder: Path) -> None:
+def merge(case: Case, weights: dict, original: Path, folder: Path) -> None:
     # In the dtype of the dequantised weights: float32 for LLM.int8, then rounded once.
     compute = next(iter(weights.values())).dtype
     base = LlamaForCausalLM.from_pretrained(original, dtype=compute)
     base.load_state_dict(weights, strict=False)
-    adapted = get_peft_model(
-        base, LoraConfig(task_type="CAUSAL_LM", target_modules=TARGETS, r=4, lora_alpha=8)
+    lora = LoraConfig(
+        task_type="CAUSAL_LM", target_modules=TARGETS, r=4, lora_alpha=8, **case.lora
     )
+    adapted = get_peft_model(base, lora)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.copy_(0.002 * torch.randn_like(parameter))
+            elif "lora_magnitude_vector" in name:
+                parameter.mul_(1 + 0.02 * torch.randn_like(parameter))
+            elif is_trained_in_full(name, parameter):
+                parameter.add_(0.02 * torch.randn_like(parameter))
     saved = adapted.peft_config["default"]
     saved.base_model_name_or_path, saved.target_modules = BASE_NAME, sorted(TARGETS)
     adapted.save_pretrained(folder / "adapter")
@@ -145,8 +171,16 @@ def merge(weights: dict, dtype: torch.dtype, original: Path, folder: Path) -> No
     base = LlamaForCausalLM.from_pretrained(original, dtype=compute)
     base.load_state_dict(weights, strict=False)
     merged = PeftModel.from_pretrained(base, folder / "adapter").merge_and_unload().state_dict()
-    chosen = {name: merged[name] for name in weights if name.split(".")[-2] in TARGETS}
-    save({name: tensor.to(dtype) for name, tensor in chosen.items()}, folder / "merged.safetensors")
+    chosen = [name for name in merged if is_changed(case, name)]
+    save({name: merged[name].to(case.dtype) for name in chosen}, folder / "merged.safetensors")
+
+
+def is_changed(case: Case, name: str) -> bool:
+    *_, module, parameter = name.split(".")
+    if module in TARGETS:
+        return parameter == "weight" or "bias" in case.lora
+    tokens = case.lora.get("trainable_token_indices", {})
+    return module in tokens or module in case.lora.get("modules_to_save", [])
 
 
 def make_shapes() -> None:
@@ -194,13 +228,21 @@ def save(tensors: dict, path: Path) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Writes the goldens of quantised bases.")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="default: all of them")
+    chosen = parser.parse_args().cases
+    unknown = set(chosen) - {*(case.name for case in CASES), "shapes"}
+    if unknown:
+        parser.error(f"no such case: {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for seed, case in enumerate(CASES, 51):
-        make_case(case, seed)
-        print(case.name)
-    make_shapes()
-    print("shapes")
+        if not chosen or case.name in chosen:
+            make_case(case, seed)
+            print(case.name)
+    if not chosen or "shapes" in chosen:
+        make_shapes()
+        print("shapes")
 
 
 if __name__ == "__main__":

@@ -67,3 +67,14 @@ test('other rows of a tied head untie the pair', async () => {
   expect(tensorOf(plan, HEAD).from).toEqual(tensorOf(plan, EMBEDDING).from);
   expect(plan.configEdits).toEqual([{ path: ['tie_word_embeddings'], value: false }]);
 });
+
+test.each([[[1, 2]], [{ embed_tokens: [1, 2] }]])(
+  'rows of a tied pair that PEFT saved twice and named once, as %j',
+  async (indices) => {
+    const adapter = tokenAdapter(indices, { [ROWS]: 2, [HEAD_ROWS]: 2 });
+    const plan = await planFor(tinyBase({ tied: true }), adapter);
+    for (const name of [EMBEDDING, HEAD]) {
+      expect(tensorOf(plan, name).tokens?.indices).toEqual([1, 2]);
+    }
+  },
+);
