@@ -1,4 +1,5 @@
 import { artefactName } from '../config/artefact-name.ts';
+import { mergeOptionsOf, type RecipeAdapter } from '../config/recipe.ts';
 import { chooseResources } from '../engine/merge/resources.ts';
 import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
 import { previewMerge } from '../engine/plan/plan-merge.ts';
@@ -7,38 +8,40 @@ import { openModelDirectory } from '../sources/model-directory.ts';
 import {
   downloadBytes,
   fetchToDisk,
-  identityOf,
   openRemotely,
   type ResolvedModel,
   resolveModel,
 } from '../sources/model-input.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
+import { nameOfAdapters, resolvedAdapters } from './resolved-adapters.ts';
 import type { Preflight, ReleaseContext, ResolvedInputs } from './types.ts';
 
 /** resolve, fetch and preflight: what happens before a plan. */
 export function createInputActivities({ home, access, ...limits }: Dependencies) {
   return {
-    /** Pins the base and the adapter to what they are now. */
+    /** Pins the base and the adapters to what they are now. */
     async resolveInputs({ recipe }: ReleaseContext): Promise<ResolvedInputs> {
       return withHeartbeat('resolve', async (report, signal) => {
-        const [wanted] = recipe.adapters;
         let bytesDone = 0;
         const onBytes = (count: number): void => {
           bytesDone += count;
           report({ item: 'digests of local files', bytesDone, bytesTotal: 0 });
         };
-        // The adapter first: it is small, and a typo in its name is found at once.
-        const adapter = await resolveModel(access, { ...wanted, role: 'adapter', signal, onBytes });
+        // The adapters first: they are small, and a typo in a name is found at once.
+        const resolve = (wanted: RecipeAdapter) =>
+          resolveModel(access, { ...wanted, role: 'adapter', signal, onBytes });
+        const [first, ...others] = recipe.adapters;
+        const adapter = await resolve(first);
+        const otherAdapters: ResolvedModel[] = [];
+        for (const other of others) otherAdapters.push(await resolve(other));
         const base = await resolveModel(access, { ...recipe.base, role: 'base', signal, onBytes });
         const artefact = artefactName({
           base: recipe.base.model,
           version: recipe.version,
-          adapter: wanted.id,
-          adapterVersion: wanted.version,
-          adapterDigest: identityOf(adapter),
+          ...nameOfAdapters(resolvedAdapters({ recipe }, { adapter, otherAdapters })),
         });
-        return { base, adapter, artefact };
+        return { base, adapter, ...(others.length > 0 && { otherAdapters }), artefact };
       });
     },
 
@@ -53,17 +56,21 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
       );
     },
 
-    /** Everything that can fail cheaply, from headers and the adapter's values. */
+    /** Everything that can fail cheaply, from headers and the adapters' values. */
     async preflight(
       { recipe }: ReleaseContext,
       inputs: ResolvedInputs,
-      adapterDirectory: string,
+      ...adapterDirectories: readonly string[]
     ): Promise<Preflight> {
       return withHeartbeat('preflight', async () => {
         const base = await openRemotely(access, inputs.base);
-        const files = await openModelDirectory(adapterDirectory);
-        const { id } = recipe.adapters[0];
-        const plan = await previewMerge(base, { id, files }, recipe.merge);
+        const adapters = await Promise.all(
+          resolvedAdapters({ recipe }, inputs).map(async ({ id }, index) => ({
+            id,
+            files: await openModelDirectory(adapterDirectories[index] ?? ''),
+          })),
+        );
+        const plan = await previewMerge(base, adapters, mergeOptionsOf(recipe));
         chooseResources(plan, {
           threads: recipe.merge.threads ?? limits.threads,
           memoryBudgetBytes: recipe.merge.memoryBudgetBytes ?? limits.memoryBudgetBytes,

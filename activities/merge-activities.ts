@@ -1,4 +1,5 @@
 import { mkdir, readFile, rm } from 'node:fs/promises';
+import { mergeOptionsOf } from '../config/recipe.ts';
 import { sha256Of } from '../engine/canonical-json.ts';
 import { toReadError } from '../engine/disk-errors.ts';
 import { digestFile, writeFileDurably } from '../engine/durable-files.ts';
@@ -10,7 +11,7 @@ import { chooseResources } from '../engine/merge/resources.ts';
 import { bytesOnDisk } from '../engine/merge/shard-file.ts';
 import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
 import { formatPlan, type Plan, parsePlan } from '../engine/plan/plan.ts';
-import { planMerge } from '../engine/plan/plan-merge.ts';
+import { type AdapterInput, planMerge } from '../engine/plan/plan-merge.ts';
 import { sealMerge } from '../engine/seal.ts';
 import { type Verification, verifyMerge } from '../engine/verify/verify-merge.ts';
 import { compileKernel, type KernelModule } from '../kernels/index.ts';
@@ -25,6 +26,7 @@ import {
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { mergeProvenance } from './provenance.ts';
+import { resolvedAdapters } from './resolved-adapters.ts';
 import type {
   MergeShardInput,
   PlanReference,
@@ -56,12 +58,14 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
       roots: Roots,
     ): Promise<PlanReference> {
       return withHeartbeat('plan', async (_report, signal) => {
-        const { id } = recipe.adapters[0];
         const open = (model: ResolvedModel, input: string) =>
           openInput(access, model, { directory: roots[input] ?? '', signal });
         const base = await open(inputs.base, 'base');
-        const adapter = await open(inputs.adapter, id);
-        const plan = await planMerge(base, { id, ...adapter }, recipe.merge);
+        const adapters: AdapterInput[] = [];
+        for (const { id, resolved } of resolvedAdapters({ recipe }, inputs)) {
+          adapters.push({ id, ...(await open(resolved, id)) });
+        }
+        const plan = await planMerge(base, adapters, mergeOptionsOf(recipe));
         await access.digests.save();
         const text = formatPlan(plan);
         const digest = sha256Of(text);

@@ -2,6 +2,7 @@ import { basename } from 'node:path';
 import type { Provenance } from '../engine/seal.ts';
 import type { ReleaseProvenance } from '../report/release-facts.ts';
 import type { ResolvedModel } from '../sources/model-input.ts';
+import { resolvedAdapters } from './resolved-adapters.ts';
 import type { ReleaseContext, ResolvedInputs } from './types.ts';
 
 /**
@@ -24,18 +25,22 @@ export function mergeProvenance({ recipe, inputs }: InputContext): Provenance {
     model: publicName(model),
     ...(model.kind === 'hub' ? { commit: model.commit } : {}),
   });
-  const { id } = recipe.adapters[0];
-  return { inputs: { base: describe(inputs.base), [id]: describe(inputs.adapter) } };
+  const adapters = resolvedAdapters({ recipe }, inputs);
+  const described = adapters.map(({ id, resolved }) => [id, describe(resolved)] as const);
+  return { inputs: { base: describe(inputs.base), ...Object.fromEntries(described) } };
 }
 
 /** What a release says of its recipe and inputs, beyond the manifest of its merge. */
 export function releaseProvenance(context: InputContext): ReleaseProvenance {
   const { recipe, recipeDigest } = context;
-  const { id, trainingRun } = recipe.adapters[0];
-  const { inputs } = mergeProvenance(context);
-  const adapter = inputs[id] ?? { model: id };
+  const inputs: Record<string, Provenance['inputs'][string]> = {
+    ...mergeProvenance(context).inputs,
+  };
+  for (const { id, trainingRun } of recipe.adapters) {
+    if (trainingRun !== undefined) inputs[id] = { ...(inputs[id] ?? { model: id }), trainingRun };
+  }
   return {
     recipe: { name: recipe.name, version: recipe.version, digest: recipeDigest },
-    inputs: trainingRun === undefined ? inputs : { ...inputs, [id]: { ...adapter, trainingRun } },
+    inputs,
   };
 }

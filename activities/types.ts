@@ -13,7 +13,9 @@ export interface ReleaseContext {
 export interface ResolvedInputs {
   readonly base: ResolvedModel;
   readonly adapter: ResolvedModel;
-  /** `merged-<base>-<version>-adapter-<adapter>-<adapter version>`. */
+  /** The adapters after the first; absent where there is one. */
+  readonly otherAdapters?: readonly ResolvedModel[];
+  /** `merged-<base>-<version>-adapter-<adapters>-<adapter version>`. */
   readonly artefact: string;
 }
 

@@ -25,7 +25,11 @@ const inputOf = async (directory: string) => ({
   files: await openModelDirectory(directory),
   digest: async () => DIGEST,
 });
-const planned = await planMerge(await inputOf(base), { id: 'a', ...(await inputOf(adapter)) }, {});
+const planned = await planMerge(
+  await inputOf(base),
+  [{ id: 'a', ...(await inputOf(adapter)) }],
+  {},
+);
 const shards = mode === 'copied' ? planned.shards.map(withoutDeltas) : planned.shards;
 const plan = { ...planned, shards };
 const resources = chooseResources(plan, { memoryBudgetBytes: MEMORY_BUDGET_BYTES_DEFAULT });

@@ -7,7 +7,13 @@ import {
   MEMORY_BUDGET_BYTES_DEFAULT,
   type MergeResources,
 } from '../engine/merge/resources.ts';
-import type { Plan, PlanPreview } from '../engine/plan/plan.ts';
+import {
+  COMBINATION_METHODS,
+  type Combination,
+  type MergeOnto,
+  type Plan,
+  type PlanPreview,
+} from '../engine/plan/plan.ts';
 import { completePlan, previewMerge } from '../engine/plan/plan-merge.ts';
 import type { TorchDtype } from '../engine/safetensors/dtype.ts';
 import {
@@ -26,7 +32,10 @@ import type { Progress } from './progress.ts';
 export interface MergeArguments {
   readonly base: string;
   readonly adapter?: readonly string[];
+  readonly combine?: string;
+  readonly weights?: string;
   readonly dtype?: string;
+  readonly mergeOnto?: string;
   readonly maxShardSize?: string;
   readonly threads?: string;
   readonly memoryBudget?: string;
@@ -40,8 +49,10 @@ interface ModelName {
 /** A merge as asked for, checked. */
 export interface MergeRequest {
   readonly base: ModelName;
-  readonly adapter: ModelName & { readonly id: string };
+  readonly adapters: readonly (ModelName & { readonly id: string })[];
+  readonly combination?: Combination | undefined;
   readonly dtype?: TorchDtype | undefined;
+  readonly mergeOnto?: MergeOnto | undefined;
   readonly shardBytesMax?: number | undefined;
   readonly threads?: number | undefined;
   readonly memoryBudgetBytes?: number | undefined;
@@ -61,24 +72,24 @@ export interface PreparedMerge {
 }
 
 const DTYPES: readonly TorchDtype[] = ['bfloat16', 'float16', 'float32'];
+const MERGE_ONTO: readonly MergeOnto[] = ['original', 'dequantized'];
 
-/** The id of the adapter where no recipe gives it one. */
+/** The id of the adapter where no recipe gives it one; of several, with a number. */
 const ADAPTER_ID = 'adapter';
 
 /** @throws WeldlineError `cli.usage` */
 export function parseMergeArguments(options: MergeArguments): MergeRequest {
-  const [adapter, ...others] = options.adapter ?? [];
-  if (adapter === undefined || others.length > 0) {
-    throw usage('Give one --adapter; combining several comes with a later version.');
-  }
-  const dtype = DTYPES.find((name) => name === options.dtype);
-  if (options.dtype !== undefined && dtype === undefined) {
-    throw usage(`--dtype ${options.dtype} is not one of ${DTYPES.join(', ')}.`);
-  }
+  const models = options.adapter ?? [];
+  if (models.length === 0) throw usage('Give at least one --adapter.');
   return {
     base: { model: options.base },
-    adapter: { id: ADAPTER_ID, model: adapter },
-    dtype,
+    adapters: models.map((model, index) => ({
+      id: models.length === 1 ? ADAPTER_ID : `${ADAPTER_ID}-${index + 1}`,
+      model,
+    })),
+    combination: combinationOption(models.length, options),
+    dtype: choiceOption('--dtype', options.dtype, DTYPES),
+    mergeOnto: choiceOption('--merge-onto', options.mergeOnto, MERGE_ONTO),
     shardBytesMax: sizeOption('--max-shard-size', options.maxShardSize),
     threads: threadsOption(options.threads),
     memoryBudgetBytes: sizeOption('--memory-budget', options.memoryBudget),
@@ -102,12 +113,21 @@ export async function prepareMerge(
 ): Promise<PreparedMerge> {
   const environment = readEnvironment();
   const access = modelAccess(environment);
-  // The adapter first: it is small, and a typo in its name is found at once.
-  const { id } = request.adapter;
-  const adapter = await open(access, 'adapter', request.adapter, options);
+  // The adapters first: they are small, and a typo in a name is found at once.
+  const adapters: ({ readonly id: string; readonly model: string } & OpenedModel)[] = [];
+  for (const { id, ...name } of request.adapters) {
+    const opened = await open(access, 'adapter', name, options);
+    adapters.push({ id, model: name.model, ...opened });
+  }
   const base = await open(access, 'base', request.base, options);
-  const preview = await previewMerge(base.input.files, { id, ...adapter.input }, request);
-  const inputs = { base: base.input, [id]: adapter.input };
+  const preview = await previewMerge(
+    base.input.files,
+    adapters.map(({ id, input }) => ({ id, ...input })),
+    request,
+  );
+  const byId = <Value>(value: (adapter: (typeof adapters)[number]) => Value) =>
+    Object.fromEntries(adapters.map((adapter) => [adapter.id, value(adapter)]));
+  const inputs = { base: base.input, ...byId(({ input }) => input) };
   const resources = chooseResources(preview, {
     threads: request.threads ?? environment.threads,
     memoryBudgetBytes:
@@ -124,13 +144,18 @@ export async function prepareMerge(
         await access.digests.save();
       }
     },
-    roots: { base: base.directory, [id]: adapter.directory },
+    roots: { base: base.directory, ...byId(({ directory }) => directory) },
     resources,
     names: {
       base: { model: publicModelName(request.base.model) },
-      [id]: { model: publicModelName(request.adapter.model) },
+      ...byId(({ model }) => ({ model: publicModelName(model) })),
     },
   };
+}
+
+interface OpenedModel {
+  readonly directory: string;
+  readonly input: OpenedInput;
 }
 
 async function open(
@@ -138,7 +163,7 @@ async function open(
   role: ModelRole,
   name: ModelName,
   { progress, signal, baseStaysRemote = false }: PrepareOptions,
-): Promise<{ readonly directory: string; readonly input: OpenedInput }> {
+): Promise<OpenedModel> {
   const located = await locateModel(access, { ...name, role, signal });
   if (role === 'base' && baseStaysRemote && located.kind === 'hub') {
     return { directory: name.model, input: await openInput(access, located) };
@@ -163,6 +188,43 @@ function publicModelName(model: string): string {
 
 export function usage(message: string): WeldlineError {
   return new WeldlineError('cli.usage', message);
+}
+
+function combinationOption(
+  count: number,
+  { combine, weights }: MergeArguments,
+): Combination | undefined {
+  const method = choiceOption('--combine', combine, COMBINATION_METHODS);
+  if (method === undefined && count > 1) {
+    throw usage(
+      `There are ${count} adapters. Say how they are combined: --combine linear (the sum of all, ` +
+        'each times its weight; cat is the same) or --combine sequential (one after the other).',
+    );
+  }
+  if (weights === undefined) return method === undefined ? undefined : { method };
+  const numbers = weights
+    .split(',')
+    .map((text) => (text.trim() === '' ? Number.NaN : Number(text)));
+  if (numbers.some(Number.isNaN)) {
+    throw usage(`--weights ${weights} is not a list of numbers such as 1,-0.5.`);
+  }
+  if (numbers.length !== count) {
+    throw usage(
+      `--weights has ${numbers.length} numbers for ${count} adapters. Give one for each.`,
+    );
+  }
+  return { method: method ?? 'linear', weights: numbers };
+}
+
+function choiceOption<Choice extends string>(
+  name: string,
+  value: string | undefined,
+  choices: readonly Choice[],
+): Choice | undefined {
+  if (value === undefined) return undefined;
+  const chosen = choices.find((choice) => choice === value);
+  if (chosen === undefined) throw usage(`${name} ${value} is not one of ${choices.join(', ')}.`);
+  return chosen;
 }
 
 function sizeOption(name: string, value: string | undefined): number | undefined {

@@ -1,7 +1,14 @@
-import { loadRecipe } from '../config/recipe.ts';
+import { loadRecipe, mergeOptionsOf } from '../config/recipe.ts';
 import { type TensorWork, workOf } from '../engine/merge/tensor-work.ts';
 import { OVERHEAD_BYTES, outputBytes } from '../engine/plan/disk-space.ts';
-import { type Plan, type PlannedTensor, planDigest } from '../engine/plan/plan.ts';
+import {
+  type ConfigEdit,
+  deltasOf,
+  type Plan,
+  type PlannedTensor,
+  planDigest,
+  type TensorSource,
+} from '../engine/plan/plan.ts';
 import { compileKernel, type KernelKind } from '../kernels/index.ts';
 import { EXIT } from './exit-codes.ts';
 import { formatBytes, formatTable } from './format.ts';
@@ -34,8 +41,12 @@ const KERNELS: Readonly<Record<KernelKind, string>> = {
 const WORDS: Readonly<Record<TensorWork, string>> = {
   copy: 'copied',
   cast: 'cast',
+  dequantize: 'dequantized',
   delta: 'merged',
+  dora: 'merged',
 };
+
+const WORK_ORDER = [WORDS.delta, WORDS.dequantize, WORDS.cast, WORDS.copy];
 
 /**
  * `weldline plan`: what a merge would do, without doing it. The digest of the plan covers the
@@ -67,7 +78,7 @@ async function toRequest(
   recipePath: string | undefined,
   options: PlanCommand,
 ): Promise<MergeRequest> {
-  const { base, adapter = [] } = options;
+  const { base, adapter = [], combine, weights } = options;
   if (recipePath === undefined) {
     if (base === undefined) throw usage('Give a recipe, or --base and --adapter.');
     return parseMergeArguments({ ...options, base, adapter });
@@ -75,8 +86,18 @@ async function toRequest(
   if (base !== undefined || adapter.length > 0) {
     throw usage('Give a recipe, or --base and --adapter, not both.');
   }
+  if (combine !== undefined || weights !== undefined) {
+    throw usage(
+      'A recipe says itself how adapters are combined; leave --combine and --weights out.',
+    );
+  }
   const { recipe } = await loadRecipe(recipePath);
-  return { base: recipe.base, adapter: recipe.adapters[0], ...recipe.merge };
+  return {
+    base: recipe.base,
+    adapters: recipe.adapters,
+    ...recipe.merge,
+    ...mergeOptionsOf(recipe),
+  };
 }
 
 interface PrintedPlan extends PreparedMerge {
@@ -91,10 +112,11 @@ function print(printed: PrintedPlan, output: Output): void {
   const plan = complete ?? preview;
   const digest = complete && planDigest(complete);
   const tensors = plan.shards.flatMap((shard) => shard.tensors);
-  const summary = (['delta', 'cast', 'copy'] as const).map((work) => {
-    const chosen = tensors.filter((tensor) => workOf(tensor) === work);
+  const summary = WORK_ORDER.flatMap((work) => {
+    const chosen = tensors.filter((tensor) => WORDS[workOf(tensor)] === work);
+    if (work === WORDS.dequantize && chosen.length === 0) return [];
     const bytes = chosen.reduce((sum, tensor) => sum + tensor.byteLength, 0);
-    return { work: WORDS[work], tensors: chosen.length, bytes };
+    return [{ work, tensors: chosen.length, bytes }];
   });
   const replaced = tensors.filter((tensor) => tensor.from.input !== 'base').length;
 
@@ -107,7 +129,7 @@ function print(printed: PrintedPlan, output: Output): void {
   output.line(
     formatTable(summary.map((s) => [s.work, `${s.tensors} tensors`, formatBytes(s.bytes)])),
   );
-  if (replaced > 0) output.line(`${replaced} tensors are replaced by the adapter's own`);
+  if (replaced > 0) output.line(`${replaced} tensors are replaced by an adapter's own`);
   output.line();
   output.line(
     formatTable([
@@ -117,7 +139,7 @@ function print(printed: PrintedPlan, output: Output): void {
       ['threads', `${resources.threads}, windows of ${formatBytes(resources.windowBytes)}`],
       ['kernel', KERNELS[kernel]],
       ['binding', plan.rules.map(({ adapter, rule }) => `${adapter}: ${rule}`).join(', ')],
-      ...plan.configEdits.map((edit) => ['config', `${edit.path.join('.')} becomes ${edit.value}`]),
+      ...plan.configEdits.map((edit) => ['config', describeEdit(edit)]),
       ['beside', plan.sideFiles.map((file) => file.path).join(', ')],
       ...Object.entries(roots).map(([id, root]) => [id, root]),
     ]),
@@ -150,16 +172,35 @@ function print(printed: PrintedPlan, output: Output): void {
   });
 }
 
+function describeEdit({ path, value }: ConfigEdit): string {
+  return `${path.join('.')} ${value === null ? 'is removed' : `becomes ${value}`}`;
+}
+
 function tensorRow(tensor: PlannedTensor): string[] {
-  const { delta } = tensor;
-  const how =
-    delta === undefined ? '' : `r ${delta.rank}, alpha ${delta.alpha}, × ${delta.scaling}`;
+  const { tokens } = tensor;
+  const deltas = deltasOf(tensor);
+  const how = [
+    ...deltas.flatMap((delta) => [
+      ...(deltas.length > 1 ? [delta.adapter] : []),
+      `r ${delta.rank}`,
+      `alpha ${delta.alpha}`,
+      `× ${delta.scaling}`,
+      ...(delta.transposed ? ['transposed'] : []),
+      ...(delta.magnitude ? ['rows scaled (DoRA)'] : []),
+    ]),
+    ...(tokens ? [`${tokens.indices.length} rows from ${tokens.from.input}`] : []),
+  ];
   return [
     WORDS[workOf(tensor)],
     tensor.name,
     tensor.dtype,
     `[${tensor.shape.join(', ')}]`,
-    tensor.from.input === 'base' ? '' : `from ${tensor.from.input}`,
-    how + (delta?.transposed === true ? ', transposed' : ''),
+    describeSource(tensor.from),
+    how.join(', '),
   ];
+}
+
+function describeSource({ input, quantization }: TensorSource): string {
+  if (quantization !== undefined) return `dequantized from ${quantization.scheme}`;
+  return input === 'base' ? '' : `from ${input}`;
 }

@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander';
+import { COMBINATION_METHODS } from '../engine/plan/plan.ts';
 import { ENGINE_VERSION } from '../engine/version.ts';
 import type { MergeCommand } from './merge.ts';
 import { Output } from './output.ts';
@@ -19,12 +20,25 @@ const collect = (value: string, previous: string[] = []): string[] => [...previo
 
 function mergeOptions(command: Command): Command {
   return command
-    .option('--adapter <model>', 'adapter: a directory or hf://org/name', collect)
+    .option('--adapter <model>', 'adapter: a directory or hf://org/name; may be repeated', collect)
+    .addOption(
+      new Option(
+        '--combine <method>',
+        'of several adapters: linear or cat, their weighted sum; sequential, one after the other',
+      ).choices([...COMBINATION_METHODS]),
+    )
+    .option('--weights <numbers>', 'what each adapter is multiplied by, e.g. 1,-0.5 (default: 1)')
     .addOption(
       new Option(
         '--dtype <dtype>',
         'dtype of all output tensors (default: as in the base)',
       ).choices(['bfloat16', 'float16', 'float32']),
+    )
+    .addOption(
+      new Option(
+        '--merge-onto <weights>',
+        'of a quantised base: the weights that the adapter is merged onto',
+      ).choices(['original', 'dequantized']),
     )
     .option('--max-shard-size <size>', "largest output file, e.g. 5GB (default: the base's files)")
     .option('--threads <count>', 'threads that merge (default: the processors and two, at most 8)')
@@ -90,10 +104,12 @@ const PLAN: CommandSpec<[string | undefined, PlanCommand]> = {
 
 const MERGE: CommandSpec<[MergeCommand]> = {
   usage: 'merge',
-  description: 'merge an adapter into a base in this process, without a server',
+  description: 'merge adapters into a base in this process, without a server',
   examples: [
     'weldline merge --base ./llama --adapter ./adapter --output ./merged',
     'weldline merge --base hf://org/base --adapter ./adapter --output ./merged --dtype bfloat16',
+    'weldline merge --base ./llama --adapter ./a --adapter ./b --combine linear --weights 1,0.5 ' +
+      '--output ./merged',
   ],
   options: (command) =>
     mergeOptions(

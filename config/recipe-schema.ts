@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { ADAPTERS_MAX, COMBINATION_METHODS, WEIGHT_MAX } from '../engine/plan/plan.ts';
 import { parseSize, SIZE_EXPECTATION } from './parse-size.ts';
 
 /**
@@ -88,16 +89,37 @@ const size = z
 const text = (description: string) => z.string().min(1).max(500).describe(description);
 
 const base = z
-  .strictObject({ model, revision: revision.optional() })
+  .strictObject({
+    model,
+    revision: revision.optional(),
+    merge_onto: z
+      .enum(['original', 'dequantized'])
+      .optional()
+      .describe(
+        'original or dequantized, the weights that the adapter is merged onto (a quantised base ' +
+          'needs dequantized; simulated_nf4 is not supported by this version)',
+      ),
+  })
   .superRefine(refineRevision)
-  .describe('a mapping with the base model: {model, revision}');
+  .describe('a mapping with the base model: {model, revision, merge_onto}');
 
 const adapter = z
   .strictObject({
     id: nameLike('a short name of the adapter'),
     model,
     revision: revision.optional(),
-    weight: z.literal(1).optional().describe('1, the only weight this version supports'),
+    weight: z
+      .number()
+      .min(-WEIGHT_MAX)
+      .max(WEIGHT_MAX)
+      .refine((value) => value !== 0, {
+        message: 'a weight of 0 adds nothing: leave the adapter out',
+      })
+      .optional()
+      .describe(
+        `a number from -${WEIGHT_MAX} to ${WEIGHT_MAX} and not 0, times which the adapter is added ` +
+          '(default 1)',
+      ),
     training_run: text('the name of the training run, for the records').optional(),
     version: version.optional(),
   })
@@ -129,6 +151,12 @@ const publishTarget = z
   })
   .describe('a mapping with one target: {directory: {path}}');
 
+/** What of a recipe decides how adapters are combined. */
+interface RecipeShape {
+  readonly adapters: readonly z.infer<typeof adapter>[];
+  readonly combination?: { readonly method: string } | undefined;
+}
+
 export const recipeSchema = z
   .strictObject({
     name: nameLike('the name of the release'),
@@ -137,14 +165,19 @@ export const recipeSchema = z
     adapters: z
       .array(adapter)
       .min(1)
-      .max(1)
-      .describe('a list with exactly one adapter; combining several comes with a later version'),
+      .max(ADAPTERS_MAX)
+      .describe(`a list of 1 to ${ADAPTERS_MAX} adapters`),
     combination: z
       .strictObject({
-        method: z.literal('linear').describe('linear, the only method this version supports'),
+        method: z
+          .enum(COMBINATION_METHODS)
+          .describe(
+            'linear (the sum of all adapters, each times its weight), cat (the same) or sequential ' +
+              '(one after the other, without weights)',
+          ),
       })
       .optional()
-      .describe('a mapping {method: linear}, the only combination of this version'),
+      .describe('a mapping {method}, which a recipe with several adapters needs'),
     merge: merge.optional(),
     publish: z
       .array(publishTarget)
@@ -152,7 +185,29 @@ export const recipeSchema = z
       .optional()
       .describe('a list of targets; without it the release stays in the workspace'),
   })
+  .superRefine(refineCombination)
   .describe('a mapping with name, version, base and adapters');
+
+/** Several adapters need a method and ids that differ; `sequential` takes no weights. */
+function refineCombination({ adapters, combination }: RecipeShape, context: z.RefinementCtx): void {
+  if (adapters.length > 1 && combination === undefined) {
+    const message =
+      'there are several adapters, and nothing says how to combine them: add "combination: ' +
+      '{method: linear}" (the sum of all, each times its weight) or sequential (one after the ' +
+      'other)';
+    context.addIssue({ code: 'custom', path: ['adapters'], message });
+  }
+  for (const [index, { id, weight }] of adapters.entries()) {
+    if (adapters.findIndex((other) => other.id === id) < index) {
+      const message = `two adapters have the id "${id}"; give each an id of its own`;
+      context.addIssue({ code: 'custom', path: ['adapters', index, 'id'], message });
+    }
+    if (weight !== undefined && combination?.method === 'sequential') {
+      const message = 'sequential takes no weights: leave it out, or combine by linear';
+      context.addIssue({ code: 'custom', path: ['adapters', index, 'weight'], message });
+    }
+  }
+}
 
 export type RecipeDocument = z.infer<typeof recipeSchema>;
 

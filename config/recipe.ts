@@ -3,6 +3,7 @@ import { homedir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { digestOf } from '../engine/canonical-json.ts';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
+import type { Combination, MergeOptions } from '../engine/plan/plan.ts';
 import { parseSize } from './parse-size.ts';
 import { recipeInvalid } from './recipe-problems.ts';
 import { type RecipeDocument, recipeSchema } from './recipe-schema.ts';
@@ -18,6 +19,7 @@ export interface ModelReference {
 
 export interface RecipeAdapter extends ModelReference {
   id: string;
+  /** What its delta is multiplied by. */
   weight: number;
   version?: string;
   trainingRun?: string;
@@ -29,6 +31,8 @@ export interface RecipeMerge {
   shardBytesMax?: number;
   threads?: number;
   memoryBudgetBytes?: number;
+  /** Written beside the base that it is about. */
+  mergeOnto?: 'original' | 'dequantized';
 }
 
 /** Where a release goes besides the workspace it is made in. */
@@ -41,8 +45,8 @@ export interface Recipe {
   name: string;
   version: string;
   base: ModelReference;
-  adapters: readonly [RecipeAdapter];
-  combination: { method: 'linear' };
+  adapters: readonly [RecipeAdapter, ...RecipeAdapter[]];
+  combination: { method: Combination['method'] };
   merge: RecipeMerge;
   /** Empty when the recipe names none: the release then stays in the workspace. */
   publish: readonly PublishTarget[];
@@ -137,31 +141,44 @@ async function readAtMost(path: string, byteCount: number): Promise<Buffer> {
 
 /** The only place where the recipe's snake_case becomes camelCase. */
 function toRecipe(document: RecipeDocument, directory: string): Recipe {
-  const [adapter] = document.adapters;
-  if (adapter === undefined) throw new WeldlineError('internal.bug', 'a recipe without adapters');
+  const [first, ...others] = document.adapters.map((each) => toAdapter(each, directory));
+  if (first === undefined) throw new WeldlineError('internal.bug', 'a recipe without adapters');
   return {
     name: document.name,
     version: document.version,
     base: toModelReference(document.base, directory),
-    adapters: [
-      {
-        id: adapter.id,
-        ...toModelReference(adapter, directory),
-        weight: adapter.weight ?? 1,
-        ...(adapter.version === undefined ? {} : { version: adapter.version }),
-        ...(adapter.training_run === undefined ? {} : { trainingRun: adapter.training_run }),
-      },
-    ],
+    adapters: [first, ...others],
     combination: document.combination ?? { method: 'linear' },
-    merge: toMerge(document.merge ?? {}),
+    merge: toMerge(document.merge ?? {}, document.base.merge_onto),
     publish: (document.publish ?? []).map((target) => ({
       directory: { path: toPath(target.directory.path, directory) },
     })),
   };
 }
 
-function toMerge(merge: NonNullable<RecipeDocument['merge']>): RecipeMerge {
+function toAdapter(adapter: RecipeDocument['adapters'][number], directory: string): RecipeAdapter {
   return {
+    id: adapter.id,
+    ...toModelReference(adapter, directory),
+    weight: adapter.weight ?? 1,
+    ...(adapter.version === undefined ? {} : { version: adapter.version }),
+    ...(adapter.training_run === undefined ? {} : { trainingRun: adapter.training_run }),
+  };
+}
+
+/** What a recipe asks of planning. */
+export function mergeOptionsOf({ merge, adapters, combination }: Recipe): MergeOptions {
+  const { method } = combination;
+  if (method === 'sequential') return { ...merge, combination: { method } };
+  return { ...merge, combination: { method, weights: adapters.map(({ weight }) => weight) } };
+}
+
+function toMerge(
+  merge: NonNullable<RecipeDocument['merge']>,
+  mergeOnto: RecipeMerge['mergeOnto'],
+): RecipeMerge {
+  return {
+    ...(mergeOnto === undefined ? {} : { mergeOnto }),
     ...(merge.dtype === undefined ? {} : { dtype: merge.dtype }),
     ...(merge.max_shard_size === undefined
       ? {}

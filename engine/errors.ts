@@ -43,6 +43,7 @@ export const ERROR_CODES = [
   'checkpoint.config-missing',
   'checkpoint.config-invalid',
   'checkpoint.quantized-base',
+  'checkpoint.bad-quantization',
   'checkpoint.unsupported-dtype',
   // adapters
   'adapter.config-missing',
@@ -66,6 +67,8 @@ export const ERROR_CODES = [
   'adapter.ambiguous-orientation',
   'adapter.shape-mismatch',
   'adapter.target-without-tensors',
+  'adapter.tokenizer-mismatch',
+  'adapter.contradiction',
   // plan and merge
   'plan.invalid',
   'plan.option-invalid',

@@ -117,7 +117,7 @@ function indexText(plan: Plan): string {
 function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
   const { plan, planDigest, provenance } = options;
   const tensors = plan.shards.flatMap((shard) => shard.tensors);
-  const { dtype, shardBytesMax } = plan.options;
+  const { dtype, shardBytesMax, mergeOnto, combination } = plan.options;
   return {
     format: 'weldline.merge',
     engine: { version: ENGINE_VERSION, format: ENGINE_FORMAT },
@@ -132,6 +132,10 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
     options: {
       ...(dtype === undefined ? {} : { dtype }),
       ...(shardBytesMax === undefined ? {} : { max_shard_size: shardBytesMax }),
+      ...(mergeOnto === undefined ? {} : { merge_onto: mergeOnto }),
+      ...(combination === undefined
+        ? {}
+        : { combination: combination.method, weights: combination.weights.join(', ') }),
     },
     rules: plan.rules,
     configEdits: plan.configEdits,
@@ -139,7 +143,7 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
     tensors: {
       total: tensors.length,
       merged: tensors.filter((tensor) => tensor.delta !== undefined).length,
-      replaced: tensors.filter((tensor) => tensor.from.input !== 'base').length,
+      replaced: tensors.filter(({ from, tokens }) => from.input !== 'base' || tokens).length,
     },
     files,
   };

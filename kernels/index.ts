@@ -9,7 +9,7 @@ import type { ArenaSpec } from './arena.ts';
 import { ELEMENT_BYTES, type FloatDtype } from './dtypes.ts';
 import type { MergeKernel } from './merge-kernel.ts';
 import { addonName, canLoadAddon, NativeKernel } from './native-kernel.ts';
-import { loadElement, ReferenceKernel } from './reference.ts';
+import { loadElement, ReferenceKernel, storeElement } from './reference.ts';
 import { WasmKernel } from './wasm-kernel.ts';
 
 export type { ArenaSpec } from './arena.ts';
@@ -17,6 +17,7 @@ export { arenaBytes, packedLeftBytes, packedRightBytes } from './arena.ts';
 export type { FloatDtype } from './dtypes.ts';
 export { ELEMENT_BYTES } from './dtypes.ts';
 export type { FactorBlock, MergeKernel, MergeSegment } from './merge-kernel.ts';
+export { loadElement, storeElement } from './reference.ts';
 
 /** May be posted to threads of this process. */
 export type KernelModule =
@@ -93,4 +94,23 @@ export function decodeElements(bytes: Uint8Array, dtype: FloatDtype): Float64Arr
   const values = new Float64Array(bytes.byteLength / size);
   for (let i = 0; i < values.length; i++) values[i] = loadElement(view, i * size, dtype);
   return values;
+}
+
+/**
+ * Casts stored elements as the kernels do, one by one: for a few of them.
+ * @param bytes whole elements, at any alignment
+ */
+export function castElements(
+  bytes: Uint8Array,
+  dtypeIn: FloatDtype,
+  dtypeOut: FloatDtype,
+): { readonly bytes: Uint8Array; readonly nonFinite: number } {
+  const values = decodeElements(bytes, dtypeIn);
+  const size = ELEMENT_BYTES[dtypeOut];
+  const cast = new DataView(new ArrayBuffer(values.length * size));
+  let nonFinite = 0;
+  for (const [i, value] of values.entries()) {
+    if (!storeElement(cast, i * size, dtypeOut, value)) nonFinite++;
+  }
+  return { bytes: new Uint8Array(cast.buffer), nonFinite };
 }

@@ -12,7 +12,7 @@ tags:
 
 # ${facts.name} ${facts.version}
 
-LoRA adapter merged into its base model; loads wherever the base loads.
+${adapters.length > 1 ? `${adapters.length} LoRA adapters` : 'LoRA adapter'} merged into ${adapters.length > 1 ? 'their' : 'its'} base model; loads wherever the base loads.
 
 | | |
 |---|---|
@@ -21,7 +21,7 @@ LoRA adapter merged into its base model; loads wherever the base loads.
 ${adapters.map((adapter) => `| adapter \`${adapter.id}\` | ${inputCell(adapter)} |`).join('\n')}
 | tensors | ${facts.tensors.total}, of which ${facts.tensors.merged} merged and ${facts.tensors.replaced} replaced |
 | dtype | ${facts.options['dtype'] ?? 'as in the base, per tensor'} |
-| engine | weldline ${facts.engine.version}, format ${facts.engine.format} |
+${mergedOnto(facts)}${combined(facts)}| engine | weldline ${facts.engine.version}, format ${facts.engine.format} |
 | plan | \`${facts.plan}\` |
 | run | \`${facts.run.workflowId}\`, ${facts.run.startedAt} |
 
@@ -38,6 +38,18 @@ ${adapters.map((adapter) => `| adapter \`${adapter.id}\` | ${inputCell(adapter)}
 |---|---|---|
 ${facts.files.map((file) => `| ${file.path} | ${file.size} | \`${file.sha256}\` |`).join('\n')}
 ${warnings(facts)}`;
+}
+
+/** Which weights an adapter was merged onto changes what the model does; see the recipe. */
+function mergedOnto({ options }: ReleaseFacts): string {
+  const onto = options['merge_onto'];
+  return onto === undefined ? '' : `| merged onto | the ${onto} weights of the base |\n`;
+}
+
+/** Weights stand in the order of the adapters above. */
+function combined({ options }: ReleaseFacts): string {
+  const { combination, weights } = options;
+  return combination === undefined ? '' : `| combined | ${combination}, weights ${weights} |\n`;
 }
 
 function inputCell(input: ReleaseFacts['inputs'][number] | undefined): string {

@@ -1,13 +1,13 @@
 /**
  * Records the histories that `test/workflows/replay.test.ts` replays, by running real releases:
  *
- *   node scripts/record-histories.ts
+ *   node scripts/record-histories.ts [finished|resumed|cancelled|failed|several …]
  *
  * To be run when a change of the workflows is meant to change what they do, and committed with it.
  * A history that is recorded anew says nothing about releases that are under way: they go on with
  * the new code only if the old histories replay too.
  */
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, rm, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -110,12 +110,30 @@ async function recordFailed(): Promise<void> {
   await record('release-failed', handle.workflowId);
 }
 
+async function recordSeveral(): Promise<void> {
+  const style = join(setup.directory, 'style');
+  await cp(setup.adapter, style, { recursive: true });
+  const others = [{ id: 'style', model: style, weight: -0.5 }];
+  const recipe = recipeOf(setup, { name: 'several', others, combination: 'linear' });
+  const handle = await startRelease(server.client, releaseInput(recipe));
+  await handle.result();
+  await record('release-several', handle.workflowId);
+}
+
+const RECORDINGS: Readonly<Record<string, () => Promise<void>>> = {
+  finished: recordFinished,
+  resumed: recordResumed,
+  cancelled: recordCancelled,
+  failed: recordFailed,
+  several: recordSeveral,
+};
+
 try {
   await mkdir(HISTORIES, { recursive: true });
-  await recordFinished();
-  await recordResumed();
-  await recordCancelled();
-  await recordFailed();
+  const wanted = process.argv.slice(2);
+  for (const [name, recordIt] of Object.entries(RECORDINGS)) {
+    if (wanted.length === 0 || wanted.includes(name)) await recordIt();
+  }
 } finally {
   await workers.stop();
   await server.stop();

@@ -22,7 +22,6 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
   const { workflowId, runId, startTime } = workflowInfo();
   const run = { workflowId, runId, startedAt: startTime.toISOString() };
   const mergeWorkflowId = `${workflowId}/merge`;
-  const [adapter] = recipe.adapters;
 
   const runner = new StageRunner();
   let inputs: ResolvedInputs | undefined;
@@ -41,13 +40,19 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
 
   const resolved = await runner.run('resolve', () => long.resolveInputs(context));
   inputs = resolved;
-  const adapterRoot = await runner.run('fetch adapter', () => long.fetchInput(resolved.adapter));
+  const adapters = [resolved.adapter, ...(resolved.otherAdapters ?? [])];
+  const adapterRoots = await runner.run('fetch adapter', () =>
+    allEnded(adapters.map((adapter) => long.fetchInput(adapter))),
+  );
   const preflight = await runner.run('preflight', () =>
-    quick.preflight(context, resolved, adapterRoot),
+    quick.preflight(context, resolved, ...adapterRoots),
   );
   warnings = preflight.warnings;
   const baseRoot = await runner.run('fetch base', () => long.fetchInput(resolved.base));
-  const roots: Roots = { base: baseRoot, [adapter.id]: adapterRoot };
+  const roots: Roots = {
+    base: baseRoot,
+    ...Object.fromEntries(recipe.adapters.map(({ id }, index) => [id, adapterRoots[index] ?? ''])),
+  };
   const planned = await runner.run('plan', () => long.plan(context, resolved, roots));
   plan = planned;
   warnings = planned.warnings;

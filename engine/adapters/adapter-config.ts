@@ -7,6 +7,8 @@ import { problemsOf } from '../schema-problems.ts';
 
 export const ADAPTER_CONFIG_FILE = 'adapter_config.json';
 
+const tokenIndices = z.array(z.number().int().nonnegative());
+
 const numberByPattern = z.record(z.string(), z.number().positive());
 
 /** The keys of PEFT's `LoraConfig` that decide the delta, with PEFT's defaults. */
@@ -27,6 +29,9 @@ const schema = z.looseObject({
   ensure_weight_tying: z.boolean().nullish(),
   init_lora_weights: z.union([z.boolean(), z.string()]).nullish(),
   bias: z.string().nullish(),
+  lora_bias: z.boolean().nullish(),
+  use_dora: z.boolean().nullish(),
+  trainable_token_indices: z.union([tokenIndices, z.record(z.string(), tokenIndices)]).nullish(),
 });
 
 export interface LoraConfig {
@@ -43,19 +48,41 @@ export interface LoraConfig {
   readonly modulesToSave: readonly string[];
   /** Whether both sides of tied embeddings were trained as one. */
   readonly ensureWeightTying: boolean;
+  /** Which of the base's biases were trained; all of them are stored. */
+  readonly trainedBiases: 'none' | 'all' | 'lora_only';
+  /** Whether each B has a bias of its own. */
+  readonly loraBias: boolean;
+  /** Whether each row of a merged weight is scaled to a trained length (DoRA). */
+  readonly useDora: boolean;
+  /**
+   * Rows of embeddings that were trained, by the end of module names; under the empty name those of
+   * the input embedding.
+   */
+  readonly tokenIndices: ReadonlyMap<string, readonly number[]>;
   readonly baseModel: string | undefined;
   readonly baseRevision: string | undefined;
 }
 
+/** Adapters other than LoRA whose weights PEFT can merge. */
+const OTHER_TYPES: ReadonlyMap<string, string> = new Map([
+  ['ADALORA', 'AdaLoRA, whose delta has singular values between its factors'],
+  ['BOFT', 'BOFT, which rotates weights by butterfly factors'],
+  ['IA3', '(IA)³, which scales activations'],
+  ['LOHA', 'LoHa, whose delta is a Hadamard product'],
+  ['LOKR', 'LoKr, whose delta is a Kronecker product'],
+  ['OFT', 'OFT, which rotates weights'],
+  ['VERA', 'VeRA, whose factors are random and shared'],
+]);
+
+/** These train what stands before the text. */
+const PROMPT_TYPES = new Set(['PROMPT_TUNING', 'P_TUNING', 'PREFIX_TUNING']);
+
 /** Features that change the delta or what is stored, and that are refused until they are exact. */
 const UNSUPPORTED_FEATURES = [
-  'use_dora',
   'use_qalora',
   'use_bdlora',
-  'lora_bias',
   'layer_replication',
   'target_parameters',
-  'trainable_token_indices',
   'alora_invocation_tokens',
   'arrow_config',
   'kasa_config',
@@ -128,11 +155,24 @@ function isSet(value: unknown): boolean {
   return typeof value !== 'object' || Object.keys(value).length > 0;
 }
 
+function isTrainedBiases(bias: string): bias is LoraConfig['trainedBiases'] {
+  return bias === 'none' || bias === 'all' || bias === 'lora_only';
+}
+
+function nameOf(type: string): string {
+  const name = OTHER_TYPES.get(type);
+  const given = `peft_type ${JSON.stringify(type.slice(0, 100))}`;
+  return name === undefined ? given : `${given} (${name})`;
+}
+
 function refuseUnsupported(config: z.infer<typeof schema>, where: string): void {
   if (config.peft_type !== 'LORA') {
     throw new WeldlineError(
       'adapter.unsupported-type',
-      `${where}: peft_type ${JSON.stringify(config.peft_type.slice(0, 100))} cannot be merged; LORA can.`,
+      `${where}: ${nameOf(config.peft_type)} cannot be merged by this version of weldline; LORA can. ` +
+        (PROMPT_TYPES.has(config.peft_type)
+          ? 'It trains a prompt and no weights, so there is nothing to merge; serve it with PEFT.'
+          : 'If PEFT can (merge_and_unload), release the checkpoint that it saves.'),
     );
   }
   const refuse = (feature: string, remedy: string): WeldlineError =>
@@ -140,8 +180,8 @@ function refuseUnsupported(config: z.infer<typeof schema>, where: string): void 
   const notYet = 'This version of weldline does not merge it and will not merge it in part.';
   const feature = UNSUPPORTED_FEATURES.find((key) => isSet(config[key]));
   if (feature !== undefined) throw refuse(`the adapter uses ${feature}`, notYet);
-  if (config.bias !== undefined && config.bias !== null && config.bias !== 'none') {
-    throw refuse(`the adapter trains biases (bias: ${config.bias.slice(0, 100)})`, notYet);
+  if (!isTrainedBiases(config.bias ?? 'none')) {
+    throw refuse(`bias: ${JSON.stringify(config.bias?.slice(0, 100))} is not known`, notYet);
   }
   if (!PLAIN_INITIALISATIONS.has(config.init_lora_weights)) {
     throw refuse(
@@ -150,6 +190,9 @@ function refuseUnsupported(config: z.infer<typeof schema>, where: string): void 
       'Convert the adapter with PEFT first (save_pretrained with ' +
         'path_initial_model_for_weight_conversion), which makes it a plain LoRA.',
     );
+  }
+  if (config.use_dora === true && config.lora_bias === true) {
+    throw refuse('the adapter uses use_dora and lora_bias', notYet);
   }
   const unknown = Object.keys(config).find((key) => !NEUTRAL_KEYS.has(key) && isSet(config[key]));
   if (unknown !== undefined && !UNSUPPORTED_FEATURES.some((key) => key === unknown)) {
@@ -172,7 +215,15 @@ function inFileOrder(
   return new Map(names.map((name) => [name, values[name] as number]));
 }
 
+function tokenIndicesOf(
+  indices: z.infer<typeof schema>['trainable_token_indices'],
+): LoraConfig['tokenIndices'] {
+  const named = Array.isArray(indices) ? [['', indices] as const] : Object.entries(indices ?? {});
+  return new Map(named.filter(([, { length }]) => length > 0));
+}
+
 function toLoraConfig(config: z.infer<typeof schema>, text: string): LoraConfig {
+  const bias = config.bias ?? 'none';
   return {
     r: config.r,
     loraAlpha: config.lora_alpha,
@@ -184,6 +235,10 @@ function toLoraConfig(config: z.infer<typeof schema>, text: string): LoraConfig 
     targetsAreNarrowed: isSet(config.exclude_modules) || config.layers_to_transform != null,
     modulesToSave: config.modules_to_save ?? [],
     ensureWeightTying: config.ensure_weight_tying === true,
+    trainedBiases: isTrainedBiases(bias) ? bias : 'none',
+    loraBias: config.lora_bias === true,
+    useDora: config.use_dora === true,
+    tokenIndices: tokenIndicesOf(config.trainable_token_indices),
     baseModel: config.base_model_name_or_path ?? undefined,
     baseRevision: config.revision ?? undefined,
   };

@@ -3,23 +3,11 @@ import type { ModelFiles } from '../model-files.ts';
 import { isMergeDtype } from '../safetensors/dtype.ts';
 import { readHeader, type TensorEntry } from '../safetensors/header.ts';
 import { type LoraConfig, readAdapterConfig } from './adapter-config.ts';
-import { parseAdapterKey } from './adapter-key.ts';
+import { type LoraPair, toPair } from './lora-pair.ts';
 import { type ModuleScaling, scalingsOf } from './scaling.ts';
+import { sortTensors, type TensorCopy } from './sort-tensors.ts';
 
 export const ADAPTER_WEIGHTS_FILE = 'adapter_model.safetensors';
-
-/** The two factors of one module's delta, `scaling · B A`. */
-export interface LoraPair {
-  /** Path without the `base_model.model.` prefix, as PEFT saw it. */
-  readonly module: string;
-  /** Shape [rank, in]. */
-  readonly a: TensorEntry;
-  /** Shape [out, rank]. */
-  readonly b: TensorEntry;
-  readonly rank: number;
-  readonly alpha: number;
-  readonly scaling: number;
-}
 
 /** What the headers of an adapter say; no weight has been read. */
 export interface Adapter {
@@ -30,6 +18,10 @@ export interface Adapter {
   readonly pairs: readonly LoraPair[];
   /** Whole tensors that take the place of the base's, by the base tensor's name. */
   readonly replacements: ReadonlyMap<string, TensorEntry>;
+  /** Second spellings of replacements, whose bytes must be those of the first. */
+  readonly copies: readonly TensorCopy[];
+  /** Rows that take the place of some of an embedding's, by its module. Shape [tokens, hidden]. */
+  readonly tokens: ReadonlyMap<string, TensorEntry>;
 }
 
 /**
@@ -40,43 +32,13 @@ export interface Adapter {
  */
 export async function readAdapter(id: string, files: ModelFiles): Promise<Adapter> {
   const config = await readAdapterConfig(files);
-  const tensors = await readTensors(files);
-  const halves = new Map<string, { lora_A?: TensorEntry; lora_B?: TensorEntry }>();
-  const replacements = new Map<string, TensorEntry>();
-  const adapterNames = new Set<string>();
-  for (const tensor of tensors) {
-    const key = parseAdapterKey(tensor.name, files.name);
-    if (key.kind === 'replacement') {
-      if (replacements.has(key.tensor)) throw duplicateKey(files.name, tensor.name);
-      replacements.set(key.tensor, tensor);
-      continue;
-    }
-    adapterNames.add(key.adapterName);
-    const pair = halves.get(key.module) ?? {};
-    if (pair[key.kind] !== undefined) throw duplicateKey(files.name, tensor.name);
-    pair[key.kind] = tensor;
-    halves.set(key.module, pair);
-  }
-  if (adapterNames.size > 1) {
-    throw new WeldlineError(
-      'adapter.duplicate-key',
-      `${files.name} holds several adapters (${[...adapterNames].join(', ')}) in one file. Save ` +
-        'each with save_pretrained(selected_adapters=[…]).',
-    );
-  }
-  const scalings = scalingsOf(config, [...halves.keys()], files.name);
-  const pairs = [...halves].map(([module, half], index) =>
-    toPair(files.name, module, half, scalings[index] as ModuleScaling),
+  const { found, ...others } = sortTensors(await readTensors(files), files.name);
+  const modules = found.map(({ module }) => module);
+  const scalings = scalingsOf(config, modules, files.name);
+  const pairs = found.map((each, index) =>
+    toPair(files.name, each, scalings[index] as ModuleScaling, config),
   );
-  return { id, name: files.name, config, pairs, replacements };
-}
-
-function duplicateKey(where: string, key: string): WeldlineError {
-  return new WeldlineError(
-    'adapter.duplicate-key',
-    `${where}: tensor "${key}" says again, in another spelling, what an earlier one said. Save ` +
-      'the adapter again with PEFT.',
-  );
+  return { id, name: files.name, config, pairs, ...others };
 }
 
 async function readTensors(files: ModelFiles): Promise<readonly TensorEntry[]> {
@@ -127,40 +89,4 @@ function checkTensor(tensor: TensorEntry, where: string): void {
       `${where}: tensor "${tensor.name}" has dtype ${tensor.dtype}; adapters are F32, F16 or BF16.`,
     );
   }
-}
-
-function toPair(
-  where: string,
-  module: string,
-  half: { lora_A?: TensorEntry; lora_B?: TensorEntry },
-  expected: ModuleScaling,
-): LoraPair {
-  const { lora_A: a, lora_B: b } = half;
-  if (a === undefined || b === undefined) {
-    throw new WeldlineError(
-      'adapter.half-pair',
-      `${where}: module "${module}" has lora_${a === undefined ? 'B' : 'A'} but no ` +
-        `lora_${a === undefined ? 'A' : 'B'}. The file is incomplete; save the adapter again.`,
-    );
-  }
-  const [rank, , ...restA] = a.shape;
-  const [, rankOfB, ...restB] = b.shape;
-  if (rank === undefined || a.shape.length !== 2 || b.shape.length !== 2 || rank !== rankOfB) {
-    const shapes = `A [${a.shape.join(', ')}], B [${b.shape.join(', ')}]`;
-    const convolution = restA.length > 0 || restB.length > 0;
-    throw new WeldlineError(
-      'adapter.bad-shape',
-      `${where}: module "${module}" has ${shapes}; expected A [r, in] and B [out, r]` +
-        `${convolution ? ' (convolutions are not supported)' : ' of one rank'}.`,
-    );
-  }
-  if (expected.rank !== rank) {
-    throw new WeldlineError(
-      'adapter.rank-mismatch',
-      `${where}: module "${module}" has tensors of rank ${rank}, but adapter_config.json gives it ` +
-        `${expected.rank} (r and rank_pattern). The strength would be wrong; use the ` +
-        'configuration that was saved with these weights.',
-    );
-  }
-  return { module, a, b, ...expected };
 }

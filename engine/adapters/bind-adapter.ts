@@ -1,13 +1,20 @@
 import { isConv1d } from '../architectures/conv1d.ts';
 import type { ModelConfig } from '../architectures/model-config.ts';
-import { findTiedEmbeddings, type TiedEmbeddings } from '../architectures/tied-embeddings.ts';
+import {
+  findTiedEmbeddings,
+  isVocabularyTensor,
+  type TiedEmbeddings,
+} from '../architectures/tied-embeddings.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Checkpoint, CheckpointTensor } from '../safetensors/checkpoint.ts';
 import { isMergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
-import type { Adapter, LoraPair } from './adapter.ts';
+import type { Adapter } from './adapter.ts';
+import { type BoundTokens, bindTokens } from './bind-tokens.ts';
+import { bindVocabulary } from './bind-vocabulary.ts';
 import { type BindingRule, chooseRule } from './binding-rule.ts';
-import { checkTargets } from './check-targets.ts';
+import { checkBiases, checkTargets } from './check-targets.ts';
+import type { LoraPair } from './lora-pair.ts';
 import { nearestNames } from './nearest-names.ts';
 import { observeOrientation, orient } from './orient.ts';
 
@@ -16,6 +23,8 @@ export interface BoundDelta {
   readonly pair: LoraPair;
   /** Whether the base stores the weight [in, out], so that the delta is added transposed. */
   readonly transposed: boolean;
+  /** Whether it is the pair's bias that changes the tensor, not its factors. */
+  readonly isBias: boolean;
 }
 
 /** Where every tensor of one adapter goes. Keys are names on disk. */
@@ -23,6 +32,9 @@ export interface Binding {
   readonly rule: BindingRule;
   readonly deltas: ReadonlyMap<string, BoundDelta>;
   readonly replacements: ReadonlyMap<string, TensorEntry>;
+  readonly tokens: ReadonlyMap<string, BoundTokens>;
+  /** Rows of the embeddings, if the adapter was trained with another number than the base has. */
+  readonly vocabulary: number | undefined;
   /** Set if the adapter changes one side of a tied pair: both tensors are then written. */
   readonly untied: TiedEmbeddings | undefined;
   readonly warnings: readonly string[];
@@ -56,12 +68,18 @@ export function bindAdapter(
     checkReplacement(adapter, name, entry, baseTensor(name));
     replacements.set(name, entry);
   }
+  const vocabulary = bindVocabulary(adapter, checkpoint, tied, replacements);
+  // What a delta or rows are added to: of another vocabulary, the adapter's.
+  const targetOf = (name: string): CheckpointTensor => {
+    const { shape } = replacements.get(name) ?? baseTensor(name);
+    return { ...baseTensor(name), shape };
+  };
 
   const deltas = new Map<string, BoundDelta>();
   const warnings: string[] = [];
   const targets = adapter.pairs.map((pair) => {
     const name = toDisk(`${pair.module}.weight`);
-    return { name, pair, target: baseTensor(name) };
+    return { name, pair, target: targetOf(name) };
   });
   const observed = observeOrientation(targets);
   for (const { name, pair, target } of targets) {
@@ -70,13 +88,20 @@ export function bindAdapter(
     const layerIsConv1d = isConv1d(config.modelType, pair.module);
     const { transposed, warning } = orient(adapter, { pair, target }, layerIsConv1d, observed);
     if (warning !== undefined) warnings.push(warning);
-    deltas.set(name, { pair, transposed });
+    if (transposed && pair.magnitude !== undefined) throw doraByColumns(adapter, pair);
+    deltas.set(name, { pair, transposed, isBias: false });
   }
+  bindBiases(adapter, checkpoint, toDisk, deltas);
   checkTargets(adapter, checkpoint, deltas, rule);
+  checkBiases(adapter, checkpoint, deltas, replacements);
+
+  const tokens = bindTokens(adapter, { tied, toDisk, targetOf, deltas, replacements });
+  for (const name of tokens.keys()) checkTargetDtype(adapter, name, targetOf(name));
 
   const changed = (name: string | undefined): boolean =>
     name !== undefined && (deltas.has(name) || replacements.has(name));
-  const untied = changed(tied?.head) || changed(tied?.embedding) ? tied : undefined;
+  const hasOwnTokens = tied !== undefined && tokens.get(tied.head) !== tokens.get(tied.embedding);
+  const untied = changed(tied?.head) || changed(tied?.embedding) || hasOwnTokens ? tied : undefined;
   if (untied !== undefined) {
     if (adapter.config.ensureWeightTying) throw keepsTied(adapter);
     warnings.push(
@@ -84,7 +109,39 @@ export function bindAdapter(
         `${untied.embedding} and ${untied.head} are written and tie_word_embeddings becomes false.`,
     );
   }
-  return { rule, deltas, replacements, untied, warnings: [...new Set(warnings)] };
+  return {
+    rule,
+    deltas,
+    replacements,
+    tokens,
+    vocabulary,
+    untied,
+    warnings: [...new Set(warnings)],
+  };
+}
+
+/** The bias of a B is added to the base's; a base without one has no place for it. */
+function bindBiases(
+  adapter: Adapter,
+  checkpoint: Checkpoint,
+  toDisk: (tensor: string) => string,
+  deltas: Map<string, BoundDelta>,
+): void {
+  for (const pair of adapter.pairs) {
+    if (pair.bias === undefined) continue;
+    const name = toDisk(`${pair.module}.bias`);
+    const target = checkpoint.tensors.get(name);
+    if (target?.shape.join() !== pair.bias.shape.join()) {
+      throw new WeldlineError(
+        'adapter.unbound-tensor',
+        `Adapter "${adapter.id}" has a lora_bias for "${pair.module}", but the base has no ` +
+          `"${name}" of shape [${pair.bias.shape.join(', ')}] that it could be added to. Train ` +
+          'without lora_bias, or use a base whose layers have biases. Nothing was written.',
+      );
+    }
+    checkTargetDtype(adapter, name, target);
+    deltas.set(name, { pair, transposed: false, isBias: true });
+  }
 }
 
 function bindNames(
@@ -95,6 +152,7 @@ function bindNames(
   const names = [
     ...adapter.pairs.map((pair) => `${pair.module}.weight`),
     ...adapter.replacements.keys(),
+    ...[...adapter.tokens.keys()].map((module) => `${module}.weight`),
   ];
   const elsewhere = new Set(tied === undefined ? [] : [tied.head]);
   const { rule, unbound, fitting } = chooseRule(names, checkpoint, elsewhere);
@@ -131,6 +189,15 @@ function boundTwice(adapter: Adapter, name: string, rule: BindingRule): Weldline
   );
 }
 
+function doraByColumns(adapter: Adapter, pair: LoraPair): WeldlineError {
+  return new WeldlineError(
+    'adapter.unsupported-feature',
+    `${adapter.name}: module "${pair.module}" has DoRA (use_dora), and the base stores it ` +
+      '[in, out]. This version of weldline merges DoRA into linear layers, and will not merge the ' +
+      'adapter in part.',
+  );
+}
+
 function keepsTied(adapter: Adapter): WeldlineError {
   return new WeldlineError(
     'adapter.unsupported-feature',
@@ -147,12 +214,14 @@ function checkReplacement(
   target: CheckpointTensor,
 ): void {
   checkTargetDtype(adapter, name, target);
-  if (entry.shape.join() === target.shape.join()) return;
+  const same = (a: readonly number[], b: readonly number[]): boolean => a.join() === b.join();
+  if (same(entry.shape, target.shape)) return;
+  // How many rows these have is judged together.
+  if (isVocabularyTensor(name) && same(entry.shape.slice(1), target.shape.slice(1))) return;
   throw new WeldlineError(
     'adapter.shape-mismatch',
     `Adapter "${adapter.id}" replaces "${name}" of shape [${target.shape.join(', ')}] by one of ` +
-      `shape [${entry.shape.join(', ')}]. A changed vocabulary is not supported by this version; ` +
-      'otherwise check that this is the base the adapter was trained on.',
+      `shape [${entry.shape.join(', ')}]. Check that this is the base the adapter was trained on.`,
   );
 }
 

@@ -42,6 +42,39 @@ export function checkTargets(
   );
 }
 
+/**
+ * Checks that biases which were trained with the adapter are in it: older versions of PEFT lost
+ * those of `bias: lora_only` when they saved.
+ *
+ * @param deltas bound weights, by name
+ * @throws WeldlineError `adapter.target-without-tensors`
+ */
+export function checkBiases(
+  adapter: Adapter,
+  checkpoint: Checkpoint,
+  deltas: ReadonlyMap<string, unknown>,
+  replacements: ReadonlyMap<string, unknown>,
+): void {
+  const { trainedBiases } = adapter.config;
+  if (trainedBiases === 'none') return;
+  const missing: string[] = [];
+  for (const [name, { shape }] of checkpoint.tensors) {
+    // Buffers of attention masks have the name of a bias, and more dimensions.
+    if (!name.endsWith('.bias') || shape.length !== 1 || replacements.has(name)) continue;
+    const weight = name.replace(/bias$/, 'weight');
+    if (trainedBiases === 'all' || deltas.has(weight)) missing.push(name);
+  }
+  if (missing.length === 0) return;
+  throw new WeldlineError(
+    'adapter.target-without-tensors',
+    `adapter_config.json of "${adapter.id}" says that biases were trained (bias: ` +
+      `${trainedBiases}), and the adapter lacks ${missing.length} of them ` +
+      `(${missing.slice(0, 3).join(', ')}, …). They were lost when it was saved; save it again with ` +
+      'a current PEFT.',
+    { details: { missing: missing.slice(0, 20) } },
+  );
+}
+
 /** Whether the path, or what follows one of its dots, is among the names. */
 function hasEnding(module: string, names: ReadonlySet<string>): boolean {
   if (names.has(module)) return true;

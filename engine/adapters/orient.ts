@@ -1,6 +1,7 @@
 import { WeldlineError } from '../errors.ts';
 import type { CheckpointTensor } from '../safetensors/checkpoint.ts';
-import type { Adapter, LoraPair } from './adapter.ts';
+import type { Adapter } from './adapter.ts';
+import type { LoraPair } from './lora-pair.ts';
 
 interface PairAndTarget {
   readonly pair: LoraPair;
@@ -25,6 +26,7 @@ function fits({ pair, target }: PairAndTarget): { plain: boolean; transposed: bo
 export function observeOrientation(modules: readonly PairAndTarget[]): boolean | undefined {
   const seen = new Set<boolean>();
   for (const module of modules) {
+    if (module.pair.layer === 'embedding') continue;
     const { plain, transposed } = fits(module);
     if (plain !== transposed) seen.add(transposed);
   }
@@ -34,7 +36,8 @@ export function observeOrientation(modules: readonly PairAndTarget[]): boolean |
 /**
  * Decides which way round a delta is added. The architecture decides where it is known; otherwise
  * the shape does; on a square weight `fan_in_fan_out` is believed only if the other modules show
- * that the base stores its weights so. (PEFT corrects the flag by the layer's class.)
+ * that the base stores its weights so. (PEFT corrects the flag by the layer's class.) An embedding
+ * is stored [vocabulary, hidden], so always [in, out].
  *
  * @param layerIsConv1d what the architecture table says, if it says anything
  * @param observed what the modules that are not square say
@@ -47,6 +50,10 @@ export function orient(
   observed: boolean | undefined,
 ): { readonly transposed: boolean; readonly warning?: string } {
   const { plain, transposed: fitsTransposed } = fits({ pair, target });
+  if (pair.layer === 'embedding') {
+    if (!fitsTransposed) throw shapeMismatch(adapter, pair, target);
+    return { transposed: true };
+  }
   const flag = adapter.config.fanInFanOut;
   const square = plain && fitsTransposed;
   const fallback = square ? flag && observed : fitsTransposed && flag;
@@ -71,11 +78,12 @@ export function orient(
 
 function shapeMismatch(adapter: Adapter, pair: LoraPair, target: CheckpointTensor): WeldlineError {
   const trainedOn = adapter.config.baseModel;
+  const shape = [pair.b.shape[0], pair.a.shape[1]];
+  if (pair.layer === 'embedding') shape.reverse();
   return new WeldlineError(
     'adapter.shape-mismatch',
     `Adapter "${adapter.id}": module "${pair.module}" is for a weight of ` +
-      `[${pair.b.shape[0]}, ${pair.a.shape[1]}], ` +
-      `the base has [${target.shape.join(', ')}]. ` +
+      `[${shape.join(', ')}], the base has [${target.shape.join(', ')}]. ` +
       (trainedOn === undefined ? '' : `The adapter was trained on ${trainedOn}. `) +
       'Use the base it was trained on. Nothing was written.',
   );

@@ -4,6 +4,7 @@ import type { MergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
 import { scanValues } from '../safetensors/scan-values.ts';
 import type { Adapter } from './adapter.ts';
+import type { TensorCopy } from './sort-tensors.ts';
 
 /** Read at once: many small tensors, or a piece of a large one. */
 const BLOCK_BYTES = 1024 * 1024;
@@ -12,24 +13,52 @@ const BLOCK_BYTES = 1024 * 1024;
  * Reads the values of an adapter once, before anything is written.
  *
  * @param source its weight file
- * @returns warnings: modules whose B is all zeros change nothing
- * @throws WeldlineError `adapter.non-finite` naming the first tensor that holds Inf or NaN
+ * @returns warnings: modules of which one factor is all zeros change nothing
+ * @throws WeldlineError `adapter.non-finite` naming the first tensor that holds Inf or NaN,
+ *   `adapter.duplicate-key` for two tensors that should be one
  */
 export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise<string[]> {
-  const factors = adapter.pairs.flatMap(({ a, b }) => [a, b]);
-  const zero = await scanTensors([...factors, ...adapter.replacements.values()], source);
-  const idle = adapter.pairs.filter(({ b }) => zero.has(b)).map(({ module }) => module);
+  for (const copy of adapter.copies) await compareCopy(copy, source);
+  const factors = adapter.pairs.flatMap(({ a, b, bias, magnitude }) =>
+    [a, b, bias, magnitude].filter((tensor) => tensor !== undefined),
+  );
+  const whole = [...adapter.replacements.values(), ...adapter.tokens.values()];
+  const zero = await scanTensors([...factors, ...whole], source);
+  const idlePairs = adapter.pairs.filter(
+    ({ a, b, bias, magnitude }) =>
+      (zero.has(a) || zero.has(b)) &&
+      (bias === undefined || zero.has(bias)) &&
+      magnitude === undefined,
+  );
+  const idle = idlePairs.map(({ module }) => module);
   if (idle.length === 0) return [];
-  if (idle.length === adapter.pairs.length && adapter.replacements.size === 0) {
+  // Before training B is zero, but A of an embedding.
+  const embedding = idlePairs.some(({ layer }) => layer === 'embedding');
+  const factor = embedding ? 'lora_B or lora_embedding_A' : 'lora_B';
+  if (idle.length === adapter.pairs.length && whole.length === 0) {
     return [
-      `Adapter "${adapter.id}" changes nothing: every lora_B is zero, as before training. Check ` +
+      `Adapter "${adapter.id}" changes nothing: every ${factor} is zero, as before training. Check ` +
         'that this is the trained adapter.',
     ];
   }
   return [
     `Adapter "${adapter.id}" does not change ${idle.length} of its ${adapter.pairs.length} ` +
-      `modules: their lora_B is zero (${idle.slice(0, 3).join(', ')}).`,
+      `modules: their ${factor} is zero (${idle.slice(0, 3).join(', ')}).`,
   ];
+}
+
+async function compareCopy({ of, copy }: TensorCopy, source: ByteSource): Promise<void> {
+  for (let at = 0; at < of.byteLength; at += BLOCK_BYTES) {
+    const length = Math.min(BLOCK_BYTES, of.byteLength - at);
+    const first = await source.read(of.offset + at, length);
+    const second = await source.read(copy.offset + at, length);
+    if (Buffer.compare(first, second) === 0) continue;
+    throw new WeldlineError(
+      'adapter.duplicate-key',
+      `${source.name}: tensors "${of.name}" and "${copy.name}" are two spellings of one, and their ` +
+        'values differ. Save the adapter again with PEFT.',
+    );
+  }
 }
 
 /** @returns those of the tensors whose values are all zero */

@@ -4,6 +4,9 @@ import type { ModelConfig } from './model-config.ts';
 /** The output head, by the names that architectures give it. */
 const HEAD_TENSOR = /(^|\.)(lm_head|embed_out)\.weight$/;
 
+/** What some heads have beside it. */
+const HEAD_BIAS = /(^|\.)(lm_head|embed_out)\.bias$/;
+
 /** The input embedding, by the names that architectures give it. */
 const EMBEDDING_TENSOR = /(^|\.)(embed_tokens|wte|embed_in|word_embeddings)\.weight$/;
 
@@ -15,6 +18,25 @@ export interface TiedEmbeddings {
   readonly head: string;
 }
 
+/** Whether a tensor has a row for each token, by its name. */
+export function isVocabularyTensor(name: string): boolean {
+  return [EMBEDDING_TENSOR, HEAD_TENSOR, HEAD_BIAS].some((pattern) => pattern.test(name));
+}
+
+/** The tensors of a checkpoint that have a row for each token; most models have one of each. */
+export function findVocabularyTensors(checkpoint: Checkpoint): {
+  readonly embeddings: readonly string[];
+  readonly heads: readonly string[];
+  readonly headBiases: readonly string[];
+} {
+  const names = [...checkpoint.tensors.keys()];
+  return {
+    embeddings: names.filter((name) => EMBEDDING_TENSOR.test(name)),
+    heads: names.filter((name) => HEAD_TENSOR.test(name)),
+    headBiases: names.filter((name) => HEAD_BIAS.test(name)),
+  };
+}
+
 /**
  * Finds the tied pair, if embeddings are tied: if config.json says so, or says nothing and no head
  * is on disk (transformers ties by default, and architectures that do not always store a head).
@@ -23,9 +45,7 @@ export function findTiedEmbeddings(
   checkpoint: Checkpoint,
   config: ModelConfig,
 ): TiedEmbeddings | undefined {
-  const names = [...checkpoint.tensors.keys()];
-  const heads = names.filter((name) => HEAD_TENSOR.test(name));
-  const embeddings = names.filter((name) => EMBEDDING_TENSOR.test(name));
+  const { embeddings, heads } = findVocabularyTensors(checkpoint);
   const tied = config.tieWordEmbeddings ?? heads.length === 0;
   const [embedding] = embeddings;
   if (!tied || embedding === undefined || embeddings.length > 1 || heads.length > 1) {

@@ -5,6 +5,7 @@ import { digestOf } from '../canonical-json.ts';
 import { toReadError } from '../disk-errors.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Plan, PlannedShard } from '../plan/plan.ts';
+import { referencesOf } from './tensor-work.ts';
 
 /**
  * A short name for the state that a shard's input files are in, from what the file system says of
@@ -20,9 +21,7 @@ export async function readInputState(
   shard: PlannedShard,
   roots: Readonly<Record<string, string>>,
 ): Promise<string> {
-  const references = shard.tensors.flatMap(({ from, delta }) =>
-    delta === undefined ? [from] : [from, delta.a, delta.b],
-  );
+  const references = shard.tensors.flatMap(referencesOf);
   const used = new Set(references.map(({ input, file }) => join(input, file)));
   const states: string[] = [];
   for (const { id, files } of plan.inputs) {

@@ -1,14 +1,11 @@
 import { availableParallelism } from 'node:os';
-import {
-  type ArenaSpec,
-  arenaBytes,
-  packedLeftBytes,
-  packedRightBytes,
-} from '../../kernels/index.ts';
+import { type ArenaSpec, arenaBytes } from '../../kernels/index.ts';
 import { WeldlineError } from '../errors.ts';
-import type { Plan, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import type { Plan, PlannedTensor } from '../plan/plan.ts';
+import { doraArena, windowArena } from './arena-sizes.ts';
+import { DEQUANTIZER_BYTES } from './dequantizer.ts';
 import { unitsOf, workOf } from './tensor-work.ts';
-import { PAGE_BYTES, unitsPerWindow } from './windows.ts';
+import { PAGE_BYTES } from './windows.ts';
 
 /**
  * What the process needs beside its threads: Node, the planner's headers, the libraries. Measured on
@@ -23,9 +20,6 @@ const THREAD_BYTES = 12_000_000;
 const WINDOW_BYTES_MAX = 4 * 1024 * 1024;
 const WINDOW_BYTES_MIN = 256 * 1024;
 
-/** Factors are staged in pieces of this size, or of one row if a row is longer. */
-const FACTOR_BYTES_MAX = 1024 * 1024;
-
 /** More threads than this only wait for the disk. */
 const THREADS_MAX = 8;
 
@@ -39,6 +33,8 @@ export interface MergeResources {
   readonly threads: number;
   readonly windowBytes: number;
   readonly arena: ArenaSpec;
+  /** The second kernel that DoRA takes, if there is any. */
+  readonly dora: ArenaSpec | undefined;
   /** Where in the kernel's output area a window begins: rows across its edge start before. */
   readonly windowOffset: number;
   /** Expected peak of the process, in bytes. */
@@ -93,59 +89,26 @@ export function resourcesFor(
   const beside = worked.map((tensor) => unitsOf(tensor).outputBytes);
   const windowOffset = roundUpToPage(beside.reduce((a, b) => Math.max(a, b), 0));
   const outputBytes = windowBytes + 2 * windowOffset;
-  const isInPlace = worked.every((tensor) => {
-    const { inputBytes, outputBytes: bytes } = unitsOf(tensor);
-    return inputBytes === bytes;
-  });
-  const spec = {
-    inputBytesMax: isInPlace ? outputBytes : 1,
-    outputBytesMax: isInPlace ? 0 : outputBytes,
-    factorBytesMax: 1,
-    leftBytesMax: 1,
-    rightBytesMax: 1,
-  };
-  const grow = (area: keyof typeof spec, bytes: number): void => {
-    spec[area] = Math.max(spec[area], bytes);
-  };
-  for (const tensor of worked) {
-    const units = unitsOf(tensor);
-    const count = unitsPerWindow(units, windowBytes);
-    if (!isInPlace) grow('inputBytesMax', count * units.inputBytes);
-    growForDelta(tensor, count, grow);
-  }
-  const memoryBytes = PROCESS_BYTES + threads * (THREAD_BYTES + arenaBytes(spec));
-  return { threads, windowBytes, arena: spec, windowOffset, memoryBytes };
+  // What takes DoRA is only put into the window.
+  const scaled = worked.filter((tensor) => workOf(tensor) === 'dora');
+  const others = worked.filter((tensor) => workOf(tensor) !== 'dora');
+  const arena = windowArena(others, windowBytes, outputBytes);
+  const dora = doraArena(scaled);
+  const threadBytes =
+    THREAD_BYTES +
+    arenaBytes(arena) +
+    dequantizerBytes(others) +
+    (dora === undefined ? 0 : arenaBytes(dora) + dequantizerBytes(scaled));
+  const memoryBytes = PROCESS_BYTES + threads * threadBytes;
+  return { threads, windowBytes, arena, dora, windowOffset, memoryBytes };
+}
+
+/** Each kernel has a dequantizer of its own, once there is a tensor for it. */
+function dequantizerBytes(tensors: readonly PlannedTensor[]): number {
+  const isNeeded = tensors.some(({ from }) => from.quantization !== undefined);
+  return isNeeded ? DEQUANTIZER_BYTES : 0;
 }
 
 function roundUpToPage(bytes: number): number {
   return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
-}
-
-function growForDelta(
-  { delta, shape }: PlannedTensor,
-  rows: number,
-  grow: (area: 'factorBytesMax' | 'leftBytesMax' | 'rightBytesMax', bytes: number) => void,
-): void {
-  if (delta === undefined) return;
-  grow('leftBytesMax', packedLeftBytes(rows, delta.rank));
-  grow('rightBytesMax', packedRightBytes(shape[1] ?? 0, delta.rank));
-  const [left, right] = delta.transposed ? [delta.a, delta.b] : [delta.b, delta.a];
-  // A band of the left factor is staged at once, the right factor row by row.
-  grow('factorBytesMax', rows * delta.rank * elementBytes(left));
-  grow('factorBytesMax', rowsPerPiece(right) * rowBytes(right));
-}
-
-/** Bytes of one row of a factor as stored. */
-export function rowBytes(factor: TensorReference): number {
-  return factor.byteLength / (factor.shape[0] ?? 1);
-}
-
-export function elementBytes(factor: TensorReference): number {
-  return rowBytes(factor) / (factor.shape[1] ?? 1);
-}
-
-/** Stored rows of the right factor that are staged at once. */
-export function rowsPerPiece(factor: TensorReference): number {
-  const rows = Math.floor(FACTOR_BYTES_MAX / rowBytes(factor));
-  return Math.max(1, Math.min(factor.shape[0] ?? 1, rows));
 }

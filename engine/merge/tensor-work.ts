@@ -1,37 +1,87 @@
 import { assert } from '../errors.ts';
-import type { PlannedTensor } from '../plan/plan.ts';
-import { bytesOf, elementCount, isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
+import {
+  deltasOf,
+  type PlannedTensor,
+  sourceReferences,
+  type TensorReference,
+} from '../plan/plan.ts';
+import {
+  bytesOf,
+  elementCount,
+  isMergeDtype,
+  KERNEL_DTYPE,
+  type MergeDtype,
+} from '../safetensors/dtype.ts';
 
-/** How an output tensor comes about. */
-export type TensorWork = 'copy' | 'cast' | 'delta';
+/**
+ * How an output tensor comes about, in this order: values are read from a source (as stored, or as
+ * what a quantised weight dequantises to), deltas are added (and rows are scaled, with DoRA), the
+ * result is rounded to the output's dtype, and rows that were trained take their places (`tokens`).
+ * The name is that of the step that decides how it is cut: rows of a matrix, elements or bytes.
+ */
+export type TensorWork = 'copy' | 'cast' | 'dequantize' | 'delta' | 'dora';
 
-export function workOf(tensor: PlannedTensor): TensorWork {
-  if (tensor.delta !== undefined) return 'delta';
-  return tensor.from.dtype === tensor.dtype ? 'copy' : 'cast';
+export function workOf({ from, dtype, delta }: PlannedTensor): TensorWork {
+  if (delta !== undefined) return delta.magnitude === undefined ? 'delta' : 'dora';
+  if (from.quantization !== undefined) return 'dequantize';
+  return from.dtype === dtype ? 'copy' : 'cast';
+}
+
+/** Whether a tensor has the bytes of its source and no others. */
+export function isCopied(tensor: PlannedTensor): boolean {
+  return workOf(tensor) === 'copy' && tensor.tokens === undefined;
+}
+
+/** The dtype of a weight before it is merged or cast: of a quantised one, once it is dequantised. */
+export function inputDtype({ name, from }: Pick<PlannedTensor, 'name' | 'from'>): MergeDtype {
+  const dtype = from.quantization?.dtype ?? from.dtype;
+  assert(isMergeDtype(dtype), `${name} comes from no float dtype`);
+  return dtype;
 }
 
 /**
- * The smallest piece of a tensor that can be worked on by itself: a byte of a copy, an element of a
- * cast, a row of a merge.
+ * The smallest piece of a tensor that can be worked on by itself: a byte of a copy, an element of
+ * what is cast or dequantised, a row of a merge.
  */
 export interface WorkUnits {
+  readonly kind: 'bytes' | 'elements' | 'rows';
   readonly count: number;
+  /** Of a quantised weight, once it is dequantised. */
   readonly inputBytes: number;
   readonly outputBytes: number;
 }
 
 export function unitsOf(tensor: PlannedTensor): WorkUnits {
-  const work = workOf(tensor);
-  if (work === 'copy') return { count: tensor.byteLength, inputBytes: 1, outputBytes: 1 };
-  const { from } = tensor;
-  assert(
-    isMergeDtype(from.dtype) && isMergeDtype(tensor.dtype),
-    `${tensor.name} has no float dtype`,
-  );
-  const [inputBytes, outputBytes] = [bytesOf(from.dtype), bytesOf(tensor.dtype)];
-  if (work === 'cast') return { count: elementCount(tensor.shape), inputBytes, outputBytes };
-  const [rows = 0, columns = 0] = tensor.shape;
-  return { count: rows, inputBytes: columns * inputBytes, outputBytes: columns * outputBytes };
+  const { byteLength, delta, dtype, shape } = tensor;
+  if (workOf(tensor) === 'copy') {
+    return { kind: 'bytes', count: byteLength, inputBytes: 1, outputBytes: 1 };
+  }
+  assert(isMergeDtype(dtype), `${tensor.name} has no float dtype`);
+  const [inputBytes, outputBytes] = [bytesOf(inputDtype(tensor)), bytesOf(dtype)];
+  if (delta === undefined) {
+    return { kind: 'elements', count: elementCount(shape), inputBytes, outputBytes };
+  }
+  const { rows, columns } = matrixOf(tensor);
+  const [inputRow, outputRow] = [columns * inputBytes, columns * outputBytes];
+  return { kind: 'rows', count: rows, inputBytes: inputRow, outputBytes: outputRow };
+}
+
+/** All that is read to make a tensor. */
+export function referencesOf(tensor: PlannedTensor): TensorReference[] {
+  const { from, tokens } = tensor;
+  const factors = deltasOf(tensor).flatMap(({ a, b, magnitude }) => [a, b, magnitude]);
+  const beside = [...factors, tokens?.from];
+  return [...sourceReferences(from), ...beside.filter((reference) => reference !== undefined)];
+}
+
+/** A merged tensor as the matrix that deltas are added to: a bias is one row. */
+export function matrixOf({ shape }: Pick<PlannedTensor, 'shape'>): {
+  readonly rows: number;
+  readonly columns: number;
+} {
+  const [rows, columns] = shape.length === 1 ? [1, shape[0]] : shape;
+  assert(rows !== undefined && columns !== undefined, 'a scalar takes no delta');
+  return { rows, columns };
 }
 
 /** The kernel's names of a tensor's dtypes. */
@@ -40,6 +90,6 @@ export function kernelDtypes(tensor: PlannedTensor): {
   readonly dtypeOut: (typeof KERNEL_DTYPE)['BF16'];
 } {
   const { dtype } = tensor;
-  assert(isMergeDtype(tensor.from.dtype) && isMergeDtype(dtype), `${tensor.name} is no float`);
-  return { dtypeIn: KERNEL_DTYPE[tensor.from.dtype], dtypeOut: KERNEL_DTYPE[dtype] };
+  assert(isMergeDtype(dtype), `${tensor.name} is no float`);
+  return { dtypeIn: KERNEL_DTYPE[inputDtype(tensor)], dtypeOut: KERNEL_DTYPE[dtype] };
 }

@@ -8,7 +8,7 @@ import { layoutFile } from '../safetensors/layout.ts';
 import type { CompletedShard } from './journal.ts';
 import { completeFrom } from './shard-file.ts';
 import type { MergeShardOptions } from './shard-options.ts';
-import { workOf } from './tensor-work.ts';
+import { isCopied } from './tensor-work.ts';
 
 /** An input file that a shard would be, byte for byte. */
 export interface Original {
@@ -27,7 +27,7 @@ export async function findOriginal({
   const { input, file: name } = first.from;
   const isInPlace = shard.tensors.every(
     (tensor) =>
-      workOf(tensor) === 'copy' &&
+      isCopied(tensor) &&
       tensor.from.input === input &&
       tensor.from.file === name &&
       tensor.from.offset === tensor.offset,

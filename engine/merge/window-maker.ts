@@ -1,9 +1,17 @@
 import type { MergeKernel } from '../../kernels/index.ts';
-import { WeldlineError } from '../errors.ts';
-import type { PlannedShard, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import { assert, WeldlineError } from '../errors.ts';
+import {
+  deltasOf,
+  type PlannedShard,
+  type PlannedTensor,
+  type TensorReference,
+} from '../plan/plan.ts';
+import type { DoraMaker } from './dora-maker.ts';
 import type { InputFiles } from './input-files.ts';
-import { FactorPacker } from './pack-factors.ts';
-import { kernelDtypes, unitsOf, workOf } from './tensor-work.ts';
+import { FactorPacker, segmentsOf } from './pack-factors.ts';
+import { replaceRows } from './replace-rows.ts';
+import { SourceReader } from './source-reader.ts';
+import { kernelDtypes, matrixOf, unitsOf, workOf } from './tensor-work.ts';
 import { type ByteRange, outputRange, type Piece, piecesOf } from './windows.ts';
 
 /** A read of neighbouring bytes of one file into neighbouring bytes of the output area. */
@@ -23,10 +31,12 @@ export class WindowMaker {
   readonly #kernel: MergeKernel;
   readonly #files: InputFiles;
   readonly #factors: FactorPacker;
+  readonly #sources: SourceReader;
   /** Where windows begin in the kernel's output area. */
   readonly #windowOffset: number;
   readonly #isInPlace: boolean;
-  /** The tensor whose right factor is packed. */
+  readonly #dora: DoraMaker | undefined;
+  /** The tensor whose right factors are packed. */
   #packedTensor = -1;
 
   constructor(
@@ -35,13 +45,16 @@ export class WindowMaker {
     kernel: MergeKernel,
     windowOffset: number,
     files: InputFiles,
+    dora: DoraMaker | undefined,
   ) {
+    this.#dora = dora;
     this.#shard = shard;
     this.#header = header;
     this.#kernel = kernel;
     this.#windowOffset = windowOffset;
     this.#files = files;
     this.#factors = new FactorPacker(kernel, files);
+    this.#sources = new SourceReader(kernel, files);
     this.#isInPlace = kernel.input.byteOffset === kernel.output.byteOffset;
   }
 
@@ -57,7 +70,16 @@ export class WindowMaker {
     }
     this.#readAll(pieces, window);
     for (const piece of pieces) this.#compute(piece, window);
-    return output.subarray(this.#windowOffset, this.#windowOffset + window.end - window.begin);
+    const made = output.subarray(
+      this.#windowOffset,
+      this.#windowOffset + window.end - window.begin,
+    );
+    for (const piece of pieces) {
+      const tensor = this.#shard.tensors[piece.tensor] as PlannedTensor;
+      const bad = replaceRows(tensor, window, made, this.#files);
+      if (bad !== undefined) throw nonFiniteError(tensor, `row ${bad.row}`, bad.nonFinite);
+    }
+    return made;
   }
 
   /** Where the first byte of a piece lies in the output area; before the window for a shared row. */
@@ -75,7 +97,7 @@ export class WindowMaker {
     };
     for (const piece of pieces) {
       const tensor = this.#shard.tensors[piece.tensor] as PlannedTensor;
-      if (!this.#isInPlace && workOf(tensor) !== 'copy') continue;
+      if (!this.#isReadAtOnce(tensor)) continue;
       const { inputBytes } = unitsOf(tensor);
       const read = {
         from: tensor.from,
@@ -92,6 +114,13 @@ export class WindowMaker {
     flush();
   }
 
+  /** Whether the bytes of the source are read to where the output's will be. */
+  #isReadAtOnce(tensor: PlannedTensor): boolean {
+    const work = workOf(tensor);
+    if (work === 'copy') return true;
+    return this.#isInPlace && work !== 'dora' && tensor.from.quantization === undefined;
+  }
+
   #compute(piece: Piece, window: ByteRange): void {
     const tensor = this.#shard.tensors[piece.tensor] as PlannedTensor;
     const work = workOf(tensor);
@@ -99,32 +128,38 @@ export class WindowMaker {
     const count = piece.end - piece.begin;
     const place = this.#placeOf(piece, window);
     const inputOffset = this.#isInPlace ? place : 0;
-    if (!this.#isInPlace) {
-      const { inputBytes } = unitsOf(tensor);
-      const staged = this.#kernel.input.subarray(0, count * inputBytes);
-      this.#files.read(tensor.from, piece.begin * inputBytes, staged);
+    if (work !== 'dora' && !this.#isReadAtOnce(tensor)) {
+      this.#sources.read(tensor, piece.begin, count, inputOffset);
     }
     const options = { ...kernelDtypes(tensor), inputOffset, outputOffset: place };
-    const nonFinite =
-      work === 'cast'
-        ? this.#kernel.cast({ count, ...options })
-        : this.#merge(tensor, piece, options);
-    if (nonFinite > 0) throw nonFiniteError(tensor, piece, nonFinite);
+    let nonFinite: number;
+    if (work === 'dora') nonFinite = this.#scale(tensor, piece, place);
+    else if (work === 'delta') nonFinite = this.#merge(tensor, piece, options);
+    else nonFinite = this.#kernel.cast({ count, ...options });
+    if (nonFinite > 0) {
+      const where = `${unitsOf(tensor).kind} ${piece.begin} to ${piece.end - 1}`;
+      throw nonFiniteError(tensor, where, nonFinite);
+    }
   }
 
   #merge(
-    { delta, shape }: PlannedTensor,
+    tensor: PlannedTensor,
     piece: Piece,
     options: Omit<Parameters<MergeKernel['merge']>[0], 'segments'>,
   ): number {
-    if (delta === undefined) return 0;
+    const deltas = deltasOf(tensor);
     if (this.#packedTensor !== piece.tensor) {
-      this.#factors.packRight(delta, shape[1] ?? 0);
+      this.#factors.packRight(deltas, matrixOf(tensor).columns);
       this.#packedTensor = piece.tensor;
     }
-    this.#factors.packLeft(delta, piece.begin, piece.end - piece.begin);
-    const segments = [{ rank: delta.rank, scale: delta.scaling }];
-    return this.#kernel.merge({ segments, ...options });
+    this.#factors.packLeft(deltas, piece.begin, piece.end - piece.begin);
+    return this.#kernel.merge({ segments: segmentsOf(deltas), ...options });
+  }
+
+  #scale(tensor: PlannedTensor, { begin, end }: Piece, place: number): number {
+    assert(this.#dora !== undefined, `nothing is there to make ${tensor.name}`);
+    const bytes = (end - begin) * unitsOf(tensor).outputBytes;
+    return this.#dora.make(tensor, begin, end, this.#kernel.output.subarray(place, place + bytes));
   }
 }
 
@@ -137,15 +172,14 @@ function isContinued(a: Read, b: Read): boolean {
   );
 }
 
-function nonFiniteError(tensor: PlannedTensor, piece: Piece, count: number): WeldlineError {
-  const unit = workOf(tensor) === 'delta' ? 'rows' : 'elements';
+function nonFiniteError(tensor: PlannedTensor, where: string, count: number): WeldlineError {
   const hint =
     tensor.dtype === 'F16'
       ? ' float16 ends at 65504: merge with dtype bfloat16 or float32.'
       : ' The base or the adapter holds them already; check both.';
   return new WeldlineError(
     'merge.non-finite',
-    `"${tensor.name}" would have ${count} values that are infinite or not a number (${unit} ` +
-      `${piece.begin} to ${piece.end - 1}).${hint}`,
+    `"${tensor.name}" would have ${count} values that are infinite or not a number ` +
+      `(${where}).${hint}`,
   );
 }

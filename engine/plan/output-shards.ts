@@ -66,9 +66,10 @@ function placeTensors(file: string, tensors: readonly UnplacedTensor[]): Planned
     file,
     size: layout.size,
     tensors: layout.tensors.map(({ name, offset, byteLength }) => {
-      const { dtype, shape, from, delta } = byName.get(name) as UnplacedTensor;
+      const { dtype, shape, from, delta, moreDeltas, tokens } = byName.get(name) as UnplacedTensor;
       const placed = { name, dtype, shape, offset, byteLength, from };
-      return delta === undefined ? placed : { ...placed, delta };
+      const added = { ...(delta && { delta }), ...(moreDeltas && { moreDeltas }) };
+      return { ...placed, ...added, ...(tokens && { tokens }) };
     }),
   };
 }

@@ -3,8 +3,11 @@ import { scanAdapter } from '../adapters/scan-adapter.ts';
 import { readModelConfig } from '../architectures/model-config.ts';
 import { assert } from '../errors.ts';
 import type { ModelFiles } from '../model-files.ts';
+import { bindQuantizedWeights } from '../quantization/bitsandbytes.ts';
 import { type Checkpoint, readCheckpoint } from '../safetensors/checkpoint.ts';
 import { INDEX_FILE } from '../safetensors/weight-index.ts';
+import { checkTokenizer } from './check-tokenizer.ts';
+import { chooseWeights, type OpenedAdapter } from './combine-adapters.ts';
 import type { InputFile, MergeOptions, Plan, PlanPreview, UnreadFile } from './plan.ts';
 import { previewPlan } from './preview-plan.ts';
 import { isSideFile } from './side-files.ts';
@@ -25,44 +28,71 @@ export interface AdapterInput extends MergeInput {
 /**
  * Plans a merge: all that `previewMerge` does, then the digests of all files that count.
  *
+ * @param adapters in the order in which they are added; several need `options.combination`
  * @throws WeldlineError `checkpoint.*`, `safetensors.*`, `adapter.*`
  */
 export async function planMerge(
   base: MergeInput,
-  adapter: AdapterInput,
+  adapters: readonly AdapterInput[],
   options: MergeOptions,
 ): Promise<Plan> {
-  const preview = await previewMerge(base.files, adapter, options);
-  return completePlan(preview, { base, [adapter.id]: adapter });
+  const preview = await previewMerge(base.files, adapters, options);
+  return completePlan(preview, { base, ...byId(adapters, (adapter) => adapter) });
 }
 
 /**
  * Everything about a merge that can be known, and can fail, cheaply: headers, configurations,
- * binding, and the adapter's values. Reads no weight of the base.
+ * binding, and the values of the adapters. Reads no weight of the base, and of a quantised one the few
+ * bytes beside each weight that say how.
  *
  * @throws WeldlineError `checkpoint.*`, `safetensors.*`, `adapter.*`
  */
 export async function previewMerge(
   base: ModelFiles,
-  adapter: { readonly id: string; readonly files: ModelFiles },
+  adapters: readonly Pick<AdapterInput, 'id' | 'files'>[],
   options: MergeOptions,
 ): Promise<PlanPreview> {
-  // The adapter first: it is small, and its mistakes are the common ones.
-  const opened = await readAdapter(adapter.id, adapter.files);
+  // An id given twice would name two adapters in all that follows.
+  chooseWeights(
+    adapters.map(({ id }) => id),
+    options.combination,
+  );
+  // The adapters first: they are small, and their mistakes are the common ones.
+  const opened: OpenedAdapter[] = [];
+  for (const { id, files } of adapters) {
+    const adapter = await readAdapter(id, files);
+    opened.push({ adapter, files: sizesOf(files, adapterPaths(files)) });
+  }
   const config = await readModelConfig(base);
-  const checkpoint = await readCheckpoint(base);
+  const stored = await readCheckpoint(base);
+  const { checkpoint, quantized } = await bindQuantizedWeights(base, stored, config);
+  const files = sizesOf(base, basePaths(base, stored));
   const preview = previewPlan({
-    base: { checkpoint, config, files: sizesOf(base, basePaths(base, checkpoint)) },
-    adapter: { adapter: opened, files: sizesOf(adapter.files, adapterPaths(adapter.files)) },
+    base: { checkpoint, quantized, config, files },
+    adapters: opened,
     options,
   });
-  const source = await adapter.files.open(ADAPTER_WEIGHTS_FILE);
-  try {
-    const scanned = await scanAdapter(opened, source);
-    return { ...preview, warnings: [...preview.warnings, ...scanned] };
-  } finally {
-    await source.close();
+  const scanned: string[] = [];
+  for (const [index, { adapter }] of opened.entries()) {
+    const source = await adapters[index]!.files.open(ADAPTER_WEIGHTS_FILE);
+    try {
+      scanned.push(...(await scanAdapter(adapter, source)));
+    } finally {
+      await source.close();
+    }
   }
+  const tokenizer = await checkTokenizer(preview, {
+    base,
+    ...byId(adapters, (adapter) => adapter.files),
+  });
+  return { ...preview, warnings: [...preview.warnings, ...scanned, ...tokenizer] };
+}
+
+function byId<Item extends { readonly id: string }, Value>(
+  items: readonly Item[],
+  value: (item: Item) => Value,
+): Record<string, Value> {
+  return Object.fromEntries(items.map((item) => [item.id, value(item)]));
 }
 
 /**

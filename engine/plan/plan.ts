@@ -29,20 +29,57 @@ const tensorReference = z.object({
   shape: z.array(natural),
 });
 
+const blockSize = natural.positive();
+
+/**
+ * 4-bit codes, two to a byte, each times the absolute maximum of its block of the flattened weight.
+ * The maxima may be quantised themselves, by a table of 256 values.
+ */
+const blockQuantization = z.object({
+  scheme: z.enum(['nf4', 'fp4']),
+  /** What the values are rounded to before anything is added. */
+  dtype: z.enum(['BF16', 'F16', 'F32']),
+  blockSize,
+  absmax: tensorReference,
+  nested: z
+    .object({ blockSize, offset: z.number(), absmax: tensorReference, map: tensorReference })
+    .optional(),
+});
+
+/** LLM.int8: integers, each times the absolute maximum of its row and 1 / 127. */
+const rowQuantization = z.object({
+  scheme: z.literal('int8'),
+  dtype: z.literal('F32'),
+  scales: tensorReference,
+});
+
+/** A weight as stored, and if it is quantised, what its values are made from. */
+const tensorSource = tensorReference.extend({
+  quantization: z.discriminatedUnion('scheme', [blockQuantization, rowQuantization]).optional(),
+});
+
 /**
  * `W += scaling · L R` with L [rows, rank] and R [rank, columns]: for a weight stored [out, in] they
- * are B and A; for one stored [in, out] (`transposed`), Aᵀ and Bᵀ.
+ * are B and A; for one stored [in, out] (`transposed`: Conv1D, embeddings), Aᵀ and Bᵀ. A bias is a
+ * matrix [1, out]: R is the bias that B has, rank is 1 and L the number 1.
  */
 const delta = z.object({
   adapter: z.string(),
   module: z.string(),
   a: tensorReference,
-  b: tensorReference,
+  /** Absent for a bias. */
+  b: tensorReference.optional(),
+  /** DoRA, for a weight stored [out, in]: every row is scaled to this length at the end. */
+  magnitude: tensorReference.optional(),
   rank: natural,
   alpha: z.number(),
+  /** What the product is multiplied by: the adapter's own scaling times its weight. */
   scaling: z.number(),
   transposed: z.boolean(),
 });
+
+/** Rows that take the place of a tensor's, as the last step: row `indices[i]` is row i of `from`. */
+const tokens = z.object({ from: tensorReference, indices: z.array(natural) });
 
 const plannedTensor = z.object({
   name: z.string(),
@@ -52,8 +89,11 @@ const plannedTensor = z.object({
   offset: natural,
   byteLength: natural,
   /** Where the weight comes from: the base, or an adapter that replaces it. */
-  from: tensorReference,
+  from: tensorSource,
   delta: delta.optional(),
+  /** Of the adapters after the first that adds to this tensor; all are added before one rounding. */
+  moreDeltas: z.array(delta).nonempty().optional(),
+  tokens: tokens.optional(),
 });
 
 const plannedShard = z.object({
@@ -62,10 +102,10 @@ const plannedShard = z.object({
   tensors: z.array(plannedTensor),
 });
 
-/** A change of one value of config.json. */
+/** A change of one value of config.json; null removes it. */
 const configEdit = z.object({
   path: z.array(z.string()),
-  value: z.union([z.boolean(), z.string()]),
+  value: z.union([z.boolean(), z.string(), z.number(), z.null()]),
 });
 
 const sideFile = z.object({ input: z.string(), path: plainPath, size: natural, sha256: digest });
@@ -82,6 +122,9 @@ const planSchema = z.object({
   options: z.object({
     dtype: z.enum(['bfloat16', 'float16', 'float32']).optional(),
     shardBytesMax: natural.optional(),
+    mergeOnto: z.enum(['original', 'dequantized']).optional(),
+    /** Absent for one adapter of weight 1. All methods are this sum: the plan is the same. */
+    combination: z.object({ method: z.literal('linear'), weights: z.array(z.number()) }).optional(),
   }),
   /** The base first, then the adapters. */
   inputs: z.array(inputSchema),
@@ -101,6 +144,9 @@ export type PlannedShard = z.infer<typeof plannedShard>;
 export type PlannedTensor = z.infer<typeof plannedTensor>;
 export type PlannedDelta = z.infer<typeof delta>;
 export type TensorReference = z.infer<typeof tensorReference>;
+export type TensorSource = z.infer<typeof tensorSource>;
+export type BlockQuantization = z.infer<typeof blockQuantization>;
+export type RowQuantization = z.infer<typeof rowQuantization>;
 export type ConfigEdit = z.infer<typeof configEdit>;
 export type SideFile = z.infer<typeof sideFile>;
 export type InputFile = z.infer<typeof inputFile>;
@@ -123,6 +169,55 @@ export interface MergeOptions {
   readonly dtype?: TorchDtype | undefined;
   /** Largest size of an output shard in bytes; by default the base's files are kept. */
   readonly shardBytesMax?: number | undefined;
+  /** Which weights the adapter is merged onto; must be given where the base is quantised. */
+  readonly mergeOnto?: MergeOnto | undefined;
+  /** How adapters are combined; must be given where there are several. */
+  readonly combination?: Combination | undefined;
+}
+
+/**
+ * - `linear`: W + Σ weightᵢ · scalingᵢ · Bᵢ Aᵢ, exactly, with one rounding, for any ranks and targets.
+ *   (PEFT's `linear` combines A and B each by itself, which adds products of one adapter's A with
+ *   another's B.)
+ * - `cat`: PEFT's name for the same sum, by factors behind one another.
+ * - `sequential`: one adapter merged after the other, each as it was trained. Of deltas this is the
+ *   sum with weights of 1, here without the roundings in between.
+ */
+export const COMBINATION_METHODS = ['linear', 'cat', 'sequential'] as const;
+
+export interface Combination {
+  readonly method: (typeof COMBINATION_METHODS)[number];
+  /** One for each adapter; default 1 each. None with `sequential`. */
+  readonly weights?: readonly number[] | undefined;
+}
+
+/** Of a weight's magnitude: anything larger is a slip. */
+export const WEIGHT_MAX = 1000;
+
+/** Far more adapters than anyone merges at once, and far fewer than the kernel has room for. */
+export const ADAPTERS_MAX = 32;
+
+/** Everything that is added to a tensor, in the order of the adapters. */
+export function deltasOf({
+  delta,
+  moreDeltas = [],
+}: Pick<PlannedTensor, 'delta' | 'moreDeltas'>): readonly PlannedDelta[] {
+  return delta === undefined ? [] : [delta, ...moreDeltas];
+}
+
+/**
+ * The weights as they were published, or what a quantised base dequantises to: those that a QLoRA
+ * adapter saw while it was trained.
+ */
+export type MergeOnto = 'original' | 'dequantized';
+
+/** Every tensor that a weight's values are read from. */
+export function sourceReferences(from: TensorSource): TensorReference[] {
+  const { quantization } = from;
+  if (quantization === undefined) return [from];
+  if (quantization.scheme === 'int8') return [from, quantization.scales];
+  const { absmax, nested } = quantization;
+  return [from, absmax, ...(nested === undefined ? [] : [nested.absmax, nested.map])];
 }
 
 /** The text of a plan's file: canonical JSON, whose SHA-256 is the plan's digest. */

@@ -1,9 +1,15 @@
 import type { FileHandle } from 'node:fs/promises';
 import { decodeElements } from '../../kernels/index.ts';
-import { WeldlineError } from '../errors.ts';
-import { elementBytes, rowBytes, rowsPerPiece } from '../merge/resources.ts';
-import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import { assert, WeldlineError } from '../errors.ts';
+import { elementBytes, rowBytes, rowsPerPiece } from '../merge/arena-sizes.ts';
+import {
+  deltasOf,
+  type PlannedDelta,
+  type PlannedTensor,
+  type TensorReference,
+} from '../plan/plan.ts';
 import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
+import { dequantizedRow } from './dequantized-row.ts';
 
 /** Reads bytes of a tensor of an input. */
 export type ReadTensor = (
@@ -24,11 +30,16 @@ const PRECISION: Readonly<Record<MergeDtype, { halfUlp: number; smallest: number
 /** Rounding of one f32 operation, relative to its result. */
 const F32_UNIT = 2 ** -24;
 
+/** The same of float64. */
+const F64_UNIT = 2 ** -53;
+
 /**
  * Works out rows of a merged tensor again, in float64 and by another road than the merge (no
  * kernel, no bands), and compares them with what was written. A 16-bit value must be the exact one
- * rounded once; what is allowed beyond that is the bound on fp32 accumulation of `rank` products.
- * An F32 value is defined as the float64 one rounded, and must be that.
+ * rounded once (from a quantised base, of what that dequantises to); what is allowed beyond that is
+ * the bound on fp32 accumulation of `rank` products. An F32 value is defined as the float64 one
+ * rounded, and must be that; with DoRA it is within the bound on the three roundings that its steps
+ * have.
  *
  * @param rows rows of the tensor as stored
  * @param output the file that holds `tensor`
@@ -44,22 +55,48 @@ export async function verifyRows(
   const columns = tensor.shape.at(-1) ?? 1;
   const expected: ExpectedRow[] = [];
   for (const row of rows) {
-    const base = await readRows(tensor.from, row, 1, columns, read);
-    const { delta } = tensor;
-    const left = delta === undefined ? new Float64Array() : await leftRow(delta, row, read);
-    expected.push({ row, base, left, product: base.map(() => 0), magnitude: base.map(() => 0) });
+    const base = await sourceRow(tensor, row, columns, read);
+    const terms: ExpectedTerm[] = [];
+    for (const delta of deltasOf(tensor)) {
+      const left = await leftRow(delta, row, read);
+      terms.push({ delta, left, product: base.map(() => 0), magnitude: base.map(() => 0) });
+    }
+    expected.push({ row, base, terms });
   }
-  if (tensor.delta !== undefined) await addProducts(tensor.delta, columns, expected, read);
+  for (const [index, delta] of deltasOf(tensor).entries()) {
+    const terms = expected.map((row) => row.terms[index]!);
+    await addProducts(delta, columns, terms, read);
+  }
   let worst = 0;
   for (const row of expected) {
-    worst = Math.max(worst, await compareRow(tensor, row, output));
+    worst = Math.max(worst, await compareRow(tensor, row, read, output));
   }
   return worst;
+}
+
+/** What a row begins with: an adapter's, where it replaces that row; a quantised one as floats. */
+async function sourceRow(
+  { from, tokens }: PlannedTensor,
+  row: number,
+  columns: number,
+  read: ReadTensor,
+): Promise<Float64Array> {
+  const place = tokens?.indices.indexOf(row) ?? -1;
+  if (tokens !== undefined && place >= 0) return readRows(tokens.from, place, 1, columns, read);
+  const { quantization } = from;
+  if (quantization === undefined) return readRows(from, row, 1, columns, read);
+  return dequantizedRow({ ...from, quantization }, row, columns, read);
 }
 
 interface ExpectedRow {
   readonly row: number;
   readonly base: Float64Array;
+  /** One for each delta, in the order in which they are added. */
+  readonly terms: readonly ExpectedTerm[];
+}
+
+interface ExpectedTerm {
+  readonly delta: PlannedDelta;
   /** Row of L, [rank]. */
   readonly left: Float64Array;
   /** The row of L R so far, and the sum of its terms' magnitudes. */
@@ -70,11 +107,11 @@ interface ExpectedRow {
 async function addProducts(
   delta: PlannedDelta,
   columns: number,
-  expected: readonly ExpectedRow[],
+  terms: readonly ExpectedTerm[],
   read: ReadTensor,
 ): Promise<void> {
   for await (const { k, right } of rightRows(delta, columns, read)) {
-    for (const { left, product, magnitude } of expected) {
+    for (const { left, product, magnitude } of terms) {
       const factor = left[k]!;
       for (let column = 0; column < columns; column++) {
         const term = factor * right[column]!;
@@ -88,39 +125,84 @@ async function addProducts(
 async function compareRow(
   tensor: PlannedTensor,
   expected: ExpectedRow,
+  read: ReadTensor,
   output: FileHandle,
 ): Promise<number> {
-  const { row, base, product, magnitude } = expected;
+  const { row } = expected;
   const dtype = tensor.dtype as MergeDtype;
-  const size = bytesOf(dtype);
-  const bytes = Buffer.alloc(base.length * size);
-  await output.read(bytes, 0, bytes.length, tensor.offset + row * bytes.length);
-  const written = decode(bytes, dtype);
+  const written = await writtenRow(tensor, row, expected.base.length, output);
   const { halfUlp, smallest } = PRECISION[dtype];
-  const { scaling, rank } = tensor.delta ?? { scaling: 0, rank: 0 };
+  const { exact, bound } = await exactRow(expected, read);
   let worst = 0;
-  for (let column = 0; column < base.length; column++) {
-    const exact = base[column]! + scaling * product[column]!;
-    const unit = Math.max(Math.abs(exact) * halfUlp, smallest / 2);
-    const distance = Math.abs(written[column]! - exact);
-    // rank products, as many sums, the scaling and the last sum, each rounded once.
-    const terms = Math.abs(scaling) * magnitude[column]! * (rank + 3);
-    const bound = rank === 0 ? 0 : F32_UNIT * (terms + Math.abs(exact)) + 2 ** -149;
+  for (let column = 0; column < exact.length; column++) {
+    const value = exact[column]!;
+    const unit = Math.max(Math.abs(value) * halfUlp, smallest / 2);
+    const distance = Math.abs(written[column]! - value);
     // Comparisons with NaN are false, so they say what is right.
     const isRight =
-      dtype === 'F32'
-        ? written[column] === fround(exact)
-        : distance <= unit * (1 + 2 ** -7) + bound;
+      dtype === 'F32' && tensor.delta?.magnitude === undefined
+        ? written[column] === fround(value)
+        : distance <= unit * (1 + 2 ** -7) + bound[column]!;
     if (!isRight) {
       throw new WeldlineError(
         'verify.recomputation-mismatch',
         `"${tensor.name}" row ${row}, column ${column}: the file holds ${written[column]}, but the ` +
-          `base and adapter give ${exact}. The merge is wrong; delete the output and report this.`,
+          `inputs give ${value}. The merge is wrong; delete the output and report this.`,
       );
     }
     worst = Math.max(worst, distance / unit);
   }
   return worst;
+}
+
+async function writtenRow(
+  tensor: PlannedTensor,
+  row: number,
+  columns: number,
+  output: FileHandle,
+): Promise<Float64Array> {
+  const dtype = tensor.dtype as MergeDtype;
+  const bytes = Buffer.alloc(columns * bytesOf(dtype));
+  await output.read(bytes, 0, bytes.length, tensor.offset + row * bytes.length);
+  return decode(bytes, dtype);
+}
+
+/** A row in float64, and how far from it float32 arithmetic may come before the last rounding. */
+async function exactRow(
+  { row, base, terms }: ExpectedRow,
+  read: ReadTensor,
+): Promise<{ readonly exact: Float64Array; readonly bound: Float64Array }> {
+  const exact = Float64Array.from(base);
+  const bound = base.map(() => 0);
+  for (const { delta, product, magnitude } of terms) {
+    for (let column = 0; column < exact.length; column++) {
+      exact[column]! += delta.scaling * product[column]!;
+      // rank products, as many sums, the scaling and the last sum, each rounded once.
+      const products = Math.abs(delta.scaling) * magnitude[column]! * (delta.rank + 3);
+      bound[column]! += F32_UNIT * (products + Math.abs(exact[column]!)) + 2 ** -149;
+    }
+  }
+  const dora = terms.find(({ delta }) => delta.magnitude !== undefined);
+  return dora === undefined ? { exact, bound } : scaledRow(row, exact, dora, read);
+}
+
+/** The same with DoRA, which is then all that changes the row. */
+async function scaledRow(
+  row: number,
+  exact: Float64Array,
+  { delta, magnitude }: ExpectedTerm,
+  read: ReadTensor,
+): Promise<{ readonly exact: Float64Array; readonly bound: Float64Array }> {
+  assert(delta.magnitude !== undefined, `${delta.module} has no magnitude`);
+  const length = (await readRows(delta.magnitude, row, 1, 1, read))[0]!;
+  const factor = length / Math.sqrt(exact.reduce((sum, value) => sum + value * value, 0));
+  const scaled = exact.map((value) => factor * value);
+  const bound = scaled.map((value, column) => {
+    // The sum, its norm and their product are each rounded once; terms that cancel, in float64.
+    const terms = Math.abs(factor * delta.scaling) * magnitude[column]! * (delta.rank + 3);
+    return F32_UNIT * 3 * Math.abs(value) + F64_UNIT * terms + 2 ** -149;
+  });
+  return { exact: scaled, bound };
 }
 
 /** Rows of a two-dimensional tensor as stored, or a stretch of elements of any other. */
@@ -140,8 +222,9 @@ function decode(bytes: Uint8Array, dtype: MergeDtype): Float64Array {
   return decodeElements(bytes, KERNEL_DTYPE[dtype]);
 }
 
-/** Row `row` of L: a row of B, or a column of A. */
+/** Row `row` of L: a row of B, a column of A, or 1 for a bias. */
 async function leftRow(delta: PlannedDelta, row: number, read: ReadTensor): Promise<Float64Array> {
+  if (delta.b === undefined) return Float64Array.of(1);
   if (!delta.transposed) return readRows(delta.b, row, 1, delta.rank, read);
   const values = new Float64Array(delta.rank);
   for (let k = 0; k < delta.rank; k++) {
@@ -159,7 +242,7 @@ async function* rightRows(
   read: ReadTensor,
 ): AsyncGenerator<{ k: number; right: Float64Array }> {
   const { rank, transposed } = delta;
-  if (transposed) {
+  if (transposed && delta.b !== undefined) {
     const b = await readRows(delta.b, 0, columns, rank, read);
     for (let k = 0; k < rank; k++) {
       yield { k, right: Float64Array.from({ length: columns }, (_, i) => b[i * rank + k]!) };

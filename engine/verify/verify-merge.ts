@@ -4,15 +4,15 @@ import { toReadError } from '../disk-errors.ts';
 import { digestFile } from '../durable-files.ts';
 import { WeldlineError } from '../errors.ts';
 import { MANIFEST_FILE, type Manifest, parseManifest } from '../manifest.ts';
-import { workOf } from '../merge/tensor-work.ts';
+import { isCopied } from '../merge/tensor-work.ts';
 import type { ModelFiles } from '../model-files.ts';
 import type { Plan, PlannedTensor } from '../plan/plan.ts';
 import { readCheckpoint } from '../safetensors/checkpoint.ts';
 import { findNonFinite } from './find-non-finite.ts';
 import { type ReadTensor, verifyRows } from './sample-rows.ts';
 
-/** Rows worked out again per merged tensor: the first, the last, and one chosen by its name. */
-const ROWS_PER_TENSOR = 3;
+/** Rows worked out again per tensor: the first, the last, one chosen by its name, and trained ones. */
+const ROWS_PER_TENSOR = 5;
 
 export interface Verification {
   readonly filesChecked: number;
@@ -132,7 +132,7 @@ async function verifyTensors(
       try {
         for (const tensor of shard.tensors) {
           options.signal?.throwIfAborted();
-          if (workOf(tensor) === 'copy' || tensor.byteLength === 0) continue;
+          if (isCopied(tensor) || tensor.byteLength === 0) continue;
           await findNonFinite(tensor, output);
           const chosen = chooseRows(tensor);
           worst = Math.max(worst, await verifyRows(tensor, chosen, inputs.read, output));
@@ -156,7 +156,9 @@ function chooseRows(tensor: PlannedTensor): number[] {
   for (const character of tensor.name) {
     hash = (Math.imul(hash, 31) + (character.codePointAt(0) ?? 0)) >>> 0;
   }
-  return [...new Set([0, hash % rows, rows - 1])].slice(0, ROWS_PER_TENSOR);
+  const { indices = [] } = tensor.tokens ?? {};
+  const trained = [indices[0], indices.at(-1)].filter((row) => row !== undefined);
+  return [...new Set([0, hash % rows, rows - 1, ...trained])].slice(0, ROWS_PER_TENSOR);
 }
 
 /** The inputs' files, each opened once. */

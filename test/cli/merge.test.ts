@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { readFiles } from '../doubles/merge-directories.ts';
+import { readFiles, writeFiles } from '../doubles/merge-directories.ts';
+import { adapterFiles, tinyAdapter } from '../doubles/tiny-model.ts';
 import { type CommandOptions, runCommand, startCommand } from '../harness/command.ts';
 import { heavyModel } from '../harness/heavy-model.ts';
 import { type ReleaseSetup, setUpRelease, writeRecipe } from '../harness/release-setup.ts';
@@ -103,6 +104,74 @@ describe('weldline plan', () => {
       'model-00001-of-00002.safetensors',
       'model-00002-of-00002.safetensors',
     ]);
+  });
+});
+
+describe('several adapters', () => {
+  const several = ['--base', 'tiny', '--adapter', 'tone', '--adapter', 'style'];
+  beforeAll(async () => {
+    await writeFiles(join(root, 'style'), adapterFiles(tinyAdapter({ rank: 9, seed: 3 })));
+  });
+
+  it('are added up as the options say, and as a recipe says the same', async () => {
+    const how = ['--combine', 'linear', '--weights', '1,-0.5', '--json'];
+    const merged = await runCommand(
+      ['merge', ...several, ...how, '--output', 'merged-several'],
+      options,
+    );
+    expect(merged).toMatchObject({ status: 0, stderr: '' });
+    const manifest = JSON.parse(
+      await readFile(join(root, 'merged-several', 'weldline.json'), 'utf8'),
+    );
+    expect(manifest.inputs.map(({ id, model }: Record<string, string>) => [id, model])).toEqual([
+      ['base', 'tiny'],
+      ['adapter-1', 'tone'],
+      ['adapter-2', 'style'],
+    ]);
+    expect(manifest.options).toMatchObject({ weights: '1, -0.5' });
+
+    const others = [{ id: 'style', model: join(root, 'style'), weight: -0.5 }];
+    const recipe = await writeRecipe(setup, { others, combination: 'linear' });
+    const planned = await runCommand(['plan', recipe, '--tensors'], options);
+    expect(planned).toMatchObject({ status: 0, stderr: '' });
+    expect(planned.stdout).toMatch(/tone, r 4, alpha 8, × 2, style, r 9, alpha 18, × -1/);
+  });
+
+  it.each([
+    [[], /There are 2 adapters.*--combine linear.*--combine sequential/],
+    [['--combine', 'linear', '--weights', '1'], /1 numbers for 2 adapters/],
+    [['--combine', 'linear', '--weights', '1,half'], /not a list of numbers/],
+    [['--combine', 'ties'], /linear, cat, sequential/],
+  ])('are refused with %j', async (how, message) => {
+    const run = await runCommand(['plan', ...several, ...how], options);
+    expect(run.status).toBe(2);
+    expect(run.stderr.replace(/\s+/g, ' ')).toMatch(message);
+  });
+});
+
+describe('a quantised base', () => {
+  it('is merged onto its dequantised weights where it is said so', async () => {
+    const golden = join(REPOSITORY, 'test', 'golden', 'quantized', 'nf4_double-bf16');
+    const inputs = ['--base', join(golden, 'base'), '--adapter', join(golden, 'adapter')];
+    const unsaid = await runCommand(['plan', ...inputs], options);
+    expect(unsaid).toMatchObject({ status: 1, stdout: '' });
+    expect(unsaid.stderr).toContain('[checkpoint.quantized-base]');
+    expect(unsaid.stderr).toContain('--merge-onto');
+    const chosen = [...inputs, '--merge-onto', 'dequantized'];
+    const plan = await runCommand(['plan', ...chosen, '--tensors'], options);
+    expect(plan.stdout).toMatch(/^dequantized +5 tensors/m);
+    expect(plan.stdout).toMatch(
+      /^dequantized +model\.layers\.0\.self_attn\.k_proj\.weight +BF16 .*dequantized from nf4/m,
+    );
+    expect(plan.stdout).toMatch(
+      /^merged +model\.layers\.0\.self_attn\.q_proj\.weight .*dequantized from nf4 +r 4/m,
+    );
+    expect(plan.stdout).toMatch(/^config +quantization_config is removed/m);
+    const merged = await runCommand(['merge', ...chosen, '--output', 'onto-nf4'], options);
+    expect(merged).toMatchObject({ status: 0, stderr: '' });
+    expect(merged.stdout).toContain('Merged 2 of 12 tensors');
+    const simulated = [...inputs, '--merge-onto', 'simulated_nf4', '--output', 'never'];
+    expect(await runCommand(['merge', ...simulated], options)).toMatchObject({ status: 2 });
   });
 });
 

@@ -51,7 +51,7 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
   [
     'a missing base',
     GOOD.replace(/base:\n.*\n/, ''),
-    ['1:1 base: missing; expected a mapping with the base model: {model, revision}'],
+    ['1:1 base: missing; expected a mapping with the base model: {model, revision, merge_onto}'],
   ],
   [
     'a misspelt key, which is both unknown and missing',
@@ -76,14 +76,23 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
     'a combination of a later version',
     `${GOOD}combination: { method: ties, density: 0.5 }\n`,
     [
-      '13:24 combination.method: expected linear, the only method this version supports; got "ties"',
+      '13:24 combination.method: expected linear (the sum of all adapters, each times its weight)',
       '13:30 combination.density: unknown key; known here: method',
     ],
   ],
   [
-    'two adapters',
+    'two adapters and no method',
     withLine(7, '    model: ./support', '  - { id: sales, model: ./sales }'),
-    ['6:3 adapters: expected a list with exactly one adapter'],
+    ['6:3 adapters: there are several adapters, and nothing says how to combine them'],
+  ],
+  [
+    'two adapters of one id, and weights in a sequence',
+    `${withLine(7, '    model: ./support', '  - { id: support, model: ./b, weight: 2 }')}combination: { method: sequential }
+`,
+    [
+      '8:11 adapters.1.id: two adapters have the id "support"',
+      '8:40 adapters.1.weight: sequential takes no weights',
+    ],
   ],
   [
     'no adapter',
@@ -91,9 +100,14 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
     ['5:11 adapters: expected'],
   ],
   [
-    'a weight',
-    withLine(7, '    model: ./support', '    weight: 0.5'),
-    ['8:13 adapters.0.weight: expected 1, the only weight this version supports; got 0.5'],
+    'a weight of nothing',
+    withLine(7, '    model: ./support', '    weight: 0'),
+    ['8:13 adapters.0.weight: a weight of 0 adds nothing'],
+  ],
+  [
+    'a weight in words',
+    withLine(7, '    model: ./support', '    weight: half'),
+    ['8:13 adapters.0.weight: expected a number from -1000 to 1000'],
   ],
   [
     'an unknown dtype',
@@ -110,6 +124,11 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
     'a size of the wrong type',
     withLine(9, '  memory_budget: [1]'),
     ['9:18 merge.memory_budget: expected a size'],
+  ],
+  [
+    'weights to merge onto that this version cannot make',
+    withLine(4, '  model: ./base', '  merge_onto: simulated_nf4'),
+    ['5:15 base.merge_onto: expected original or dequantized'],
   ],
   [
     'half a thread',

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
-import { loadRecipe, parseRecipe } from '../../config/recipe.ts';
+import { loadRecipe, mergeOptionsOf, parseRecipe } from '../../config/recipe.ts';
 
 const COMPLETE = `name: support-assistant
 version: 1.2.0
@@ -69,6 +69,31 @@ describe('parseRecipe', () => {
       merge: {},
       publish: [],
     });
+  });
+
+  it('reads several adapters and how they are combined', () => {
+    const [first] = MINIMAL.adapters;
+    const second = { id: 'c', model: './c', weight: -0.5 };
+    const text = (method: string, ...adapters: object[]) =>
+      stringify({ ...MINIMAL, adapters, combination: { method } });
+    const { recipe } = parseRecipe(text('cat', first ?? {}, second), '/r/recipe.yaml');
+    expect(recipe.adapters.map(({ id, model, weight }) => [id, model, weight])).toEqual([
+      ['b', '/r/adapter', 1],
+      ['c', '/r/c', -0.5],
+    ]);
+    const weights = [1, -0.5];
+    expect(mergeOptionsOf(recipe)).toEqual({ combination: { method: 'cat', weights } });
+    const plain = text('sequential', first ?? {}, { id: 'c', model: './c' });
+    expect(mergeOptionsOf(parseRecipe(plain, '/r/recipe.yaml').recipe)).toEqual({
+      combination: { method: 'sequential' },
+    });
+  });
+
+  it('keeps what is said of the base about the merge with the merge', () => {
+    const base = { ...MINIMAL.base, merge_onto: 'dequantized' };
+    const { recipe } = parseRecipe(stringify({ ...MINIMAL, base }), '/r/recipe.yaml');
+    expect(recipe.base).toEqual(MINIMAL.base);
+    expect(recipe.merge).toEqual({ mergeOnto: 'dequantized' });
   });
 
   it('reads JSON, tabs and all, as the same recipe', () => {

@@ -29,11 +29,13 @@ export async function readFiles(directory: string): Promise<Map<string, Buffer>>
 export interface Directories {
   readonly base: string;
   readonly adapter: string;
+  /** Adapters after the first, by their ids; the first has the id "a". */
+  readonly others?: Readonly<Record<string, string>>;
 }
 
 /** Plans over directories as the command does. */
 export async function planDirectories(
-  { base, adapter }: Directories,
+  { base, adapter, others = {} }: Directories,
   options: MergeOptions = {},
 ): Promise<Plan> {
   const digests = new FileDigests();
@@ -41,7 +43,13 @@ export async function planDirectories(
     files: await openModelDirectory(root),
     digest: (path: string) => digests.digest(join(root, path)),
   });
-  return planMerge(await open(base), { id: 'a', ...(await open(adapter)) }, options);
+  const adapters = await Promise.all(
+    Object.entries({ a: adapter, ...others }).map(async ([id, root]) => ({
+      id,
+      ...(await open(root)),
+    })),
+  );
+  return planMerge(await open(base), adapters, options);
 }
 
 export interface MergeDirectoriesOptions extends Directories {
@@ -68,7 +76,7 @@ export async function mergeDirectories(
       : resourcesFor(plan, threads, windowBytes);
   const merged = await mergeModel({
     plan,
-    roots: { base, a: adapter },
+    roots: { base, a: adapter, ...options.others },
     output,
     resources,
     provenance: { inputs: {} },

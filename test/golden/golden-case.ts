@@ -18,6 +18,10 @@ export interface GoldenCase {
       { readonly rank: number; readonly scaling: number; readonly transposed: boolean }
     >
   >;
+  /** Scaling of each bias that a lora_bias is added to. */
+  readonly lora_biases?: Readonly<Record<string, number>>;
+  /** Rows of the embeddings, if the adapter has others than the base. */
+  readonly vocabulary?: number;
   readonly replaced: readonly string[];
   readonly added: readonly string[];
 }
@@ -43,6 +47,15 @@ export async function loadTensors(
     }
   }
   return tensors;
+}
+
+/** The bias of B as the two factors of a delta with one row. */
+export function factorsOfBias(bias: LoadedTensor): [LoadedTensor, LoadedTensor] {
+  const one = new Uint8Array(Float32Array.of(1).buffer);
+  return [
+    { ...bias, shape: [1, ...bias.shape] },
+    { name: 'one', dtype: 'F32', shape: [1, 1], bytes: one },
+  ];
 }
 
 /** The factors of a target, cut into the vectors whose products are its delta's elements. */
@@ -92,6 +105,26 @@ export function mergeExactly(
     }
   }
   return merged;
+}
+
+/**
+ * Scales each row of a merged weight to a length, as DoRA does. Two ways of float32 arithmetic add up
+ * the squares of a row in different orders.
+ */
+export function scaleRows(
+  merged: readonly MergedElement[],
+  lengths: Float64Array,
+): MergedElement[] {
+  const columns = merged.length / lengths.length;
+  const norms = Array.from(lengths, (_, row) =>
+    Math.hypot(...merged.slice(row * columns, (row + 1) * columns).map(({ value }) => value)),
+  );
+  return merged.map(({ value, bound }, index) => {
+    const row = Math.floor(index / columns);
+    const factor = (lengths[row] ?? 0) / (norms[row] ?? 0);
+    const rounding = 2 ** -24 * (columns + 4) * Math.abs(factor * value);
+    return { value: factor * value, bound: Math.abs(factor) * bound + rounding };
+  });
 }
 
 /** The float32 nearest to `weight + scaling · B A` in exact arithmetic, as stored bytes. */

@@ -32,8 +32,10 @@ class Case:
     float32_norms: bool = False
     # The dtype the adapter is converted to after PEFT saved it in float32.
     adapter_dtype: str = FLOAT32
-    # A LoRA on lm_head of a tied model: merged into the head alone, the embedding kept.
-    untie_head: bool = False
+    # The side of a tied pair that the LoRA is on: merged into it alone, the other side kept.
+    untie: str | None = None
+    # Rows that the embeddings are resized to before training; None keeps the base's.
+    vocabulary: int | None = None
     delta_ratio: float = DELTA_RATIO
     lora: dict = field(default_factory=lambda: {"r": 4, "lora_alpha": 8})
     target_modules: tuple[str, ...] = ALL_LINEAR
@@ -112,7 +114,7 @@ CASES = (
         " embedding as it was, and the model no longer tied.",
         (BFLOAT16, FLOAT16),
         tied=True,
-        untie_head=True,
+        untie="lm_head",
         target_modules=("q_proj", "lm_head"),
     ),
     Case(
@@ -149,5 +151,132 @@ CASES = (
         (BFLOAT16, FLOAT16),
         delta_ratio=1.0,
         lora={"r": 16, "lora_alpha": 16},
+    ),
+    Case(
+        "embedding", 25,
+        "LoRA on the embedding of an untied model: A is [r, vocabulary] and B [hidden, r], so the"
+        " delta is added transposed. PEFT rounds the delta to the weight's dtype before it adds it,"
+        " as it does for no other layer; expected is one rounding of the sum, as everywhere.",
+        (BFLOAT16, FLOAT16, FLOAT32),
+        target_modules=("embed_tokens", "q_proj"),
+    ),
+    Case(
+        "embedding_rslora", 26,
+        "Rank-stabilised LoRA on the embedding, and on the head.",
+        lora={"r": 16, "lora_alpha": 16, "use_rslora": True},
+        target_modules=("embed_tokens", "lm_head"),
+    ),
+    Case(
+        "embedding_tied", 27,
+        "LoRA on the embedding of a tied model. PEFT trains with the head as it was but merges"
+        " into the shared tensor; expected is what was trained: the embedding changed, the head as"
+        " it was, and the model no longer tied.",
+        tied=True,
+        untie="embed_tokens",
+        target_modules=("embed_tokens", "q_proj"),
+    ),
+    Case(
+        "bias_all", 28,
+        "bias: all. Every bias was trained and replaces the base's, those of norms too.",
+        architecture="gpt2",
+        tied=True,
+        lora={"r": 4, "lora_alpha": 8, "fan_in_fan_out": True, "bias": "all"},
+        target_modules=("c_attn", "c_fc"),
+    ),
+    Case(
+        "bias_lora_only", 29,
+        "bias: lora_only. The biases of the targeted layers were trained and replace the base's.",
+        architecture="gpt2",
+        tied=True,
+        lora={"r": 4, "lora_alpha": 8, "fan_in_fan_out": True, "bias": "lora_only"},
+        target_modules=("c_attn", "c_fc"),
+    ),
+    Case(
+        "lora_bias", 30,
+        "lora_bias: B has a bias of its own, which is added to the base's with the scaling.",
+        (BFLOAT16, FLOAT16, FLOAT32),
+        architecture="gpt2",
+        tied=True,
+        lora={"r": 4, "lora_alpha": 12, "fan_in_fan_out": True, "lora_bias": True},
+        target_modules=("c_attn", "c_proj", "c_fc"),
+    ),
+    Case(
+        "tokens", 31,
+        "trainable_token_indices: rows of the embedding replace the base's; the head, which is not"
+        " tied, keeps its own.",
+        lora={"r": 4, "lora_alpha": 8, "trainable_token_indices": [99, 3, 40]},
+        target_modules=("q_proj",),
+    ),
+    Case(
+        "tokens_tied", 32,
+        "trainable_token_indices of a tied model: the shared tensor changes, and both sides with"
+        " it, as PEFT trains them.",
+        tied=True,
+        lora={"r": 4, "lora_alpha": 8, "trainable_token_indices": [98, 99]},
+        target_modules=("q_proj",),
+    ),
+    Case(
+        "tokens_both", 33,
+        "trainable_token_indices by module: other rows of the embedding than of the head.",
+        lora={
+            "r": 4,
+            "lora_alpha": 8,
+            "trainable_token_indices": {"embed_tokens": [0, 98], "lm_head": [97, 5, 1]},
+        },
+        target_modules=("q_proj",),
+    ),
+    Case(
+        "vocabulary_grown", 34,
+        "Three tokens were added before training: the adapter has all rows of both ends.",
+        vocabulary=103,
+        target_modules=("q_proj",),
+    ),
+    Case(
+        "vocabulary_grown_trained", 35,
+        "Three tokens were added, and both ends trained in full.",
+        vocabulary=103,
+        target_modules=("q_proj",),
+        modules_to_save=("embed_tokens", "lm_head"),
+    ),
+    Case(
+        "vocabulary_grown_lora", 36,
+        "Three tokens were added, and both ends trained by LoRA: the adapter has their weights"
+        " before training, under base_layer.",
+        vocabulary=103,
+        target_modules=("embed_tokens", "lm_head", "q_proj"),
+    ),
+    Case(
+        "vocabulary_grown_tied", 37,
+        "Three tokens were added to a tied model: the adapter has both ends, which are equal.",
+        tied=True,
+        vocabulary=103,
+        target_modules=("q_proj",),
+    ),
+    Case(
+        "vocabulary_grown_tokens", 38,
+        "Three tokens were added, and their rows trained by trainable_token_indices.",
+        vocabulary=103,
+        lora={"r": 4, "lora_alpha": 8, "trainable_token_indices": [100, 101, 102]},
+        target_modules=("q_proj",),
+    ),
+    Case(
+        "vocabulary_grown_tokens_tied", 42,
+        "Three tokens were added to a tied model, and their rows trained on both ends as one.",
+        tied=True,
+        vocabulary=103,
+        lora={"r": 4, "lora_alpha": 8, "trainable_token_indices": [100, 101, 102]},
+        target_modules=("q_proj",),
+    ),
+    Case(
+        "vocabulary_shrunk", 39,
+        "The padding of the vocabulary was cut off before training.",
+        vocabulary=96,
+        target_modules=("q_proj",),
+    ),
+    Case(
+        "dora", 40,
+        "DoRA on all linear layers: every row of W + s·BA is scaled to a trained length.",
+        (BFLOAT16, FLOAT16, FLOAT32),
+        lora={"r": 4, "lora_alpha": 8, "use_dora": True},
     ),
 )  # fmt: skip

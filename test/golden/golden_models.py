@@ -16,6 +16,8 @@ from golden_cases import BFLOAT16, FLOAT32, Case
 HIDDEN, INTERMEDIATE, LAYERS, HEADS, KV_HEADS, VOCABULARY = 64, 128, 2, 4, 2, 100
 # The spread that trained matrices of this width have.
 WEIGHT_DEVIATION = 0.08
+# Of lora_bias, beside biases of 0.1.
+BIAS_DEVIATION = 0.003
 BASE_NAMES = {"llama": "weldline/golden-llama", "gpt2": "weldline/golden-gpt2"}
 # Splits each of the Llama bases in bfloat16 into three files.
 SHARD_BYTES_MAX = "70KB"
@@ -77,9 +79,17 @@ def load_base(folder: Path, dtype: str):
     return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
 
 
+def load_resized(case: Case, folder: Path, dtype: str):
+    """The base as the adapter was trained on it, with new rows where the case adds tokens."""
+    model = load_base(folder, dtype)
+    if case.vocabulary is not None:
+        model.resize_token_embeddings(case.vocabulary)
+    return model
+
+
 def build_adapter(case: Case, dtype: str, base: Path, folder: Path) -> None:
-    model = load_base(base, dtype)
     torch.manual_seed(case.seed + 1000)
+    model = load_resized(case, base, dtype)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         target_modules=list(case.target_modules),
@@ -89,18 +99,24 @@ def build_adapter(case: Case, dtype: str, base: Path, folder: Path) -> None:
     model = get_peft_model(model, config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_B" in name:
+            if "lora_B" in name or "lora_embedding_" in name:
                 parameter.copy_(torch.randn_like(parameter))
-            elif "modules_to_save" in name:
+                if name.endswith(".bias"):
+                    parameter.mul_(BIAS_DEVIATION)
+            elif is_trained_in_full(name, parameter):
                 parameter.add_(0.02 * torch.randn_like(parameter))
+            elif "lora_magnitude_vector" in name:
+                parameter.mul_(1 + 0.02 * torch.randn_like(parameter))
         for module in model.modules():
-            if hasattr(module, "lora_B") and "default" in module.lora_B:
+            if hasattr(module, "lora_B") and target_of(module) is not None:
                 _scale_delta(module, case.delta_ratio)
     # Set by PEFT from where the base lies; sets have no order, and the file shall have one.
     saved = model.peft_config["default"]
     saved.base_model_name_or_path = BASE_NAMES[case.architecture]
     saved.target_modules = sorted(saved.target_modules)
-    model.save_pretrained(folder)
+    # Where the base lies is not to be found out by then, so PEFT cannot see that it was resized.
+    resized = {} if case.vocabulary is None else {"save_embedding_layers": True}
+    model.save_pretrained(folder, **resized)
     (folder / "README.md").unlink()  # PEFT's template of a model card.
     if case.adapter_dtype != FLOAT32:
         path = folder / ADAPTER_FILE
@@ -116,7 +132,21 @@ def _scale_delta(module, ratio: float) -> None:
     """Scales B so that the delta's Frobenius norm is `ratio` of its weight's."""
     weight_norm = module.get_base_layer().weight.float().norm()
     delta_norm = module.get_delta_weight("default").float().norm()
-    module.lora_B["default"].weight.mul_(ratio * weight_norm / delta_norm)
+    target_of(module)[1].mul_(ratio * weight_norm / delta_norm)
+
+
+def target_of(module):
+    """A and B of a layer that LoRA is on, or None."""
+    if "default" in module.lora_A:
+        return module.lora_A["default"].weight, module.lora_B["default"].weight
+    if "default" in module.lora_embedding_A:
+        return module.lora_embedding_A["default"], module.lora_embedding_B["default"]
+    return None
+
+
+def is_trained_in_full(name: str, parameter) -> bool:
+    """Whether a parameter that belongs to no LoRA was trained."""
+    return parameter.requires_grad and "lora_" not in name
 
 
 def load_on_disk(folder: Path) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ change the files' bytes, and then deserve a look before they are committed.
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import platform
@@ -36,10 +37,10 @@ from golden_models import (
     ADAPTER_FILE,
     build_adapter,
     build_base,
-    load_base,
     load_on_disk,
-    read_json,
+    load_resized,
     start_folder,
+    target_of,
 )
 
 FOLDER = Path(__file__).resolve().parent
@@ -54,44 +55,98 @@ def make_case(case: Case, dtype: str, folder: Path) -> dict:
     build_base(case, dtype, folder / "base")
     build_adapter(case, dtype, folder / "base", folder / "adapter")
     before = load_on_disk(folder / "base")
-    model = PeftModel.from_pretrained(load_base(folder / "base", dtype), folder / "adapter")
-    targets = find_targets(model)
-    deltas = {HEAD: delta_of(model, "lm_head")} if case.untie_head else {}
+    model = PeftModel.from_pretrained(
+        load_resized(case, folder / "base", dtype), folder / "adapter"
+    )
+    targets, biases = find_targets(model), find_biases(model)
+    once = add_once(case, model)
+    resized = {name: model.get_parameter(at).detach().clone() for name, at in ends(model).items()}
     merged = model.merge_and_unload(safe_merge=False).state_dict()
-    expected, replaced = choose_expected(case, before, merged, targets)
-    if case.untie_head:
-        # The same addition as PEFT's: in place, so that torch rounds the float32 sum once.
-        expected[HEAD] = before[EMBEDDING].clone()
-        expected[HEAD] += deltas[HEAD]
-        expected[EMBEDDING] = before[EMBEDDING]
+    check_rounding(once, merged)
+    merged |= {name: sums for name, (sums, _) in once.items()}
+    if case.untie is not None:
+        other = EMBEDDING if case.untie == "lm_head" else HEAD
+        merged[other] = before[EMBEDDING]
+    expected, replaced = choose_expected(case, before, merged, {*targets, *biases})
     save_file(expected, folder / "expected.safetensors", metadata={"format": "pt"})
     (folder / "expected.safetensors").chmod(0o644)
     report = describe(case, dtype, targets, replaced, expected, before)
-    report |= measure(folder, targets, before, expected)
+    if biases:
+        report["lora_biases"] = biases
+    if case.vocabulary is not None:
+        report["vocabulary"] = case.vocabulary
+    report |= measure(folder, targets, before | resized, expected)
     (folder / "case.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
+
+
+def layers(model):
+    """Name and module of every layer that LoRA is on."""
+    return [
+        (name.removeprefix(PREFIX), module)
+        for name, module in model.named_modules()
+        if hasattr(module, "lora_A") and target_of(module) is not None
+    ]
 
 
 def find_targets(model) -> dict[str, dict]:
     """Name of each targeted weight to its own rank and scaling, as PEFT resolved them."""
     return {
-        name.removeprefix(PREFIX) + ".weight": {
+        f"{name}.weight": {
             "rank": module.r["default"],
             "scaling": module.scaling["default"],
-            "transposed": bool(module.fan_in_fan_out),
+            "transposed": bool(module.fan_in_fan_out) or "default" in module.lora_embedding_A,
         }
-        for name, module in model.named_modules()
-        if hasattr(module, "lora_A") and "default" in module.lora_A
+        for name, module in layers(model)
     }
 
 
-def delta_of(model, module_name: str) -> torch.Tensor:
+def find_biases(model) -> dict[str, float]:
+    """Name of each bias that a lora_bias is added to, and the scaling."""
+    return {
+        f"{name}.bias": module.scaling["default"]
+        for name, module in layers(model)
+        if module.lora_bias["default"]
+    }
+
+
+def add_once(case: Case, model) -> dict:
+    """Weights to which PEFT's delta was added with one rounding, and PEFT's own result.
+
+    For an embedding PEFT rounds the delta first. On a tied pair it would add to both sides.
+    """
+    sums = {}
     with torch.no_grad():
-        return model.get_submodule(PREFIX + module_name).get_delta_weight("default").clone()
+        for name, module in layers(model):
+            if "default" in module.lora_embedding_A or name == case.untie:
+                weight = module.get_base_layer().weight
+                delta = module.get_delta_weight("default")
+                # In place, so that torch rounds the float32 sum once.
+                once = weight.clone()
+                once += delta
+                theirs = weight + delta.to(weight.dtype)
+                is_embedding = "default" in module.lora_embedding_A
+                sums[f"{name}.weight"] = (once, theirs if is_embedding else once.clone())
+    return sums
 
 
-def choose_expected(case: Case, before: dict, merged: dict, targets: dict):
-    """The tensors on disk after the merge, and the names of those replaced as a whole.
+def check_rounding(once: dict, merged: dict) -> None:
+    for name, (_, theirs) in once.items():
+        assert torch.equal(merged[name], theirs), name
+
+
+def ends(model) -> dict[str, str]:
+    """The weights at both ends of the model and where they are before the merge."""
+    return {
+        name: path
+        for name, suffix in ((EMBEDDING, "embed_tokens"), (HEAD, "lm_head"))
+        for path, _ in model.named_parameters()
+        if path.endswith((f"{suffix}.base_layer.weight", f".{suffix}.weight"))
+    }
+
+
+def choose_expected(case: Case, before: dict, merged: dict, targets: set):
+    """The tensors on disk after the merge, and the names of those replaced as a whole or in rows.
 
     What PEFT did not touch is taken from the base's files, not from the loaded model, which has
     one dtype throughout. Raises AssertionError when the model changed anything else.
@@ -100,21 +155,38 @@ def choose_expected(case: Case, before: dict, merged: dict, targets: dict):
     for name, tensor in before.items():
         after = merged[name]
         if name in targets:
-            assert after.dtype == tensor.dtype and not torch.equal(after, tensor), name
+            assert after.dtype == tensor.dtype, name
+            assert after.shape != tensor.shape or not torch.equal(after, tensor), name
             expected[name] = after.contiguous()
-        elif any(name == f"{module_name(each)}.weight" for each in case.modules_to_save):
-            assert not torch.equal(after, tensor), name
+        elif is_replaced(case, name):
+            assert after.shape != tensor.shape or not torch.equal(after, tensor), name
             expected[name] = after.contiguous()
             replaced.append(name)
         else:
-            unchanged = torch.equal(after, tensor.to(after.dtype))
-            assert unchanged or (case.untie_head and name == EMBEDDING), name
+            assert torch.equal(after, tensor.to(after.dtype)), name
             expected[name] = tensor
-    if case.tied and "lm_head" in case.modules_to_save:
-        assert not torch.equal(merged[HEAD], merged[EMBEDDING])
-        expected[HEAD] = merged[HEAD]
-        replaced.append(HEAD)
+    if HEAD not in expected and (HEAD in targets or is_untied(case)):
+        expected[HEAD] = merged[HEAD].clone()
+        if HEAD not in targets:
+            replaced.append(HEAD)
     return expected, replaced
+
+
+def is_untied(case: Case) -> bool:
+    saves_head = "lm_head" in case.modules_to_save or case.vocabulary is not None
+    return case.tied and (saves_head or case.untie is not None)
+
+
+def is_replaced(case: Case, name: str) -> bool:
+    module, _, parameter = name.rpartition(".")
+    bias = case.lora.get("bias", "none")
+    if parameter == "bias" and bias != "none":
+        return bias == "all" or module.endswith(case.target_modules)
+    if case.vocabulary is not None and name in (EMBEDDING, HEAD):
+        return True
+    indices = case.lora.get("trainable_token_indices")
+    tokens = indices if isinstance(indices, dict) else ["embed_tokens"] if indices else []
+    return any(module == module_name(each) for each in (*case.modules_to_save, *tokens))
 
 
 def module_name(suffix: str) -> str:
@@ -144,12 +216,17 @@ def measure(folder: Path, targets: dict, before: dict, expected: dict) -> dict:
     elements, absolute_error, not_nearest = 0, 0.0, 0
     for name, target in targets.items():
         stem = PREFIX + name.removesuffix(".weight")
-        a = adapter[f"{stem}.lora_A.weight"].double()
-        b = adapter[f"{stem}.lora_B.weight"].double()
+        if f"{stem}.lora_embedding_A" in adapter:
+            a, b = adapter[f"{stem}.lora_embedding_A"], adapter[f"{stem}.lora_embedding_B"]
+        else:
+            a, b = adapter[f"{stem}.lora_A.weight"], adapter[f"{stem}.lora_B.weight"]
         assert a.shape[0] == target["rank"], name
-        delta = target["scaling"] * (b @ a)
-        base = before.get(name, before.get(EMBEDDING)).double()
-        exact = base + (delta.T if target["transposed"] else delta)
+        delta = target["scaling"] * (b.double() @ a.double())
+        exact = before.get(name, before.get(EMBEDDING)).double()
+        exact = exact + (delta.T if target["transposed"] else delta)
+        magnitude = adapter.get(f"{stem}.lora_magnitude_vector")
+        if magnitude is not None:
+            exact = magnitude.double()[:, None] / exact.norm(dim=1, keepdim=True) * exact
         got = expected[name]
         elements += got.numel()
         absolute_error += float((got.double() - exact).abs().sum())
@@ -165,6 +242,7 @@ def write_versions() -> None:
     versions = {"python": platform.python_version(), "machine": platform.machine()}
     for module in (torch, transformers, peft, safetensors, numpy):
         versions[module.__name__] = module.__version__
+    versions["bitsandbytes"] = importlib.metadata.version("bitsandbytes")
     (FOLDER / "VERSIONS.json").write_text(json.dumps(versions, indent=2) + "\n")
 
 

@@ -69,6 +69,9 @@ export interface RecipeChanges {
   readonly adapter?: string;
   readonly adapterVersion?: string;
   readonly trainingRun?: string;
+  /** Adapters after the first, as the recipe has them, and how all are combined. */
+  readonly others?: readonly Readonly<Record<string, string | number>>[];
+  readonly combination?: string;
   /** Further keys of `merge`. */
   readonly merge?: Readonly<Record<string, string | number>>;
   readonly targets?: readonly string[];
@@ -76,7 +79,7 @@ export interface RecipeChanges {
 
 /** The recipe as a person would write it. */
 export function recipeText(setup: ReleaseSetup, changes: RecipeChanges = {}): string {
-  const { targets = [setup.target], merge = {} } = changes;
+  const { targets = [setup.target], merge = {}, others = [], combination } = changes;
   const line = (key: string, value: string | undefined): string =>
     value === undefined ? '' : `    ${key}: ${JSON.stringify(value)}\n`;
   return (
@@ -85,6 +88,8 @@ export function recipeText(setup: ReleaseSetup, changes: RecipeChanges = {}): st
     `adapters:\n  - id: tone\n${line('model', changes.adapter ?? setup.adapter)}` +
     line('version', changes.adapterVersion) +
     line('training_run', changes.trainingRun) +
+    others.map((other) => `  - ${JSON.stringify(other)}\n`).join('') +
+    (combination === undefined ? '' : `combination: { method: ${combination} }\n`) +
     (Object.keys(merge).length === 0 ? '' : `merge: ${JSON.stringify(merge)}\n`) +
     `publish: ${JSON.stringify(targets.map((path) => ({ directory: { path } })))}\n`
   );

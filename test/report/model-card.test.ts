@@ -69,6 +69,13 @@ describe('the facts of a release', () => {
 });
 
 describe('the model card', () => {
+  it('says which weights of a quantised base it was merged onto', () => {
+    const options = { merge_onto: 'dequantized' };
+    const card = modelCard(releaseFacts({ ...INPUT, manifest: { ...MANIFEST, options } }));
+    expect(card).toContain('\n| merged onto | the dequantized weights of the base |\n| engine |');
+    expect(modelCard(releaseFacts(INPUT))).not.toContain('merged onto');
+  });
+
   it('says what was made of what, and what was checked', () => {
     const card = modelCard(releaseFacts(INPUT));
     for (const part of [

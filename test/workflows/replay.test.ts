@@ -33,7 +33,7 @@ async function replay(name: string, text: string): Promise<Error | undefined> {
 }
 
 describe('recorded histories', () => {
-  it('are of a release that finished, waited and went on, was cancelled, and failed', () => {
+  it('are of a release that finished, waited and went on, was cancelled, failed, and of several adapters', () => {
     expect(NAMES).toEqual([
       'merge-cancelled.json',
       'merge-finished.json',
@@ -41,6 +41,7 @@ describe('recorded histories', () => {
       'release-failed.json',
       'release-finished.json',
       'release-resumed.json',
+      'release-several.json',
     ]);
   });
 

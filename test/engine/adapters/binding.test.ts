@@ -1,31 +1,17 @@
 import { expect, test } from 'vitest';
-import type { Plan, PlannedTensor } from '../../../engine/plan/plan.ts';
-import { planMerge } from '../../../engine/plan/plan-merge.ts';
-import { memoryFiles } from '../../doubles/memory-files.ts';
+import type { Plan } from '../../../engine/plan/plan.ts';
 import { Random } from '../../doubles/random.ts';
 import {
-  adapterFiles,
   alter,
-  baseFiles,
   randomTensor,
   type TinyModel,
   tinyAdapter,
   tinyBase,
 } from '../../doubles/tiny-model.ts';
+import { planFor, tensorOf } from './plan-tiny.ts';
 
 const EMBEDDING = 'model.embed_tokens.weight';
 const HEAD = 'lm_head.weight';
-
-async function planFor(base: TinyModel, adapter: TinyModel): Promise<Plan> {
-  const inputs = memoryFiles('base', baseFiles(base));
-  return planMerge(inputs, { id: 'a', ...memoryFiles('adapter', adapterFiles(adapter)) }, {});
-}
-
-function tensorOf(plan: Plan, name: string): PlannedTensor {
-  const found = plan.shards.flatMap((shard) => shard.tensors).filter((each) => each.name === name);
-  if (found.length !== 1 || found[0] === undefined) throw new Error(`${found.length} × ${name}`);
-  return found[0];
-}
 
 function mergedNames(plan: Plan): string[] {
   const tensors = plan.shards.flatMap((shard) => shard.tensors);

@@ -22,6 +22,8 @@ async function scan(content: Uint8Array): Promise<string[]> {
     config: {} as Adapter['config'],
     pairs: [],
     replacements: new Map(TENSORS.map((tensor) => [tensor.name, tensor])),
+    copies: [],
+    tokens: new Map(),
   };
   const { files } = memoryFiles('adapter', new Map([['weights', content]]));
   return scanAdapter(adapter, await files.open('weights'));

@@ -86,12 +86,24 @@ const CONFIGS: readonly BadInput[] = [
     names: [`adapter/${CONFIG}`, 'peft_type'],
     spoil: withConfig({ peft_type: undefined }),
   },
-  {
-    what: 'of another type',
-    code: 'adapter.unsupported-type',
-    names: [`adapter/${CONFIG}`, 'IA3'],
-    spoil: withConfig({ peft_type: 'IA3' }),
-  },
+  ...[
+    ['ADALORA', 'AdaLoRA'],
+    ['BOFT', 'BOFT,'],
+    ['IA3', '(IA)³'],
+    ['LOHA', 'LoHa'],
+    ['LOKR', 'LoKr'],
+    ['OFT', 'OFT,'],
+    ['VERA', 'VeRA'],
+    ['PROMPT_TUNING', 'nothing to merge'],
+    ['TOMORROWS', 'merge_and_unload'],
+  ].map(
+    ([type = '', says = '']): BadInput => ({
+      what: `of type ${type}`,
+      code: 'adapter.unsupported-type',
+      names: [`adapter/${CONFIG}`, `"${type}"`, says],
+      spoil: withConfig({ peft_type: type }),
+    }),
+  ),
   {
     what: 'of a type with a name of a megabyte',
     code: 'adapter.unsupported-type',
@@ -164,14 +176,16 @@ const refused = (key: string, value: unknown, name = key): BadInput => ({
 });
 
 const FEATURES: readonly BadInput[] = [
-  refused('use_dora', true),
+  {
+    what: 'use_dora and lora_bias',
+    code: 'adapter.unsupported-feature',
+    names: [`adapter/${CONFIG}`, 'use_dora and lora_bias'],
+    spoil: withConfig({ use_dora: true, lora_bias: true }),
+  },
   refused('use_qalora', true),
-  refused('lora_bias', true),
-  refused('bias', 'lora_only'),
-  refused('bias', 'all'),
+  refused('bias', 'some'),
   refused('layer_replication', [[0, 2]]),
   refused('target_parameters', ['mlp.experts.gate_up_proj']),
-  refused('trainable_token_indices', [98, 99]),
   refused('alora_invocation_tokens', [1, 2]),
   refused('init_lora_weights', 'pissa'),
   refused('init_lora_weights', 'olora'),

@@ -27,21 +27,12 @@ const added = (what: string, name: string, code: BadInput['code'], names: string
 const FEATURE = 'adapter.unsupported-feature';
 
 const NAMES: readonly BadInput[] = [
-  added('a magnitude vector', `${STEM}.lora_magnitude_vector`, FEATURE, ['DoRA']),
-  added('a live magnitude vector', `${STEM}.lora_magnitude_vector.default.weight`, FEATURE, [
-    'DoRA',
-  ]),
-  added('LoRA on an embedding', 'base_model.model.model.embed_tokens.lora_embedding_A', FEATURE, [
-    'embedding',
-  ]),
-  added('a LoRA bias', `${STEM}.lora_B.bias`, FEATURE, ['lora_bias']),
-  added('a trained bias', `${STEM}.base_layer.bias`, FEATURE, ['biases']),
-  added(
-    'rows of tokens',
-    'base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta',
-    FEATURE,
-    ['trainable_token_indices'],
-  ),
+  {
+    what: 'a trained bias that the base has no place for',
+    code: 'adapter.unbound-tensor',
+    names: ['"a"', `"${MODULE}.bias"`],
+    spoil: ({ adapter }) => add(adapter, `${STEM}.base_layer.bias`, 64),
+  },
   added('fused experts', 'base_model.model.model.layers.0.mlp.experts.lora_A.weight', FEATURE, [
     'expert',
   ]),
@@ -49,7 +40,12 @@ const NAMES: readonly BadInput[] = [
     'several parameters',
   ]),
   added('kohya names', 'lora_unet.q_proj.lora_down.weight', FEATURE, ['kohya']),
-  added('LoHa', `${STEM}.hada_w1_a`, FEATURE, ['other than LoRA']),
+  added('AdaLoRA', `${STEM}.lora_E`, FEATURE, ['AdaLoRA']),
+  added('LoHa', `${STEM}.hada_w1_a`, FEATURE, ['LoHa']),
+  added('(IA)³', `${STEM}.ia3_l`, FEATURE, ['(IA)³']),
+  added('LoKr', `${STEM}.lokr_w1`, FEATURE, ['LoKr']),
+  added('OFT', `${STEM}.oft_R.weight`, FEATURE, ['OFT']),
+  added('VeRA', `${STEM}.vera_lambda_b`, FEATURE, ['VeRA']),
   added('no prefix', 'model.layers.0.self_attn.q_proj.lora_A.weight', 'adapter.unknown-key', []),
   added('an unknown part of LoRA', `${STEM}.lora_C.weight`, 'adapter.unknown-key', []),
   added(
@@ -157,7 +153,137 @@ const BINDINGS: readonly BadInput[] = [
   },
 ];
 
+const EMBEDDING = 'model.embed_tokens';
+const EMBEDDING_STEM = `base_model.model.${EMBEDDING}`;
+
+/** Gives both layers of the tiny model's q_proj a bias. */
+function addBiases({ tensors }: TinyModel): void {
+  for (const layer of [0, 1]) {
+    const name = `model.layers.${layer}.self_attn.q_proj.bias`;
+    tensors.push(randomTensor(random, name, 'BF16', [64]));
+  }
+}
+
+/** Leaves an adapter with LoRA on q_proj alone, whose B have biases of a length. */
+function biasB(adapter: TinyModel, length: number): void {
+  adapter.config['lora_bias'] = true;
+  adapter.config['target_modules'] = ['q_proj'];
+  adapter.tensors = adapter.tensors.filter(({ name }) => name.includes('q_proj'));
+  for (const layer of [0, 1]) {
+    add(adapter, `base_model.model.model.layers.${layer}.self_attn.q_proj.lora_B.bias`, length);
+  }
+}
+
+const BIASES: readonly BadInput[] = [
+  {
+    what: 'a bias of B that the base has no place for',
+    code: 'adapter.unbound-tensor',
+    names: ['"a"', `"${MODULE}"`, `"${MODULE}.bias"`, 'lora_bias'],
+    spoil: ({ adapter }) => biasB(adapter, 64),
+  },
+  {
+    what: 'a bias of B that its configuration does not speak of',
+    code: 'adapter.half-pair',
+    names: ['/adapter', `"${MODULE}"`, 'lora_bias: false'],
+    spoil: ({ base, adapter }) => {
+      addBiases(base);
+      biasB(adapter, 64);
+      adapter.config['lora_bias'] = false;
+    },
+  },
+  {
+    what: 'no bias of B where its configuration speaks of one',
+    code: 'adapter.half-pair',
+    names: ['/adapter', `"${MODULE}"`, 'lora_bias: true'],
+    spoil: ({ adapter }) => {
+      adapter.config['lora_bias'] = true;
+    },
+  },
+  {
+    what: 'a bias of B of another length than B',
+    code: 'adapter.bad-shape',
+    names: ['/adapter', `"${MODULE}"`, '[32]', '[64]'],
+    spoil: ({ base, adapter }) => {
+      addBiases(base);
+      biasB(adapter, 32);
+    },
+  },
+  {
+    what: 'a base with a bias of another length',
+    code: 'adapter.unbound-tensor',
+    names: ['"a"', `"${MODULE}.bias"`, '[64]'],
+    spoil: ({ base, adapter }) => {
+      addBiases(base);
+      alter(base, `${MODULE}.bias`, { shape: [32], data: random.floats('BF16', 32) });
+      biasB(adapter, 64);
+    },
+  },
+  {
+    what: 'its trained biases left out',
+    code: 'adapter.target-without-tensors',
+    names: ['"a"', 'bias: lora_only', 'lacks 1', 'model.layers.1.self_attn.q_proj.bias'],
+    spoil: ({ base, adapter }) => {
+      addBiases(base);
+      adapter.config['bias'] = 'lora_only';
+      add(adapter, `${STEM}.base_layer.bias`, 64);
+    },
+  },
+  {
+    what: 'the biases of other layers left out',
+    code: 'adapter.target-without-tensors',
+    names: ['"a"', 'bias: all', 'lacks 2', `${MODULE}.bias`],
+    spoil: ({ base, adapter }) => {
+      addBiases(base);
+      adapter.config['bias'] = 'all';
+    },
+  },
+];
+
 const SHAPES: readonly BadInput[] = [
+  {
+    what: 'half of the LoRA of an embedding',
+    code: 'adapter.half-pair',
+    names: ['/adapter', `"${EMBEDDING}"`, 'no lora_B'],
+    spoil: ({ adapter }) => add(adapter, `${EMBEDDING_STEM}.lora_embedding_A`, 4, 100),
+  },
+  {
+    what: 'half of the LoRA of an embedding and half of that of a layer',
+    code: 'adapter.half-pair',
+    names: ['/adapter', `"${EMBEDDING}"`],
+    spoil: ({ adapter }) => {
+      add(adapter, `${EMBEDDING_STEM}.lora_embedding_A`, 4, 100);
+      add(adapter, `${EMBEDDING_STEM}.lora_B.weight`, 64, 4);
+    },
+  },
+  {
+    what: 'LoRA on an embedding in the orientation of a layer',
+    code: 'adapter.shape-mismatch',
+    names: ['"a"', `"${EMBEDDING}"`, '[64, 100]', '[100, 64]'],
+    spoil: ({ adapter }) => {
+      add(adapter, `${EMBEDDING_STEM}.lora_embedding_A`, 4, 64);
+      add(adapter, `${EMBEDDING_STEM}.lora_embedding_B`, 100, 4);
+    },
+  },
+  {
+    what: 'LoRA on an embedding of another vocabulary',
+    code: 'adapter.shape-mismatch',
+    names: ['"a"', `"${EMBEDDING}"`, '[103, 64]', '[100, 64]'],
+    spoil: ({ adapter }) => {
+      add(adapter, `${EMBEDDING_STEM}.lora_embedding_A`, 4, 103);
+      add(adapter, `${EMBEDDING_STEM}.lora_embedding_B`, 64, 4);
+    },
+  },
+  {
+    what: 'LoRA on an embedding beside that of a layer of the same name',
+    code: 'adapter.ambiguous-binding',
+    names: ['"a"', `"${EMBEDDING}.weight"`],
+    spoil: ({ adapter }) => {
+      add(adapter, `${EMBEDDING_STEM}.lora_embedding_A`, 4, 100);
+      add(adapter, `${EMBEDDING_STEM}.lora_embedding_B`, 64, 4);
+      add(adapter, `${EMBEDDING_STEM}.lora_A.weight`, 4, 64);
+      add(adapter, `${EMBEDDING_STEM}.lora_B.weight`, 100, 4);
+    },
+  },
   {
     what: 'half of a pair',
     code: 'adapter.half-pair',
@@ -247,5 +373,6 @@ const SHAPES: readonly BadInput[] = [
 describe('an adapter that has', () => {
   test.each(NAMES)('$what', expectRefusal);
   test.each(BINDINGS)('$what', expectRefusal);
+  test.each(BIASES)('$what', expectRefusal);
   test.each(SHAPES)('$what', expectRefusal);
 });

@@ -212,17 +212,15 @@ const CONFIGS: readonly BadInput[] = [
     spoil: withConfig({ tie_word_embeddings: 'true' }),
   },
   {
-    what: 'a base quantised with bitsandbytes',
+    what: 'a base quantised by who knows what',
     code: 'checkpoint.quantized-base',
     names: ['base/config.json', 'quantization_config'],
-    spoil: withConfig({
-      quantization_config: { quant_method: 'bitsandbytes', load_in_4bit: true },
-    }),
+    spoil: withConfig({ quantization_config: { bits: 4 } }),
   },
   {
     what: 'a base quantised with GPTQ, packed',
     code: 'checkpoint.quantized-base',
-    names: ['base/config.json', 'quantization_config'],
+    names: ['base/config.json', 'quantization_config', 'gptq'],
     spoil: ({ base }) => {
       base.config['quantization_config'] = { quant_method: 'gptq', bits: 4 };
       const name = 'model.layers.0.self_attn.q_proj.weight';

@@ -7,7 +7,7 @@ import { adapterFiles, baseFiles, tinyAdapter, tinyBase } from '../../doubles/ti
 
 const plan = await planMerge(
   memoryFiles('base', baseFiles(tinyBase())),
-  { id: 'a', ...memoryFiles('adapter', adapterFiles(tinyAdapter())) },
+  [{ id: 'a', ...memoryFiles('adapter', adapterFiles(tinyAdapter())) }],
   {},
 );
 

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import type { ModelConfig } from '../../../engine/architectures/model-config.ts';
 import { editConfigText, planConfigEdits } from '../../../engine/plan/config-edits.ts';
 
 /** Number literals that a round trip through a JSON library would write otherwise. */
@@ -92,23 +93,52 @@ test('nested and repeated edits', () => {
   expect(editConfigText(once, edits)).toBe(once);
 });
 
+function config(text: string, hasTextConfig = false, isQuantized = false): ModelConfig {
+  const told = { text, modelType: 'llama', tieWordEmbeddings: true };
+  return { ...told, hasTextConfig, dtype: undefined, isQuantized };
+}
+
 test('the edits are those that the tensors need', () => {
-  const config = (text: string, hasTextConfig = false) => ({
-    text,
-    modelType: 'llama',
-    tieWordEmbeddings: true,
-    hasTextConfig,
-  });
-  expect(planConfigEdits(config('{"torch_dtype": "float16"}'), false, undefined)).toEqual([]);
-  expect(planConfigEdits(config('{"torch_dtype": "float16"}'), true, 'bfloat16')).toEqual([
+  expect(planConfigEdits(config('{"quantization_config": {}}', false, true), { untied: false }))
+    // What is left would have loaders quantise again, or fail.
+    .toEqual([{ path: ['quantization_config'], value: null }]);
+  expect(planConfigEdits(config('{"torch_dtype": "float16"}'), { untied: false })).toEqual([]);
+  expect(
+    planConfigEdits(config('{"torch_dtype": "float16"}'), { untied: true, dtype: 'bfloat16' }),
+  ).toEqual([
     { path: ['tie_word_embeddings'], value: false },
     { path: ['torch_dtype'], value: 'bfloat16' },
   ]);
   const nested = '{"dtype": "float16", "text_config": {"torch_dtype": "float16"}}';
-  expect(planConfigEdits(config(nested, true), true, 'float32')).toEqual([
+  expect(planConfigEdits(config(nested, true), { untied: true, dtype: 'float32' })).toEqual([
     { path: ['tie_word_embeddings'], value: false },
     { path: ['text_config', 'tie_word_embeddings'], value: false },
     { path: ['dtype'], value: 'float32' },
     { path: ['text_config', 'torch_dtype'], value: 'float32' },
   ]);
+});
+
+test.each([
+  ['alone', '{"q": {"a": [1, 2]}}', '{}'],
+  ['as the first', '{\n  "q": {"a": 1},\n  "x": 30.0\n}', '{\n  "x": 30.0\n}'],
+  ['as the last', '{\n  "x": 30.0,\n  "q": null\n}\n', '{\n  "x": 30.0\n}\n'],
+  ['in between', '{"x": 1e6, "q": {}, "y": "q"}', '{"x": 1e6, "y": "q"}'],
+  ['more than once', '{"q": 1, "x": 2, "q": 3, "q": 4}', '{"x": 2}'],
+  ['not there', '{"x": {"q": 1}}', '{"x": {"q": 1}}'],
+])('a value that is %s is removed', (_, text, edited) => {
+  expect(editConfigText(text, [{ path: ['q'], value: null }])).toBe(edited);
+});
+
+test.each([
+  ['{"vocab_size": 100}', false, [['vocab_size']]],
+  // A default that was not written out.
+  ['{}', false, [['vocab_size']]],
+  ['{"text_config": {"vocab_size": 100}}', true, [['text_config', 'vocab_size']]],
+  ['{"text_config": {}}', true, [['text_config', 'vocab_size']]],
+  ['{"vocab_size": 100, "text_config": {}}', true, [['vocab_size'], ['text_config', 'vocab_size']]],
+] as const)('another vocabulary in %s', (text, nested, paths) => {
+  const edits = planConfigEdits(config(text, nested), { untied: false, vocabulary: 103 });
+  expect(edits).toEqual(paths.map((path) => ({ path, value: 103 })));
+  const edited = JSON.parse(editConfigText(text, edits));
+  expect((nested ? edited.text_config : edited).vocab_size).toBe(103);
 });

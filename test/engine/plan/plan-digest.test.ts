@@ -30,7 +30,7 @@ async function digestFor(
   const inputs = memoryFiles(names.base, base);
   const plan = await planMerge(
     inputs,
-    { id: 'a', ...memoryFiles(names.adapter, adapter) },
+    [{ id: 'a', ...memoryFiles(names.adapter, adapter) }],
     options,
   );
   return planDigest(plan);
@@ -106,8 +106,8 @@ test('other options, configurations and side files give other digests', async ()
 test('a preview says all that the plan says but digests, and no merge takes it for a plan', async () => {
   const base = memoryFiles('base', BASE());
   const adapter = { id: 'a', ...memoryFiles('adapter', ADAPTER()) };
-  const preview = await previewMerge(base.files, adapter, {});
-  const plan = await planMerge(base, adapter, {});
+  const preview = await previewMerge(base.files, [adapter], {});
+  const plan = await planMerge(base, [adapter], {});
   expect(plan).toMatchObject(preview);
   expect(JSON.stringify(preview)).not.toContain('sha256');
   // @ts-expect-error: the compiler refuses it where a plan is wanted.

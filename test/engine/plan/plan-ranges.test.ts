@@ -29,7 +29,7 @@ async function planWithoutWeights(base: TinyModel, adapter: TinyModel) {
   };
   const source = memoryFiles('base', files, mayRead);
   const adapterSource = memoryFiles('adapter', adapterFiles(adapter));
-  const plan = await planMerge(source, { id: 'a', ...adapterSource }, {});
+  const plan = await planMerge(source, [{ id: 'a', ...adapterSource }], {});
   return { plan, files, source, adapterSource };
 }
 
@@ -76,6 +76,7 @@ test('every planned factor holds the bytes of its half', async () => {
       ['lora_A', delta.a],
       ['lora_B', delta.b],
     ] as const) {
+      if (reference === undefined) throw new Error(`${name} has no ${half}`);
       const { offset, byteLength } = reference;
       const stored = adapter.tensors.find((each) => each.name === `${stem}.${half}.weight`);
       expect(weights?.subarray(offset, offset + byteLength)).toEqual(stored?.data);

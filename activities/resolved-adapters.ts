@@ -1,0 +1,42 @@
+import type { RecipeAdapter } from '../config/recipe.ts';
+import { digestOf } from '../engine/canonical-json.ts';
+import { assert } from '../engine/errors.ts';
+import { identityOf, type ResolvedModel } from '../sources/model-input.ts';
+import type { ReleaseContext, ResolvedInputs } from './types.ts';
+
+export interface ResolvedAdapter extends RecipeAdapter {
+  readonly resolved: ResolvedModel;
+}
+
+/** The adapters of a recipe and what each is pinned to, in the order of the recipe. */
+export function resolvedAdapters(
+  { recipe }: Pick<ReleaseContext, 'recipe'>,
+  { adapter, otherAdapters = [] }: Pick<ResolvedInputs, 'adapter' | 'otherAdapters'>,
+): readonly ResolvedAdapter[] {
+  const models = [adapter, ...otherAdapters];
+  return recipe.adapters.map((wanted, index) => {
+    const resolved = models[index];
+    assert(resolved !== undefined, `adapter "${wanted.id}" is not resolved`);
+    return { ...wanted, resolved };
+  });
+}
+
+/** What the name of an artefact says of its adapters; of several, a digest of what they are. */
+export function nameOfAdapters(adapters: readonly ResolvedAdapter[]): {
+  readonly adapter: string;
+  readonly adapterVersion?: string | undefined;
+  readonly adapterDigest: string;
+} {
+  const [first, ...others] = adapters;
+  assert(first !== undefined, 'a release without adapters');
+  if (others.length === 0) {
+    const { id, version, resolved } = first;
+    return { adapter: id, adapterVersion: version, adapterDigest: identityOf(resolved) };
+  }
+  return {
+    adapter: adapters.map(({ id }) => id).join('-'),
+    adapterDigest: digestOf(
+      adapters.map(({ id, weight, resolved }) => ({ id, weight, identity: identityOf(resolved) })),
+    ),
+  };
+}

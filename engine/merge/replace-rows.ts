@@ -1,0 +1,37 @@
+import { castElements } from '../../kernels/index.ts';
+import type { PlannedTensor } from '../plan/plan.ts';
+import { rowBytes } from './arena-sizes.ts';
+import type { InputFiles } from './input-files.ts';
+import { kernelDtypes } from './tensor-work.ts';
+import type { ByteRange } from './windows.ts';
+
+/**
+ * Puts an adapter's rows in the place of a tensor's, as far as they lie in the window. They are few
+ * (the tokens that were trained), so nothing is gained by the kernel.
+ *
+ * @param bytes the window
+ * @returns the first row with values that are not finite, and how many
+ */
+export function replaceRows(
+  tensor: PlannedTensor,
+  window: ByteRange,
+  bytes: Uint8Array,
+  files: InputFiles,
+): { readonly row: number; readonly nonFinite: number } | undefined {
+  const { tokens } = tensor;
+  if (tokens === undefined) return undefined;
+  const stored = new Uint8Array(rowBytes(tokens.from));
+  const length = tensor.byteLength / (tensor.shape[0] ?? 1);
+  const { dtypeIn, dtypeOut } = kernelDtypes({ ...tensor, from: tokens.from });
+  for (const [place, index] of tokens.indices.entries()) {
+    const begin = tensor.offset + index * length - window.begin;
+    if (begin + length <= 0 || begin >= bytes.length) continue;
+    files.read(tokens.from, place * stored.length, stored);
+    const row = castElements(stored, dtypeIn, dtypeOut);
+    if (row.nonFinite > 0) return { row: index, nonFinite: row.nonFinite };
+    const from = Math.max(0, -begin);
+    const to = Math.min(length, bytes.length - begin);
+    bytes.set(row.bytes.subarray(from, to), begin + from);
+  }
+  return undefined;
+}

@@ -1,0 +1,160 @@
+import type { Adapter } from '../adapters/adapter.ts';
+import { type Binding, bindAdapter } from '../adapters/bind-adapter.ts';
+import type { ModelConfig } from '../architectures/model-config.ts';
+import { WeldlineError } from '../errors.ts';
+import type { Checkpoint } from '../safetensors/checkpoint.ts';
+import { ADAPTERS_MAX, type Combination, type UnreadFile, WEIGHT_MAX } from './plan.ts';
+
+/** An adapter of a merge, and which of its files count. */
+export interface OpenedAdapter {
+  readonly adapter: Adapter;
+  readonly files: readonly UnreadFile[];
+}
+
+/** One adapter's part in a merge. */
+export interface Part extends OpenedAdapter {
+  readonly weight: number;
+  readonly binding: Binding;
+}
+
+/**
+ * Checks how adapters are to be combined, from their ids alone.
+ *
+ * @returns the weight of each
+ * @throws WeldlineError `plan.option-invalid`
+ */
+export function chooseWeights(
+  ids: readonly string[],
+  combination: Combination | undefined,
+): readonly number[] {
+  if (ids.length === 0) throw invalid('A merge needs an adapter. Name at least one.');
+  if (ids.length > ADAPTERS_MAX) {
+    throw invalid(`${ids.length} adapters are more than the ${ADAPTERS_MAX} of one merge.`);
+  }
+  if (ids.includes('base')) {
+    throw invalid(
+      'An adapter cannot have the id "base", which names the base in plans. Give it another id.',
+    );
+  }
+  const twice = ids.find((id, index) => ids.indexOf(id) !== index);
+  if (twice !== undefined) {
+    throw invalid(`Two adapters have the id "${twice}". Give each an id of its own.`);
+  }
+  if (ids.length > 1 && combination === undefined) {
+    throw invalid(
+      `There are ${ids.length} adapters, and nothing says how to combine them. Set ` +
+        'combination.method (--combine): linear adds them up, each times its weight (cat is the ' +
+        'same sum under the name that PEFT has for it); sequential merges one after the other, ' +
+        'without weights.',
+    );
+  }
+  const { method, weights } = combination ?? {};
+  if (weights === undefined) return ids.map(() => 1);
+  if (method === 'sequential') {
+    throw invalid(
+      'sequential merges adapters as they were trained and takes no weights. Leave them out, or ' +
+        'combine by linear.',
+    );
+  }
+  if (weights.length !== ids.length) {
+    throw invalid(
+      `There are ${weights.length} weights for ${ids.length} adapters. Give one for each.`,
+    );
+  }
+  const bad = weights.find((weight) => !(Math.abs(weight) <= WEIGHT_MAX) || weight === 0);
+  if (bad !== undefined) {
+    throw invalid(
+      `An adapter has the weight ${bad}; it must be a number from -${WEIGHT_MAX} to ${WEIGHT_MAX}, ` +
+        'and not 0: an adapter that adds nothing is left out.',
+    );
+  }
+  return weights;
+}
+
+/**
+ * Binds all adapters to one base, and refuses those that contradict each other: what a tensor then
+ * is would depend on who came last.
+ *
+ * @throws WeldlineError what binding throws, `adapter.contradiction`, `plan.option-invalid`
+ */
+export function bindAdapters(
+  adapters: readonly OpenedAdapter[],
+  weights: readonly number[],
+  checkpoint: Checkpoint,
+  config: ModelConfig,
+): readonly Part[] {
+  const parts = adapters.map((opened, index) => ({
+    ...opened,
+    weight: weights[index] ?? 1,
+    binding: bindAdapter(opened.adapter, checkpoint, config),
+  }));
+  for (const part of parts) checkWeight(part);
+  checkVocabularies(parts);
+  const changes = new Map<string, Change>();
+  for (const { adapter, binding } of parts) {
+    for (const [name, how] of changesOf(binding)) {
+      const earlier = changes.get(name);
+      if (earlier !== undefined && (earlier.how !== ADDS || how !== ADDS)) {
+        throw contradiction(name, earlier, { id: adapter.id, how });
+      }
+      changes.set(name, { id: adapter.id, how });
+    }
+  }
+  return parts;
+}
+
+const ADDS = 'adds to it';
+
+interface Change {
+  readonly id: string;
+  readonly how: string;
+}
+
+/** What an adapter does to each tensor; the strongest of it, where it does several things. */
+function changesOf({ deltas, replacements, tokens }: Binding): ReadonlyMap<string, string> {
+  const changes = new Map<string, string>();
+  for (const [name, { pair, isBias }] of deltas) {
+    const isScaled = pair.magnitude !== undefined && !isBias;
+    changes.set(name, isScaled ? 'scales its rows (DoRA)' : ADDS);
+  }
+  for (const name of tokens.keys()) changes.set(name, 'replaces rows (trainable_token_indices)');
+  for (const name of replacements.keys()) changes.set(name, 'replaces it (modules_to_save, bias)');
+  return changes;
+}
+
+/** A weight scales what is added. There is no such thing for what takes another's place. */
+function checkWeight({ adapter, weight, binding }: Part): void {
+  if (weight === 1) return;
+  const other = [...changesOf(binding)].find(([, how]) => how !== ADDS);
+  if (other === undefined) return;
+  const [name, how] = other;
+  throw invalid(
+    `Adapter "${adapter.id}" has the weight ${weight}, but of "${name}" it ${how}, and only what ` +
+      'is added can be weighted. Give it the weight 1.',
+  );
+}
+
+/** Two numbers of tokens cannot both be. */
+function checkVocabularies(parts: readonly Part[]): void {
+  const [first, second] = parts.filter(({ binding }) => binding.vocabulary !== undefined);
+  if (first === undefined || second === undefined) return;
+  throw new WeldlineError(
+    'adapter.contradiction',
+    `Adapters "${first.adapter.id}" and "${second.adapter.id}" both change the vocabulary (to ` +
+      `${first.binding.vocabulary} and ${second.binding.vocabulary} rows): the same ids mean other ` +
+      'tokens. Merge one of them. Nothing was written.',
+  );
+}
+
+function contradiction(name: string, one: Change, other: Change): WeldlineError {
+  return new WeldlineError(
+    'adapter.contradiction',
+    `Adapters "${one.id}" and "${other.id}" contradict each other on "${name}": "${one.id}" ` +
+      `${one.how}, "${other.id}" ${other.how}. Merge one of them, or train one without this ` +
+      'module. Nothing was written.',
+  );
+}
+
+function invalid(message: string): WeldlineError {
+  return new WeldlineError('plan.option-invalid', message);
+}
