@@ -7,13 +7,8 @@ import {
   MEMORY_BUDGET_BYTES_DEFAULT,
   type MergeResources,
 } from '../engine/merge/resources.ts';
-import {
-  COMBINATION_METHODS,
-  type Combination,
-  type MergeOnto,
-  type Plan,
-  type PlanPreview,
-} from '../engine/plan/plan.ts';
+import { COMBINATION_METHODS, type Combination } from '../engine/plan/combination.ts';
+import type { MergeOnto, Plan, PlanPreview } from '../engine/plan/plan.ts';
 import { completePlan, previewMerge } from '../engine/plan/plan-merge.ts';
 import type { TorchDtype } from '../engine/safetensors/dtype.ts';
 import {

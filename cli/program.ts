@@ -1,5 +1,5 @@
 import { Command, Option } from 'commander';
-import { COMBINATION_METHODS } from '../engine/plan/plan.ts';
+import { COMBINATION_METHODS } from '../engine/plan/combination.ts';
 import { ENGINE_VERSION } from '../engine/version.ts';
 import type { MergeCommand } from './merge.ts';
 import { Output } from './output.ts';

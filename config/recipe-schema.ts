@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { ADAPTERS_MAX, COMBINATION_METHODS, WEIGHT_MAX } from '../engine/plan/plan.ts';
+import { COMBINATION_METHODS } from '../engine/plan/combination.ts';
+import { ADAPTERS_MAX, WEIGHT_MAX } from '../engine/plan/plan.ts';
 import { parseSize, SIZE_EXPECTATION } from './parse-size.ts';
 
 /**

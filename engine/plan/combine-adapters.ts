@@ -3,7 +3,8 @@ import { type Binding, bindAdapter } from '../adapters/bind-adapter.ts';
 import type { ModelConfig } from '../architectures/model-config.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Checkpoint } from '../safetensors/checkpoint.ts';
-import { ADAPTERS_MAX, type Combination, type UnreadFile, WEIGHT_MAX } from './plan.ts';
+import type { Combination } from './combination.ts';
+import { ADAPTERS_MAX, type UnreadFile, WEIGHT_MAX } from './plan.ts';
 
 /** An adapter of a merge, and which of its files count. */
 export interface OpenedAdapter {

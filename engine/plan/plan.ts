@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { canonicalJson, sha256Of } from '../canonical-json.ts';
 import { WeldlineError } from '../errors.ts';
 import { isDtype, type TorchDtype } from '../safetensors/dtype.ts';
+import type { Combination } from './combination.ts';
 
 /**
  * Version of everything that decides output bytes: layout rules, arithmetic, edits. It changes when
@@ -173,22 +174,6 @@ export interface MergeOptions {
   readonly mergeOnto?: MergeOnto | undefined;
   /** How adapters are combined; must be given where there are several. */
   readonly combination?: Combination | undefined;
-}
-
-/**
- * - `linear`: W + Σ weightᵢ · scalingᵢ · Bᵢ Aᵢ, exactly, with one rounding, for any ranks and targets.
- *   (PEFT's `linear` combines A and B each by itself, which adds products of one adapter's A with
- *   another's B.)
- * - `cat`: PEFT's name for the same sum, by factors behind one another.
- * - `sequential`: one adapter merged after the other, each as it was trained. Of deltas this is the
- *   sum with weights of 1, here without the roundings in between.
- */
-export const COMBINATION_METHODS = ['linear', 'cat', 'sequential'] as const;
-
-export interface Combination {
-  readonly method: (typeof COMBINATION_METHODS)[number];
-  /** One for each adapter; default 1 each. None with `sequential`. */
-  readonly weights?: readonly number[] | undefined;
 }
 
 /** Of a weight's magnitude: anything larger is a slip. */

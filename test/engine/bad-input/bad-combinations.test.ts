@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import type { ErrorCode } from '../../../engine/errors.ts';
-import type { Combination } from '../../../engine/plan/plan.ts';
+import type { Combination } from '../../../engine/plan/combination.ts';
 import { previewMerge } from '../../../engine/plan/plan-merge.ts';
 import { doraAdapter } from '../../doubles/dora-adapter.ts';
 import { memoryFiles } from '../../doubles/memory-files.ts';
