@@ -10,13 +10,7 @@ import { mergeShard } from './merge-shard.ts';
 import { inspectOutput, moveIntoPlace, type Staging, stagingBeside } from './output-directory.ts';
 import type { MergeResources } from './resources.ts';
 import { bytesOnDisk } from './shard-file.ts';
-
-export interface MergeProgress {
-  readonly shard: string;
-  readonly tensor: string;
-  readonly bytesDone: number;
-  readonly bytesTotal: number;
-}
+import type { MergeProgress } from './shard-options.ts';
 
 export interface MergeModelOptions {
   readonly plan: Plan;

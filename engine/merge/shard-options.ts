@@ -3,7 +3,8 @@ import type { Plan, PlannedShard } from '../plan/plan.ts';
 import type { MergeResources } from './resources.ts';
 import type { MergeDirectory } from './shard-file.ts';
 
-export interface ShardProgress {
+/** How far a merge is: of one shard, or, with the bytes of all, of the whole model. */
+export interface MergeProgress {
   readonly shard: string;
   /** The tensor that is being worked on; empty at the start and the end. */
   readonly tensor: string;
@@ -20,7 +21,7 @@ export interface MergeShardOptions {
   readonly directory: MergeDirectory;
   readonly resources: MergeResources;
   readonly kernel: KernelModule;
-  readonly onProgress?: ((progress: ShardProgress) => void) | undefined;
+  readonly onProgress?: ((progress: MergeProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

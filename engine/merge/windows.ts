@@ -66,7 +66,7 @@ export function outputRange(shard: PlannedShard, piece: Piece): ByteRange {
 }
 
 /** Index of the first tensor with bytes beyond `position`: tensors are in file order. */
-function firstEndingAfter(shard: PlannedShard, position: number): number {
+export function firstEndingAfter(shard: PlannedShard, position: number): number {
   let low = 0;
   let high = shard.tensors.length;
   while (low < high) {

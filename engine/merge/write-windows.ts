@@ -6,7 +6,7 @@ import { createControl, letGo } from './merge-control.ts';
 import { runMergeThreads, type WindowMessage } from './merge-threads.ts';
 import type { ShardFile } from './shard-file.ts';
 import { type MergeShardOptions, reportProgress } from './shard-options.ts';
-import { type WindowCut, windowAt, windowCount } from './windows.ts';
+import { firstEndingAfter, type WindowCut, windowAt, windowCount } from './windows.ts';
 
 /**
  * After this many bytes a line goes into the journal: a crash loses at most this much and what the
@@ -132,8 +132,8 @@ class WindowLog {
   #countWritten(): void {
     while (this.#written.delete(this.#writtenCount)) this.#writtenCount += 1;
     const done = this.#endOf(this.#writtenCount);
-    const { tensors } = this.#options.shard;
-    const at = tensors.find(({ offset, byteLength }) => offset + byteLength >= done);
+    const { shard } = this.#options;
+    const at = shard.tensors[firstEndingAfter(shard, done - 1)];
     reportProgress(this.#options, done, at?.name);
   }
 

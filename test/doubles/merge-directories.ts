@@ -1,11 +1,8 @@
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import {
-  type MergedModel,
-  type MergeProgress,
-  mergeModel,
-} from '../../engine/merge/merge-model.ts';
+import { type MergedModel, mergeModel } from '../../engine/merge/merge-model.ts';
 import { chooseResources, resourcesFor } from '../../engine/merge/resources.ts';
+import type { MergeProgress } from '../../engine/merge/shard-options.ts';
 import type { MergeOptions, Plan } from '../../engine/plan/plan.ts';
 import { planMerge } from '../../engine/plan/plan-merge.ts';
 import { FileDigests } from '../../sources/file-digests.ts';
