@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { copyFile, type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { toReadError, toWriteError } from './disk-errors.ts';
 
@@ -44,6 +45,21 @@ export async function writeFileDurably(path: string, data: string | Uint8Array):
   } catch (error) {
     await rm(temporary, { force: true });
     throw toWriteError(error, path);
+  }
+}
+
+/**
+ * Copies a file with its mode, durably: shares its blocks where the file system can, else in the
+ * kernel. The bytes of the copy are its own.
+ */
+export async function copyFileDurably(source: string, target: string): Promise<void> {
+  await copyFile(source, target, constants.COPYFILE_FICLONE);
+  // Of a file that may not be written, too: syncing takes no more than reading.
+  const handle = await open(target, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
   }
 }
 

@@ -1,8 +1,8 @@
-import { chmod, copyFile, mkdir, open, readdir, readFile, rm } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MODEL_CONFIG_FILE } from './architectures/model-config.ts';
 import { toWriteError } from './disk-errors.ts';
-import { digestFile, syncDirectory, writeFileDurably } from './durable-files.ts';
+import { copyFileDurably, digestFile, syncDirectory, writeFileDurably } from './durable-files.ts';
 import { WeldlineError } from './errors.ts';
 import { formatManifest, MANIFEST_FILE, type Manifest, type ManifestFile } from './manifest.ts';
 import { editConfigText } from './plan/config-edits.ts';
@@ -85,14 +85,8 @@ async function copySideFile(options: SealOptions, file: SideFile): Promise<Manif
   }
   // Inputs may be read-only, in a cache for example; the copy need not be.
   await rm(target, { force: true });
-  await copyFile(source, target);
+  await copyFileDurably(source, target);
   await chmod(target, 0o644);
-  const handle = await open(target, 'r+');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
   return { path: file.path, size: file.size, sha256: file.sha256 };
 }
 

@@ -1,18 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import {
-  access,
-  constants,
-  copyFile,
-  mkdir,
-  open,
-  readdir,
-  readFile,
-  rename,
-  rm,
-} from 'node:fs/promises';
+import { access, constants, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { toWriteError } from '../engine/disk-errors.ts';
-import { syncDirectory, writeFileDurably } from '../engine/durable-files.ts';
+import { copyFileDurably, syncDirectory, writeFileDurably } from '../engine/durable-files.ts';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
 import { MANIFEST_FILE } from '../engine/manifest.ts';
 
@@ -58,7 +48,8 @@ export async function publishToDirectory(
     for (const path of [...options.files, MANIFEST_FILE]) {
       options.signal.throwIfAborted();
       options.onFile(path);
-      await copyDurably(join(options.source, path), join(partial, path));
+      // Not a link: what people do to a published file must not reach the workspace.
+      await copyFileDurably(join(options.source, path), join(partial, path));
     }
     const { [RELEASE_FILE]: release = '', ...others } = options.texts;
     for (const [path, text] of Object.entries(others)) {
@@ -173,18 +164,4 @@ function toPublishError(error: unknown, path: string): WeldlineError {
     );
   }
   return toWriteError(error, path);
-}
-
-/**
- * A copy, not a link: what people do to a published file must not reach the workspace. File systems
- * that can share the blocks of two files do.
- */
-async function copyDurably(source: string, target: string): Promise<void> {
-  await copyFile(source, target, constants.COPYFILE_FICLONE);
-  const handle = await open(target, 'r+');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

@@ -1,8 +1,7 @@
-import { constants } from 'node:fs';
-import { copyFile, mkdir, open, rm } from 'node:fs/promises';
+import { chmod, mkdir, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { toReadError } from '../disk-errors.ts';
-import { temporaryBeside } from '../durable-files.ts';
+import { copyFileDurably, temporaryBeside } from '../durable-files.ts';
 import type { InputFile } from '../plan/plan.ts';
 import { layoutFile } from '../safetensors/layout.ts';
 import type { CompletedShard } from './journal.ts';
@@ -55,22 +54,14 @@ export async function copyOriginal(
   // A name of its own: a copy over a file that another attempt has finished would empty it first.
   const copy = temporaryBeside(join(directory.files, shard.file));
   try {
-    await copyFile(path, copy, constants.COPYFILE_FICLONE);
-    await syncFile(copy);
+    await copyFileDurably(path, copy);
+    // Inputs may be read-only, in a cache for example; the output need not be.
+    await chmod(copy, 0o644);
     const result = { size: file.size, sha256: file.sha256 };
     await completeFrom(copy, result, { shard, directory, planDigest });
     return result;
   } finally {
     await rm(copy, { force: true });
-  }
-}
-
-async function syncFile(path: string): Promise<void> {
-  const file = await open(path, 'r+');
-  try {
-    await file.sync();
-  } finally {
-    await file.close();
   }
 }
 

@@ -1,4 +1,4 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { chmod, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { mergeShard } from '../../../engine/merge/merge-shard.ts';
@@ -56,8 +56,11 @@ test('a shard that nothing changes is copied whole, and finished like any other'
   const options = await shardOptions({});
   const { shard, directory, roots } = options;
   expect((await findOriginal(options))?.path).toBe(join(roots.base, shard.file));
+  // As files in a cache may be.
+  await chmod(join(roots.base, shard.file), 0o444);
   const result = await mergeShard(options);
   expect(await readdir(directory.files)).toEqual([shard.file]);
+  expect((await stat(join(directory.files, shard.file))).mode & 0o777).toBe(0o644);
   const written = await readFile(join(directory.files, shard.file));
   expect(Buffer.compare(written, await readFile(join(roots.base, shard.file)))).toBe(0);
   expect(await readCompletion(shard, directory, options.planDigest)).toEqual(result);
