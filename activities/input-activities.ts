@@ -87,7 +87,7 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         const tensors = plan.shards.flatMap((shard) => shard.tensors);
         return {
           warnings: plan.warnings,
-          tensorsMerged: tensors.filter((tensor) => tensor.delta !== undefined).length,
+          tensorsMerged: tensors.filter((tensor) => tensor.deltas !== undefined).length,
           downloadBytes: download,
           outputBytes: output,
         };

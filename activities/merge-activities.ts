@@ -82,7 +82,7 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
           shards: plan.shards.length,
           bytesTotal: plan.shards.reduce((sum, shard) => sum + shard.size, 0),
           tensorsTotal: tensors.length,
-          tensorsMerged: tensors.filter((tensor) => tensor.delta !== undefined).length,
+          tensorsMerged: tensors.filter((tensor) => tensor.deltas !== undefined).length,
           warnings: plan.warnings,
         };
       });

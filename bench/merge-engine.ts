@@ -60,5 +60,5 @@ export interface EngineRun {
 }
 
 function withoutDeltas({ tensors, ...shard }: PlannedShard): PlannedShard {
-  return { ...shard, tensors: tensors.map(({ delta: _, ...tensor }) => tensor) };
+  return { ...shard, tensors: tensors.map(({ deltas: _, ...tensor }) => tensor) };
 }

@@ -3,7 +3,6 @@ import { type TensorWork, workOf } from '../engine/merge/tensor-work.ts';
 import { OVERHEAD_BYTES, outputBytes } from '../engine/plan/disk-space.ts';
 import {
   type ConfigEdit,
-  deltasOf,
   type Plan,
   type PlannedTensor,
   planDigest,
@@ -178,7 +177,7 @@ function describeEdit({ path, value }: ConfigEdit): string {
 
 function tensorRow(tensor: PlannedTensor): string[] {
   const { tokens } = tensor;
-  const deltas = deltasOf(tensor);
+  const deltas = tensor.deltas ?? [];
   const how = [
     ...deltas.flatMap((delta) => [
       ...(deltas.length > 1 ? [delta.adapter] : []),

@@ -136,7 +136,7 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
     warnings: plan.warnings,
     tensors: {
       total: tensors.length,
-      merged: tensors.filter((tensor) => tensor.delta !== undefined).length,
+      merged: tensors.filter((tensor) => tensor.deltas !== undefined).length,
       replaced: tensors.filter(({ from, tokens }) => from.input !== 'base' || tokens).length,
     },
     files,

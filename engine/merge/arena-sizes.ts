@@ -1,10 +1,5 @@
 import { type ArenaSpec, packedLeftBytes, packedRightBytes } from '../../kernels/index.ts';
-import {
-  deltasOf,
-  type PlannedDelta,
-  type PlannedTensor,
-  type TensorReference,
-} from '../plan/plan.ts';
+import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { matrixOf, unitsOf } from './tensor-work.ts';
 import { unitsPerWindow } from './windows.ts';
 
@@ -71,7 +66,7 @@ function grow(sizes: Sizes, area: keyof Sizes, bytes: number): void {
 }
 
 function growForDelta(sizes: Sizes, tensor: PlannedTensor, rows: number): void {
-  const deltas = deltasOf(tensor);
+  const deltas = tensor.deltas ?? [];
   if (deltas.length === 0) return;
   const rank = totalRank(deltas);
   grow(sizes, 'leftBytesMax', packedLeftBytes(rows, rank));

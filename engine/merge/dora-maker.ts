@@ -6,7 +6,7 @@ import {
   type MergeKernel,
 } from '../../kernels/index.ts';
 import { assert } from '../errors.ts';
-import type { PlannedTensor } from '../plan/plan.ts';
+import type { PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
 import { doraBandRows } from './arena-sizes.ts';
 import type { InputFiles } from './input-files.ts';
@@ -59,7 +59,7 @@ export class DoraMaker {
 
   #makeBand(tensor: PlannedTensor, begin: number, rows: number, into: Uint8Array): number {
     const kernel = this.#kernel;
-    const { delta } = tensor;
+    const [delta] = tensor.deltas ?? [];
     assert(delta?.magnitude !== undefined, `${tensor.name} has no magnitude`);
     const { columns } = matrixOf(tensor);
     const { dtypeIn, dtypeOut } = kernelDtypes(tensor);
@@ -83,11 +83,7 @@ export class DoraMaker {
     return nonFinite;
   }
 
-  #lengths(
-    magnitude: NonNullable<NonNullable<PlannedTensor['delta']>['magnitude']>,
-    begin: number,
-    rows: number,
-  ): Float64Array {
+  #lengths(magnitude: TensorReference, begin: number, rows: number): Float64Array {
     assert(isMergeDtype(magnitude.dtype), `a magnitude has dtype ${magnitude.dtype}`);
     const size = magnitude.byteLength / (magnitude.shape[0] ?? 1);
     const bytes = new Uint8Array(rows * size);

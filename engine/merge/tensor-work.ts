@@ -1,10 +1,5 @@
 import { assert } from '../errors.ts';
-import {
-  deltasOf,
-  type PlannedTensor,
-  sourceReferences,
-  type TensorReference,
-} from '../plan/plan.ts';
+import { type PlannedTensor, sourceReferences, type TensorReference } from '../plan/plan.ts';
 import {
   bytesOf,
   elementCount,
@@ -21,8 +16,8 @@ import {
  */
 export type TensorWork = 'copy' | 'cast' | 'dequantize' | 'delta' | 'dora';
 
-export function workOf({ from, dtype, delta }: PlannedTensor): TensorWork {
-  if (delta !== undefined) return delta.magnitude === undefined ? 'delta' : 'dora';
+export function workOf({ from, dtype, deltas }: PlannedTensor): TensorWork {
+  if (deltas !== undefined) return deltas[0]?.magnitude === undefined ? 'delta' : 'dora';
   if (from.quantization !== undefined) return 'dequantize';
   return from.dtype === dtype ? 'copy' : 'cast';
 }
@@ -52,13 +47,13 @@ export interface WorkUnits {
 }
 
 export function unitsOf(tensor: PlannedTensor): WorkUnits {
-  const { byteLength, delta, dtype, shape } = tensor;
+  const { byteLength, deltas, dtype, shape } = tensor;
   if (workOf(tensor) === 'copy') {
     return { kind: 'bytes', count: byteLength, inputBytes: 1, outputBytes: 1 };
   }
   assert(isMergeDtype(dtype), `${tensor.name} has no float dtype`);
   const [inputBytes, outputBytes] = [bytesOf(inputDtype(tensor)), bytesOf(dtype)];
-  if (delta === undefined) {
+  if (deltas === undefined) {
     return { kind: 'elements', count: elementCount(shape), inputBytes, outputBytes };
   }
   const { rows, columns } = matrixOf(tensor);
@@ -69,7 +64,7 @@ export function unitsOf(tensor: PlannedTensor): WorkUnits {
 /** All that is read to make a tensor. */
 export function referencesOf(tensor: PlannedTensor): TensorReference[] {
   const { from, tokens } = tensor;
-  const factors = deltasOf(tensor).flatMap(({ a, b, magnitude }) => [a, b, magnitude]);
+  const factors = (tensor.deltas ?? []).flatMap(({ a, b, magnitude }) => [a, b, magnitude]);
   const beside = [...factors, tokens?.from];
   return [...sourceReferences(from), ...beside.filter((reference) => reference !== undefined)];
 }

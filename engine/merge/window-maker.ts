@@ -1,11 +1,6 @@
 import type { MergeKernel } from '../../kernels/index.ts';
 import { assert, WeldlineError } from '../errors.ts';
-import {
-  deltasOf,
-  type PlannedShard,
-  type PlannedTensor,
-  type TensorReference,
-} from '../plan/plan.ts';
+import type { PlannedShard, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import type { DoraMaker } from './dora-maker.ts';
 import type { InputFiles } from './input-files.ts';
 import { FactorPacker, segmentsOf } from './pack-factors.ts';
@@ -147,7 +142,7 @@ export class WindowMaker {
     piece: Piece,
     options: Omit<Parameters<MergeKernel['merge']>[0], 'segments'>,
   ): number {
-    const deltas = deltasOf(tensor);
+    const deltas = tensor.deltas ?? [];
     if (this.#packedTensor !== piece.tensor) {
       this.#factors.packRight(deltas, matrixOf(tensor).columns);
       this.#packedTensor = piece.tensor;

@@ -66,9 +66,9 @@ function placeTensors(file: string, tensors: readonly UnplacedTensor[]): Planned
     file,
     size: layout.size,
     tensors: layout.tensors.map(({ name, offset, byteLength }) => {
-      const { dtype, shape, from, delta, moreDeltas, tokens } = byName.get(name) as UnplacedTensor;
+      const { dtype, shape, from, deltas, tokens } = byName.get(name) as UnplacedTensor;
       const placed = { name, dtype, shape, offset, byteLength, from };
-      const added = { ...(delta && { delta }), ...(moreDeltas && { moreDeltas }) };
+      const added = deltas === undefined ? {} : { deltas };
       return { ...placed, ...added, ...(tokens && { tokens }) };
     }),
   };

@@ -146,15 +146,14 @@ function planTensor(
     if (bound !== undefined) deltas.push(planDelta(adapter.id, bound, weight));
   }
   const dtype = outputDtype(inBase!.dtype, options);
-  const [delta, second, ...others] = deltas;
+  const [first, ...others] = deltas;
   return {
     name,
     dtype,
     // Of a quantised weight what it dequantises to.
     shape: [...shape],
     from,
-    ...(delta && { delta }),
-    ...(second && { moreDeltas: [second, ...others] }),
+    ...(first && { deltas: [first, ...others] }),
     ...(tokens && { tokens }),
   };
 }

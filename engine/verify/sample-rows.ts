@@ -2,12 +2,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { decodeElements } from '../../kernels/index.ts';
 import { assert, WeldlineError } from '../errors.ts';
 import { elementBytes, rowBytes, rowsPerPiece } from '../merge/arena-sizes.ts';
-import {
-  deltasOf,
-  type PlannedDelta,
-  type PlannedTensor,
-  type TensorReference,
-} from '../plan/plan.ts';
+import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
 import { dequantizedRow } from './dequantized-row.ts';
 
@@ -57,13 +52,13 @@ export async function verifyRows(
   for (const row of rows) {
     const base = await sourceRow(tensor, row, columns, read);
     const terms: ExpectedTerm[] = [];
-    for (const delta of deltasOf(tensor)) {
+    for (const delta of tensor.deltas ?? []) {
       const left = await leftRow(delta, row, read);
       terms.push({ delta, left, product: base.map(() => 0), magnitude: base.map(() => 0) });
     }
     expected.push({ row, base, terms });
   }
-  for (const [index, delta] of deltasOf(tensor).entries()) {
+  for (const [index, delta] of (tensor.deltas ?? []).entries()) {
     const terms = expected.map((row) => row.terms[index]!);
     await addProducts(delta, columns, terms, read);
   }
@@ -140,7 +135,7 @@ async function compareRow(
     const distance = Math.abs(written[column]! - value);
     // Comparisons with NaN are false, so they say what is right.
     const isRight =
-      dtype === 'F32' && tensor.delta?.magnitude === undefined
+      dtype === 'F32' && tensor.deltas?.[0]?.magnitude === undefined
         ? written[column] === fround(value)
         : distance <= unit * (1 + 2 ** -7) + bound[column]!;
     if (!isRight) {

@@ -221,10 +221,8 @@ describe('merged as PEFT merges', () => {
     compareTargets(name, merged);
 
     const planned = plan.shards.flatMap((shard) =>
-      shard.tensors.flatMap(({ name: tensor, delta }) =>
-        delta === undefined
-          ? []
-          : [{ tensor, rank: delta.rank, scaling: delta.scaling, transposed: delta.transposed }],
+      shard.tensors.flatMap(({ name: tensor, deltas = [] }) =>
+        deltas.map(({ rank, scaling, transposed }) => ({ tensor, rank, scaling, transposed })),
       ),
     );
     const wanted = targetsOf(merged).map(({ tensor, target }) => ({ tensor, ...target }));

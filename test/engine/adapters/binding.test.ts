@@ -15,7 +15,7 @@ const HEAD = 'lm_head.weight';
 
 function mergedNames(plan: Plan): string[] {
   const tensors = plan.shards.flatMap((shard) => shard.tensors);
-  return tensors.filter((tensor) => tensor.delta !== undefined).map((tensor) => tensor.name);
+  return tensors.filter((tensor) => tensor.deltas !== undefined).map((tensor) => tensor.name);
 }
 
 function rename(model: TinyModel, from: RegExp, to: string): void {
@@ -86,8 +86,8 @@ test('LoRA on the head of tied embeddings leaves the embedding alone', async () 
   const plan = await planFor(base, adapter);
   const head = tensorOf(plan, HEAD);
   const embedding = tensorOf(plan, EMBEDDING);
-  expect(head.delta).toBeDefined();
-  expect(embedding.delta).toBeUndefined();
+  expect(head.deltas).toBeDefined();
+  expect(embedding.deltas).toBeUndefined();
   expect(head.from).toEqual(embedding.from);
   expect(plan.configEdits).toEqual([{ path: ['tie_word_embeddings'], value: false }]);
   expect(plan.warnings.join()).toMatch(/tied/);
@@ -137,7 +137,8 @@ test('a weight that is stored the other way round is told by its architecture', 
   }
   const plan = await planFor(base, adapter);
   // c_attn is square here: only the architecture tells.
-  for (const name of mergedNames(plan)) expect(tensorOf(plan, name).delta?.transposed).toBe(true);
+  for (const name of mergedNames(plan))
+    expect(tensorOf(plan, name).deltas?.[0]?.transposed).toBe(true);
   expect(plan.warnings.join()).toMatch(/fan_in_fan_out: false/);
 });
 

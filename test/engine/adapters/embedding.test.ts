@@ -27,10 +27,11 @@ test.each([false, true])(
       Object.assign(adapter.config, { fan_in_fan_out: true, target_modules: ['embed_tokens'] });
     }
     const plan = await planFor(base, adapter);
-    const { delta, shape } = tensorOf(plan, EMBEDDING);
+    const { deltas, shape } = tensorOf(plan, EMBEDDING);
+    const [delta] = deltas ?? [];
     expect(delta).toMatchObject({ transposed: true, rank: 4, scaling: 2 });
     expect(shape).toEqual([100, 64]);
-    expect(tensorOf(plan, HEAD).delta).toBeUndefined();
+    expect(tensorOf(plan, HEAD).deltas).toBeUndefined();
     expect(plan.configEdits).toEqual([]);
     expect(plan.warnings).toEqual([]);
   },
@@ -42,14 +43,14 @@ test('LoRA on an embedding, saved live', async () => {
     Object.assign(tensor, { name: tensor.name.replace(/\.weight$/, '.default.weight') });
   }
   const plan = await planFor(tinyBase(), adapter);
-  expect(tensorOf(plan, EMBEDDING).delta?.transposed).toBe(true);
+  expect(tensorOf(plan, EMBEDDING).deltas?.[0]?.transposed).toBe(true);
 });
 
 test('LoRA on a tied embedding leaves the head as it was', async () => {
   const plan = await planFor(tinyBase({ tied: true }), embeddingAdapter());
   const [embedding, head] = [tensorOf(plan, EMBEDDING), tensorOf(plan, HEAD)];
-  expect(embedding.delta).toBeDefined();
-  expect(head.delta).toBeUndefined();
+  expect(embedding.deltas).toBeDefined();
+  expect(head.deltas).toBeUndefined();
   expect(head.from).toEqual(embedding.from);
   expect(plan.configEdits).toEqual([{ path: ['tie_word_embeddings'], value: false }]);
   expect(plan.warnings.join()).toMatch(/tied/);

@@ -42,7 +42,7 @@ test.each([
 ])('a magnitude named %s', async (suffix) => {
   const adapter = doraAdapter({ targets: TARGETS }, suffix);
   const plan = await planDirectories(await write(await temporaryDirectory(), tinyBase(), adapter));
-  const deltas = plan.shards.flatMap(({ tensors }) => tensors.map(({ delta }) => delta));
+  const deltas = plan.shards.flatMap(({ tensors }) => tensors.map(({ deltas }) => deltas?.[0]));
   const lengths = deltas.flatMap((delta) => delta?.magnitude?.shape ?? []);
   expect(lengths).toEqual([64, 64, 64, 64]);
 });
@@ -133,7 +133,8 @@ test('a row that was scaled to another length is found', async () => {
   const output = join(root, 'merged');
   const { plan } = await mergeDirectories({ ...inputs, output });
   const others = structuredClone(plan);
-  for (const { delta } of others.shards.flatMap(({ tensors }) => tensors)) {
+  for (const { deltas } of others.shards.flatMap(({ tensors }) => tensors)) {
+    const [delta] = deltas ?? [];
     // The lengths of the next module.
     if (delta?.magnitude !== undefined) delta.magnitude.offset -= 4;
   }

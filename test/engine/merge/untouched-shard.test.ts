@@ -40,7 +40,7 @@ async function shardOptions(
   const plan = await planDirectories(inputs, options);
   const shard = plan.shards.at(-1);
   if (shard === undefined) throw new Error('the plan has no shards');
-  expect(shard.tensors.every(({ delta }) => delta === undefined)).toBe(true);
+  expect(shard.tensors.every(({ deltas }) => deltas === undefined)).toBe(true);
   return {
     plan,
     planDigest: planDigest(plan),

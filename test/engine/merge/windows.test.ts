@@ -40,7 +40,7 @@ const shards = fc
         scaling: 2,
         transposed: false,
       };
-      return { ...placed, delta };
+      return { ...placed, deltas: [delta] };
     });
     return { file: 'model.safetensors', size: layout.size, tensors };
   });

@@ -67,7 +67,7 @@ test('every planned factor holds the bytes of its half', async () => {
   const { plan } = await planWithoutWeights(tinyBase(), adapter);
   const weights = adapterFiles(adapter).get('adapter_model.safetensors');
   const deltas = plan.shards.flatMap((shard) =>
-    shard.tensors.flatMap(({ name, delta }) => (delta === undefined ? [] : [{ name, delta }])),
+    shard.tensors.flatMap(({ name, deltas = [] }) => deltas.map((delta) => ({ name, delta }))),
   );
   expect(deltas).toHaveLength(4);
   for (const { name, delta } of deltas) {
