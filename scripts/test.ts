@@ -22,6 +22,10 @@ const oraclePython = `${root}.oracle/bin/python`;
 const SETUP: readonly Part[] = [
   { name: 'oracle (torch, transformers, PEFT)', command: [python, 'oracle/setup.py'] },
   { name: 'SmolLM2-135M checkpoint', command: [oraclePython, 'oracle/smollm2.py', smollm2] },
+  {
+    name: 'SmolLM2-135M in NF4, as QLoRA trains on it',
+    command: [oraclePython, 'oracle/nf4.py', smollm2, `${smollm2}-nf4`],
+  },
   { name: 'native kernel', command: [python, 'kernels/native/build.py'] },
   { name: 'package build', command: ['npm', 'run', '--silent', 'build'] },
 ];
