@@ -4,6 +4,7 @@ import { OVERHEAD_BYTES, outputBytes } from '../engine/plan/disk-space.ts';
 import {
   type ConfigEdit,
   type Plan,
+  type PlannedDelta,
   type PlannedTensor,
   planDigest,
   type TensorSource,
@@ -172,7 +173,7 @@ function print(printed: PrintedPlan, output: Output): void {
 }
 
 function describeEdit({ path, value }: ConfigEdit): string {
-  return `${path.join('.')} ${value === null ? 'is removed' : `becomes ${value}`}`;
+  return `${path.join('.')} ${value === null ? 'is removed' : `becomes ${Array.isArray(value) ? `${value.length} × ${value[0]}` : value}`}`;
 }
 
 function tensorRow(tensor: PlannedTensor): string[] {
@@ -186,6 +187,8 @@ function tensorRow(tensor: PlannedTensor): string[] {
       `× ${delta.scaling}`,
       ...(delta.transposed ? ['transposed'] : []),
       ...(delta.magnitude ? ['rows scaled (DoRA)'] : []),
+      ...(delta.rows ? [`rows ${delta.rows.begin} to ${lastRow(delta.rows)}`] : []),
+      ...(delta.bColumns ? [`expert ${delta.bColumns.begin} of ${delta.bColumns.step}`] : []),
     ]),
     ...(tokens ? [`${tokens.indices.length} rows from ${tokens.from.input}`] : []),
   ];
@@ -197,6 +200,10 @@ function tensorRow(tensor: PlannedTensor): string[] {
     describeSource(tensor.from),
     how.join(', '),
   ];
+}
+
+function lastRow({ begin, count }: NonNullable<PlannedDelta['rows']>): number {
+  return begin + count - 1;
 }
 
 function describeSource({ input, quantization }: TensorSource): string {

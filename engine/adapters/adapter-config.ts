@@ -7,7 +7,11 @@ import { problemsOf } from '../schema-problems.ts';
 
 export const ADAPTER_CONFIG_FILE = 'adapter_config.json';
 
+const layerNumber = z.number().int().nonnegative();
 const tokenIndices = z.array(z.number().int().nonnegative());
+
+/** Layers [first, one after the last]. */
+const layerRanges = z.array(z.tuple([layerNumber, layerNumber]));
 
 const numberByPattern = z.record(z.string(), z.number().positive());
 
@@ -31,6 +35,9 @@ const schema = z.looseObject({
   bias: z.string().nullish(),
   lora_bias: z.boolean().nullish(),
   use_dora: z.boolean().nullish(),
+  target_parameters: z.array(z.string()).nullish(),
+  layer_replication: layerRanges.nullish(),
+  peft_version: z.string().nullish(),
   trainable_token_indices: z.union([tokenIndices, z.record(z.string(), tokenIndices)]).nullish(),
 });
 
@@ -59,6 +66,12 @@ export interface LoraConfig {
    * the input embedding.
    */
   readonly tokenIndices: ReadonlyMap<string, readonly number[]>;
+  /** Parameters that LoRA is on without a layer around it: fused experts. */
+  readonly targetParameters: readonly string[];
+  /** Layers [first, one after the last] that the trained model consists of; empty for the base's. */
+  readonly layerReplication: readonly (readonly [number, number])[];
+  /** Of the PEFT that saved it. */
+  readonly peftVersion: string | undefined;
   readonly baseModel: string | undefined;
   readonly baseRevision: string | undefined;
 }
@@ -81,8 +94,6 @@ const PROMPT_TYPES = new Set(['PROMPT_TUNING', 'P_TUNING', 'PREFIX_TUNING']);
 const UNSUPPORTED_FEATURES = [
   'use_qalora',
   'use_bdlora',
-  'layer_replication',
-  'target_parameters',
   'alora_invocation_tokens',
   'arrow_config',
   'kasa_config',
@@ -103,7 +114,6 @@ const NEUTRAL_KEYS = new Set([
   'lora_ga_config',
   'megatron_config',
   'megatron_core',
-  'peft_version',
   'qalora_group_size',
   'runtime_config',
   'task_type',
@@ -239,6 +249,9 @@ function toLoraConfig(config: z.infer<typeof schema>, text: string): LoraConfig 
     loraBias: config.lora_bias === true,
     useDora: config.use_dora === true,
     tokenIndices: tokenIndicesOf(config.trainable_token_indices),
+    targetParameters: config.target_parameters ?? [],
+    layerReplication: config.layer_replication ?? [],
+    peftVersion: config.peft_version ?? undefined,
     baseModel: config.base_model_name_or_path ?? undefined,
     baseRevision: config.revision ?? undefined,
   };

@@ -28,8 +28,7 @@ const PREFIX = 'base_model.model.';
 
 /** Suffixes of features that are refused by name; a test holds this list beside PEFT's layouts. */
 const UNSUPPORTED_SUFFIXES: readonly (readonly [RegExp, string])[] = [
-  [/\.experts(\.base_layer)?\.lora_[AB](\.|$)/, 'LoRA on fused expert parameters'],
-  [/\.base_layer\.lora_[AB](\.|$)/, 'LoRA on several parameters of one module'],
+  [/(?<!\.experts)\.base_layer\.lora_[AB](\.|$)/, 'LoRA on several parameters of one module'],
   [/\.(lora_down|lora_up|alpha)(\.|$)/, 'the kohya layout'],
   [/\.(lora_E|ranknum)(\.|$)/, 'AdaLoRA'],
   [/\.hada_/, 'LoHa'],

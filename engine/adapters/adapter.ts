@@ -3,6 +3,7 @@ import type { ModelFiles } from '../model-files.ts';
 import { isMergeDtype } from '../safetensors/dtype.ts';
 import { readHeader, type TensorEntry } from '../safetensors/header.ts';
 import { type LoraConfig, readAdapterConfig } from './adapter-config.ts';
+import { type ExpertPair, isOnExperts, toExpertPair } from './expert-pair.ts';
 import { type LoraPair, toPair } from './lora-pair.ts';
 import { type ModuleScaling, scalingsOf } from './scaling.ts';
 import { sortTensors, type TensorCopy } from './sort-tensors.ts';
@@ -16,6 +17,8 @@ export interface Adapter {
   readonly name: string;
   readonly config: LoraConfig;
   readonly pairs: readonly LoraPair[];
+  /** LoRA on fused parameters of experts. */
+  readonly expertPairs: readonly ExpertPair[];
   /** Whole tensors that take the place of the base's, by the base tensor's name. */
   readonly replacements: ReadonlyMap<string, TensorEntry>;
   /** Second spellings of replacements, whose bytes must be those of the first. */
@@ -33,12 +36,21 @@ export interface Adapter {
 export async function readAdapter(id: string, files: ModelFiles): Promise<Adapter> {
   const config = await readAdapterConfig(files);
   const { found, ...others } = sortTensors(await readTensors(files), files.name);
-  const modules = found.map(({ module }) => module);
+  const expertPairs = found.filter(isOnExperts).map((each) => toExpertPair(files.name, each));
+  const onLayers = found.filter((each) => !isOnExperts(each));
+  const modules = onLayers.map(({ module }) => patternNameOf(module, config));
   const scalings = scalingsOf(config, modules, files.name);
-  const pairs = found.map((each, index) =>
+  const pairs = onLayers.map((each, index) =>
     toPair(files.name, each, scalings[index] as ModuleScaling, config),
   );
-  return { id, name: files.name, config, pairs, ...others };
+  return { id, name: files.name, config, pairs, expertPairs, ...others };
+}
+
+/** What patterns are matched with: a parameter that is targeted itself has its own name at the end. */
+function patternNameOf(module: string, { targetParameters }: LoraConfig): string {
+  const parameter = `${module}.weight`;
+  const isTarget = targetParameters.some((name) => `.${parameter}`.endsWith(`.${name}`));
+  return isTarget ? parameter : module;
 }
 
 async function readTensors(files: ModelFiles): Promise<readonly TensorEntry[]> {

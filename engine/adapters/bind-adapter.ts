@@ -10,9 +10,11 @@ import type { Checkpoint, CheckpointTensor } from '../safetensors/checkpoint.ts'
 import { isMergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
 import type { Adapter } from './adapter.ts';
+import { type BlockDelta, bindBlocks, isCut } from './bind-blocks.ts';
 import { type BoundTokens, bindTokens } from './bind-tokens.ts';
 import { bindVocabulary } from './bind-vocabulary.ts';
 import { type BindingRule, chooseRule } from './binding-rule.ts';
+import { BlockNames } from './block-names.ts';
 import { checkBiases, checkTargets } from './check-targets.ts';
 import type { LoraPair } from './lora-pair.ts';
 import { nearestNames } from './nearest-names.ts';
@@ -25,12 +27,21 @@ export interface BoundDelta {
   readonly transposed: boolean;
   /** Whether it is the pair's bias that changes the tensor, not its factors. */
   readonly isBias: boolean;
+  /** Rows of the tensor (of all dimensions but the last) that it is added to; all if absent. */
+  readonly rows?: { readonly begin: number; readonly count: number };
+  /** The first column of A, and every how many-th column of B from which on, if not all are used. */
+  readonly aColumn?: number;
+  readonly bColumns?: { readonly begin: number; readonly step: number };
 }
 
 /** Where every tensor of one adapter goes. Keys are names on disk. */
 export interface Binding {
   readonly rule: BindingRule;
   readonly deltas: ReadonlyMap<string, BoundDelta>;
+  /** Of tensors that the base cuts in another way than the adapter; no tensor is in both. */
+  readonly blocks: ReadonlyMap<string, readonly BlockDelta[]>;
+  /** How it does so, for the plan. */
+  readonly blockRules: readonly string[];
   readonly replacements: ReadonlyMap<string, TensorEntry>;
   readonly tokens: ReadonlyMap<string, BoundTokens>;
   /** Rows of the embeddings, if the adapter was trained with another number than the base has. */
@@ -53,8 +64,10 @@ export function bindAdapter(
   config: ModelConfig,
 ): Binding {
   const tied = findTiedEmbeddings(checkpoint, config);
-  const rule = bindNames(adapter, checkpoint, tied);
-  const toDisk = (tensor: string): string => (tensor === tied?.head ? tensor : rule.toDisk(tensor));
+  const names = new BlockNames(checkpoint, config);
+  const rule = bindNames(adapter, checkpoint, tied, names);
+  const toDisk = (tensor: string): string =>
+    tensor === tied?.head ? tensor : names.rename(rule.toDisk(tensor));
   // The head of a tied pair is the embedding under another name.
   const baseTensor = (name: string): CheckpointTensor => {
     const onDisk = name === tied?.head ? tied.embedding : name;
@@ -65,6 +78,7 @@ export function bindAdapter(
   for (const [tensor, entry] of adapter.replacements) {
     const name = toDisk(tensor);
     if (replacements.has(name)) throw boundTwice(adapter, name, rule);
+    if (name !== tied?.head && !checkpoint.tensors.has(name)) throw replacesPart(adapter, name);
     checkReplacement(adapter, name, entry, baseTensor(name));
     replacements.set(name, entry);
   }
@@ -77,7 +91,9 @@ export function bindAdapter(
 
   const deltas = new Map<string, BoundDelta>();
   const warnings: string[] = [];
-  const targets = adapter.pairs.map((pair) => {
+  const blocks = { adapter, checkpoint, names, toDisk };
+  const uncut = adapter.pairs.filter((pair) => !isCut(pair, blocks));
+  const targets = uncut.map((pair) => {
     const name = toDisk(`${pair.module}.weight`);
     return { name, pair, target: targetOf(name) };
   });
@@ -91,8 +107,14 @@ export function bindAdapter(
     if (transposed && pair.magnitude !== undefined) throw doraByColumns(adapter, pair);
     deltas.set(name, { pair, transposed, isBias: false });
   }
+  const cut = bindBlocks(blocks);
+  for (const name of cut.deltas.keys()) {
+    checkTargetDtype(adapter, name, targetOf(name));
+    if (deltas.has(name) || replacements.has(name)) throw boundTwice(adapter, name, rule);
+  }
   bindBiases(adapter, checkpoint, toDisk, deltas);
-  checkTargets(adapter, checkpoint, deltas, rule);
+  const isBound = { has: (name: string) => deltas.has(name) || cut.deltas.has(name) };
+  checkTargets(adapter, checkpoint, isBound, rule);
   checkBiases(adapter, checkpoint, deltas, replacements);
 
   const tokens = bindTokens(adapter, { tied, toDisk, targetOf, deltas, replacements });
@@ -112,6 +134,8 @@ export function bindAdapter(
   return {
     rule,
     deltas,
+    blocks: cut.deltas,
+    blockRules: cut.rules,
     replacements,
     tokens,
     vocabulary,
@@ -148,14 +172,16 @@ function bindNames(
   adapter: Adapter,
   checkpoint: Checkpoint,
   tied: TiedEmbeddings | undefined,
+  blocks: BlockNames,
 ): BindingRule {
   const names = [
     ...adapter.pairs.map((pair) => `${pair.module}.weight`),
+    ...adapter.expertPairs.map((pair) => `${pair.module}.weight`),
     ...adapter.replacements.keys(),
     ...[...adapter.tokens.keys()].map((module) => `${module}.weight`),
   ];
   const elsewhere = new Set(tied === undefined ? [] : [tied.head]);
-  const { rule, unbound, fitting } = chooseRule(names, checkpoint, elsewhere);
+  const { rule, unbound, fitting } = chooseRule(names, (name) => blocks.has(name), elsewhere);
   const [first] = unbound;
   if (first === undefined) return rule;
   if (fitting > 1) {
@@ -186,6 +212,15 @@ function boundTwice(adapter: Adapter, name: string, rule: BindingRule): Weldline
     'adapter.ambiguous-binding',
     `Adapter "${adapter.id}" (${adapter.name}) changes "${name}" twice: two of its names mean that ` +
       `tensor under the rule "${rule.name}". Remove the one that is not meant. Nothing was written.`,
+  );
+}
+
+function replacesPart(adapter: Adapter, name: string): WeldlineError {
+  return new WeldlineError(
+    'adapter.unsupported-feature',
+    `Adapter "${adapter.id}" replaces "${name}" as a whole (modules_to_save), which the base has in ` +
+      'other pieces. This version of weldline adds to such weights and does not replace them. ' +
+      'Nothing was written.',
   );
 }
 

@@ -1,5 +1,3 @@
-import type { Checkpoint } from '../safetensors/checkpoint.ts';
-
 /**
  * A named way from the name a tensor has in the adapter to the name it has on disk. A rule holds
  * for a whole adapter or not at all, so that half an adapter is never bound by luck.
@@ -30,18 +28,19 @@ const RULES: readonly BindingRule[] = [
  * other rule must fit.
  *
  * @param tensors names in the adapter
+ * @param isOnDisk whether a name is there, as a whole or in pieces
  * @param elsewhere names that need not be on disk (the head of a tied pair)
  * @returns the rule, or the exact one with the names it leaves unbound
  */
 export function chooseRule(
   tensors: readonly string[],
-  checkpoint: Checkpoint,
+  isOnDisk: (name: string) => boolean,
   elsewhere: ReadonlySet<string>,
 ): { readonly rule: BindingRule; readonly unbound: readonly string[]; readonly fitting: number } {
   const unboundUnder = (rule: BindingRule): string[] =>
     tensors.filter((tensor) => {
       const name = rule.toDisk(tensor);
-      return !checkpoint.tensors.has(name) && !elsewhere.has(name) && !elsewhere.has(tensor);
+      return !isOnDisk(name) && !elsewhere.has(name) && !elsewhere.has(tensor);
     });
   const unbound = unboundUnder(EXACT);
   if (unbound.length === 0) return { rule: EXACT, unbound, fitting: 1 };

@@ -14,7 +14,7 @@ import type { BindingRule } from './binding-rule.ts';
 export function checkTargets(
   adapter: Adapter,
   checkpoint: Checkpoint,
-  bound: ReadonlyMap<string, unknown>,
+  bound: Pick<ReadonlyMap<string, unknown>, 'has'>,
   rule: BindingRule,
 ): void {
   const targets = adapter.config.targetModules;

@@ -22,8 +22,9 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
   const factors = adapter.pairs.flatMap(({ a, b, bias, magnitude }) =>
     [a, b, bias, magnitude].filter((tensor) => tensor !== undefined),
   );
+  const ofExperts = adapter.expertPairs.flatMap(({ a, b }) => [a, b]);
   const whole = [...adapter.replacements.values(), ...adapter.tokens.values()];
-  const zero = await scanTensors([...factors, ...whole], source);
+  const zero = await scanTensors([...factors, ...ofExperts, ...whole], source);
   const idlePairs = adapter.pairs.filter(
     ({ a, b, bias, magnitude }) =>
       (zero.has(a) || zero.has(b)) &&

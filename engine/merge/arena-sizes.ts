@@ -1,5 +1,6 @@
 import { type ArenaSpec, packedLeftBytes, packedRightBytes } from '../../kernels/index.ts';
 import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import { largestRank } from './row-blocks.ts';
 import { matrixOf, unitsOf } from './tensor-work.ts';
 import { unitsPerWindow } from './windows.ts';
 
@@ -68,15 +69,17 @@ function grow(sizes: Sizes, area: keyof Sizes, bytes: number): void {
 function growForDelta(sizes: Sizes, tensor: PlannedTensor, rows: number): void {
   const deltas = tensor.deltas ?? [];
   if (deltas.length === 0) return;
-  const rank = totalRank(deltas);
+  const rank = largestRank(tensor);
   grow(sizes, 'leftBytesMax', packedLeftBytes(rows, rank));
   grow(sizes, 'rightBytesMax', packedRightBytes(matrixOf(tensor).columns, rank));
   for (const delta of deltas) {
     const { a, b } = delta;
     const [left, right] = delta.transposed && b !== undefined ? [a, b] : [b, a];
-    // A band of the left factor is staged at once, the right factor row by row.
-    const leftBytes = left === undefined ? FLOAT32_BYTES : elementBytes(left);
-    grow(sizes, 'factorBytesMax', rows * delta.rank * leftBytes);
+    // Rows are staged some at a time; of columns of A, a band of rows at once.
+    if (left === undefined) grow(sizes, 'factorBytesMax', FLOAT32_BYTES);
+    else if (delta.transposed)
+      grow(sizes, 'factorBytesMax', rows * delta.rank * elementBytes(left));
+    else grow(sizes, 'factorBytesMax', rowsPerPiece(left) * rowBytes(left));
     grow(sizes, 'factorBytesMax', rowsPerPiece(right) * rowBytes(right));
   }
 }
@@ -95,7 +98,7 @@ export function elementBytes(factor: TensorReference): number {
   return rowBytes(factor) / (factor.shape[1] ?? 1);
 }
 
-/** Stored rows of the right factor that are staged at once. */
+/** Stored rows of a factor that are staged at once. */
 export function rowsPerPiece(factor: TensorReference): number {
   const rows = Math.floor(FACTOR_BYTES_MAX / rowBytes(factor));
   return Math.max(1, Math.min(factor.shape[0] ?? 1, rows));

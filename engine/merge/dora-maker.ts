@@ -6,11 +6,12 @@ import {
   type MergeKernel,
 } from '../../kernels/index.ts';
 import { assert } from '../errors.ts';
-import type { PlannedTensor, TensorReference } from '../plan/plan.ts';
+import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
 import { doraBandRows } from './arena-sizes.ts';
 import type { InputFiles } from './input-files.ts';
 import { FactorPacker, segmentsOf } from './pack-factors.ts';
+import { rowBlocks } from './row-blocks.ts';
 import { SourceReader } from './source-reader.ts';
 import { kernelDtypes, matrixOf, unitsOf } from './tensor-work.ts';
 
@@ -25,8 +26,8 @@ export class DoraMaker {
   readonly #files: InputFiles;
   readonly #factors: FactorPacker;
   readonly #sources: SourceReader;
-  /** The tensor whose right factor is packed. */
-  #packed: PlannedTensor | undefined;
+  /** The delta whose right factor is packed. */
+  #packed: PlannedDelta | undefined;
 
   constructor(module: KernelModule, arena: ArenaSpec, files: InputFiles) {
     this.#kernel = createKernel(module, arena);
@@ -44,28 +45,36 @@ export class DoraMaker {
     const { outputBytes } = unitsOf(tensor);
     const step = doraBandRows(tensor);
     let nonFinite = 0;
-    for (let row = begin; row < end; row += step) {
-      const rows = Math.min(step, end - row);
-      const place = (row - begin) * outputBytes;
-      nonFinite += this.#makeBand(
-        tensor,
-        row,
-        rows,
-        into.subarray(place, place + rows * outputBytes),
-      );
+    for (const block of rowBlocks(tensor, begin, end)) {
+      for (let row = block.begin; row < block.end; row += step) {
+        const rows = Math.min(step, block.end - row);
+        const place = (row - begin) * outputBytes;
+        const band = into.subarray(place, place + rows * outputBytes);
+        nonFinite += this.#makeBand(tensor, block.deltas[0], { begin: row, rows }, band);
+      }
     }
     return nonFinite;
   }
 
-  #makeBand(tensor: PlannedTensor, begin: number, rows: number, into: Uint8Array): number {
+  #makeBand(
+    tensor: PlannedTensor,
+    delta: PlannedDelta | undefined,
+    { begin, rows }: { readonly begin: number; readonly rows: number },
+    into: Uint8Array,
+  ): number {
     const kernel = this.#kernel;
-    const [delta] = tensor.deltas ?? [];
-    assert(delta?.magnitude !== undefined, `${tensor.name} has no magnitude`);
     const { columns } = matrixOf(tensor);
     const { dtypeIn, dtypeOut } = kernelDtypes(tensor);
-    if (this.#packed !== tensor) {
+    if (delta === undefined) {
+      this.#sources.read(tensor, begin, rows, 0);
+      const unchanged = kernel.cast({ count: rows * columns, dtypeIn, dtypeOut });
+      into.set(kernel.output.subarray(0, into.length));
+      return unchanged;
+    }
+    assert(delta.magnitude !== undefined, `${tensor.name} has no magnitude`);
+    if (this.#packed !== delta) {
       this.#factors.packRight([delta], columns);
-      this.#packed = tensor;
+      this.#packed = delta;
     }
     this.#factors.packLeft([delta], begin, rows);
     this.#sources.read(tensor, begin, rows, 0);
@@ -74,7 +83,7 @@ export class DoraMaker {
     const count = rows * columns;
     const sums = new Float32Array(kernel.output.buffer, kernel.output.byteOffset, count);
     const scaled = new Float32Array(kernel.input.buffer, kernel.input.byteOffset, count);
-    const lengths = this.#lengths(delta.magnitude, begin, rows);
+    const lengths = this.#lengths(delta.magnitude, begin - (delta.rows?.begin ?? 0), rows);
     for (const [row, length] of lengths.entries()) {
       scaleRow(sums, scaled, row * columns, (row + 1) * columns, length);
     }

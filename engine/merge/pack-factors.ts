@@ -25,12 +25,13 @@ export class FactorPacker {
     }
   }
 
-  /** The left factors of a band of rows of all deltas. */
+  /** The left factors of a band of rows of the tensor, which all deltas are added to. */
   packLeft(deltas: readonly PlannedDelta[], begin: number, rows: number): void {
     const rank = totalRank(deltas);
     let rankBegin = 0;
     for (const delta of deltas) {
-      this.#packLeftOf(delta, { begin, rows }, rankBegin, rank);
+      const band = { begin: begin - (delta.rows?.begin ?? 0), rows };
+      this.#packLeftOf(delta, band, rankBegin, rank);
       rankBegin += delta.rank;
     }
   }
@@ -46,7 +47,7 @@ export class FactorPacker {
       this.#files.read(factor, begin * rowBytes(factor), this.#kernel.factor.subarray(0, bytes));
       const block = delta.transposed
         ? {
-            rankStride: 1,
+            ...columnsOf(delta, factor),
             laneStride: rowElements,
             laneBegin: begin,
             laneCount: count,
@@ -63,10 +64,10 @@ export class FactorPacker {
     }
   }
 
-  /** L [rows, rank] of a band of rows: rows of B, columns of A, or 1 for a bias. */
+  /** L [rows, rank] of a band of a delta's rows: rows of B, columns of A, or 1 for a bias. */
   #packLeftOf(
     delta: PlannedDelta,
-    { begin, rows }: { readonly begin: number; readonly rows: number },
+    { begin, rows }: Band,
     rankBegin: number,
     rankTotal: number,
   ): void {
@@ -79,21 +80,41 @@ export class FactorPacker {
       return;
     }
     if (!delta.transposed) {
-      const staged = this.#kernel.factor.subarray(0, rows * rowBytes(b));
-      this.#files.read(b, begin * rowBytes(b), staged);
-      const block = { dtype: kernelDtype(b), rankStride: 1, laneStride: rank, ...part };
-      this.#kernel.packLeft(rows, rankTotal, block);
+      const step = rowsPerPiece(b);
+      for (let done = 0; done < rows; done += step) {
+        const count = Math.min(step, rows - done);
+        const staged = this.#kernel.factor.subarray(0, count * rowBytes(b));
+        this.#files.read(b, (begin + done) * rowBytes(b), staged);
+        const lanes = { laneStride: b.shape[1] ?? 1, laneBegin: done, laneCount: count };
+        const block = { dtype: kernelDtype(b), ...columnsOf(delta, b), ...lanes, ...part };
+        this.#kernel.packLeft(rows, rankTotal, block);
+      }
       return;
     }
+    const firstColumn = begin + (delta.aColumn ?? 0);
     const pieceBytes = rows * elementBytes(delta.a);
     for (let k = 0; k < rank; k++) {
-      const offset = k * rowBytes(delta.a) + begin * elementBytes(delta.a);
+      const offset = k * rowBytes(delta.a) + firstColumn * elementBytes(delta.a);
       const piece = this.#kernel.factor.subarray(k * pieceBytes, (k + 1) * pieceBytes);
       this.#files.read(delta.a, offset, piece);
     }
     const block = { dtype: kernelDtype(delta.a), rankStride: rows, laneStride: 1, ...part };
     this.#kernel.packLeft(rows, rankTotal, block);
   }
+}
+
+/** Rows of a delta, counted from its own first one. */
+interface Band {
+  readonly begin: number;
+  readonly rows: number;
+}
+
+/** Which columns of the staged B are one delta's. */
+function columnsOf(
+  { bColumns = { begin: 0, step: 1 } }: PlannedDelta,
+  b: TensorReference,
+): { readonly byteOffset: number; readonly rankStride: number } {
+  return { byteOffset: bColumns.begin * elementBytes(b), rankStride: bColumns.step };
 }
 
 /** How the packed rank is divided among deltas. */

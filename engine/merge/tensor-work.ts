@@ -69,14 +69,17 @@ export function referencesOf(tensor: PlannedTensor): TensorReference[] {
   return [...sourceReferences(from), ...beside.filter((reference) => reference !== undefined)];
 }
 
-/** A merged tensor as the matrix that deltas are added to: a bias is one row. */
+/**
+ * A merged tensor as the matrix that deltas are added to: a bias is one row, of all experts' weights
+ * the rows of one follow those of the other.
+ */
 export function matrixOf({ shape }: Pick<PlannedTensor, 'shape'>): {
   readonly rows: number;
   readonly columns: number;
 } {
-  const [rows, columns] = shape.length === 1 ? [1, shape[0]] : shape;
-  assert(rows !== undefined && columns !== undefined, 'a scalar takes no delta');
-  return { rows, columns };
+  const columns = shape.at(-1);
+  assert(columns !== undefined, 'a scalar takes no delta');
+  return { rows: elementCount(shape.slice(0, -1)), columns };
 }
 
 /** The kernel's names of a tensor's dtypes. */

@@ -1,10 +1,11 @@
 import type { MergeKernel } from '../../kernels/index.ts';
 import { assert, WeldlineError } from '../errors.ts';
-import type { PlannedShard, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import type { PlannedDelta, PlannedShard, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import type { DoraMaker } from './dora-maker.ts';
 import type { InputFiles } from './input-files.ts';
 import { FactorPacker, segmentsOf } from './pack-factors.ts';
 import { replaceRows } from './replace-rows.ts';
+import { type RowBlock, rowBlocks } from './row-blocks.ts';
 import { SourceReader } from './source-reader.ts';
 import { kernelDtypes, matrixOf, unitsOf, workOf } from './tensor-work.ts';
 import { type ByteRange, outputRange, type Piece, piecesOf } from './windows.ts';
@@ -31,8 +32,8 @@ export class WindowMaker {
   readonly #windowOffset: number;
   readonly #isInPlace: boolean;
   readonly #dora: DoraMaker | undefined;
-  /** The tensor whose right factors are packed. */
-  #packedTensor = -1;
+  /** The deltas whose right factors are packed: a tensor, and the first of its rows that has them. */
+  #packed = '';
 
   constructor(
     shard: PlannedShard,
@@ -142,12 +143,34 @@ export class WindowMaker {
     piece: Piece,
     options: Omit<Parameters<MergeKernel['merge']>[0], 'segments'>,
   ): number {
-    const deltas = tensor.deltas ?? [];
-    if (this.#packedTensor !== piece.tensor) {
-      this.#factors.packRight(deltas, matrixOf(tensor).columns);
-      this.#packedTensor = piece.tensor;
+    const { inputBytes, outputBytes } = unitsOf(tensor);
+    let nonFinite = 0;
+    for (const block of rowBlocks(tensor, piece.begin, piece.end)) {
+      const before = block.begin - piece.begin;
+      nonFinite += this.#mergeBlock(tensor, piece.tensor, block, {
+        ...options,
+        inputOffset: (options.inputOffset ?? 0) + before * inputBytes,
+        outputOffset: (options.outputOffset ?? 0) + before * outputBytes,
+      });
     }
-    this.#factors.packLeft(deltas, piece.begin, piece.end - piece.begin);
+    return nonFinite;
+  }
+
+  #mergeBlock(
+    tensor: PlannedTensor,
+    index: number,
+    { begin, end, deltas }: RowBlock,
+    options: Omit<Parameters<MergeKernel['merge']>[0], 'segments'>,
+  ): number {
+    const { columns } = matrixOf(tensor);
+    const rows = end - begin;
+    if (deltas.length === 0) return this.#kernel.cast({ count: rows * columns, ...options });
+    const key = packedKey(index, deltas);
+    if (this.#packed !== key) {
+      this.#factors.packRight(deltas, columns);
+      this.#packed = key;
+    }
+    this.#factors.packLeft(deltas, begin, rows);
     return this.#kernel.merge({ segments: segmentsOf(deltas), ...options });
   }
 
@@ -156,6 +179,11 @@ export class WindowMaker {
     const bytes = (end - begin) * unitsOf(tensor).outputBytes;
     return this.#dora.make(tensor, begin, end, this.#kernel.output.subarray(place, place + bytes));
   }
+}
+
+/** Deltas that begin with the same row of the same tensor are the same. */
+function packedKey(tensor: number, deltas: readonly PlannedDelta[]): string {
+  return `${tensor}:${deltas.map(({ rows }) => rows?.begin ?? 'all').join()}`;
 }
 
 function isContinued(a: Read, b: Read): boolean {

@@ -112,10 +112,14 @@ interface Change {
 }
 
 /** What an adapter does to each tensor; the strongest of it, where it does several things. */
-function changesOf({ deltas, replacements, tokens }: Binding): ReadonlyMap<string, string> {
+function changesOf({ deltas, blocks, replacements, tokens }: Binding): ReadonlyMap<string, string> {
   const changes = new Map<string, string>();
   for (const [name, { pair, isBias }] of deltas) {
     const isScaled = pair.magnitude !== undefined && !isBias;
+    changes.set(name, isScaled ? 'scales its rows (DoRA)' : ADDS);
+  }
+  for (const [name, list] of blocks) {
+    const isScaled = list.some(({ pair }) => pair.magnitude !== undefined);
     changes.set(name, isScaled ? 'scales its rows (DoRA)' : ADDS);
   }
   for (const name of tokens.keys()) changes.set(name, 'replaces rows (trainable_token_indices)');

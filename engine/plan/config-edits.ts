@@ -2,6 +2,7 @@ import { type Node, parse, parseTree } from 'jsonc-parser';
 import type { ModelConfig } from '../architectures/model-config.ts';
 import { assert } from '../errors.ts';
 import type { ConfigEdit } from './plan.ts';
+import { replicationEdits } from './replicate-layers.ts';
 
 /** What a merge changes that config.json speaks of. */
 export interface ConfigChanges {
@@ -11,6 +12,8 @@ export interface ConfigChanges {
   readonly dtype?: string | undefined;
   /** Rows of the embeddings, if there are others than the base's. */
   readonly vocabulary?: number | undefined;
+  /** Which layers of the base the model consists of, if not of all of them once. */
+  readonly layerRanges?: readonly (readonly [number, number])[] | undefined;
 }
 
 /**
@@ -19,7 +22,7 @@ export interface ConfigChanges {
  */
 export function planConfigEdits(
   config: ModelConfig,
-  { untied, dtype, vocabulary }: ConfigChanges,
+  { untied, dtype, vocabulary, layerRanges }: ConfigChanges,
 ): ConfigEdit[] {
   const edits: ConfigEdit[] = [];
   const root = parse(config.text) as Record<string, unknown>;
@@ -46,6 +49,7 @@ export function planConfigEdits(
     }
     if (inText) edits.push({ path: ['text_config', 'vocab_size'], value: vocabulary });
   }
+  if (layerRanges !== undefined) edits.push(...replicationEdits(config, layerRanges));
   return edits;
 }
 

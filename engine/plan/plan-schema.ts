@@ -74,6 +74,12 @@ const delta = z.object({
   /** What the product is multiplied by: the adapter's own scaling times its weight. */
   scaling: z.number(),
   transposed: z.boolean(),
+  /** Rows of the weight that it is added to, as a matrix of all dimensions but the last; or all. */
+  rows: z.object({ begin: natural, count: natural.positive() }).optional(),
+  /** Where transposed: the first column of A that belongs to these rows; 0 if absent. */
+  aColumn: natural.optional(),
+  /** The columns of `b` that are B's: one expert's. All if absent. */
+  bColumns: z.object({ begin: natural, step: natural.positive() }).optional(),
 });
 
 /** Rows that take the place of a tensor's, as the last step: row `indices[i]` is row i of `from`. */
@@ -99,10 +105,12 @@ const plannedShard = z.object({
   tensors: z.array(plannedTensor),
 });
 
+const scalar = z.union([z.boolean(), z.string(), z.number()]);
+
 /** A change of one value of config.json; null removes it. */
 const configEdit = z.object({
   path: z.array(z.string()),
-  value: z.union([z.boolean(), z.string(), z.number(), z.null()]),
+  value: z.union([z.boolean(), z.string(), z.number(), z.null(), z.array(scalar)]),
 });
 
 const sideFile = z.object({ input: z.string(), path: plainPath, size: natural, sha256: digest });

@@ -18,6 +18,7 @@ import {
   type TensorSource,
   type UnreadFile,
 } from './plan.ts';
+import { replicateLayers, replicationOf } from './replicate-layers.ts';
 import { chooseSideFiles } from './side-files.ts';
 
 /** What a plan is made of: what headers and configurations say, and which files count. */
@@ -41,7 +42,9 @@ export interface PlanInputs {
  * @throws WeldlineError `adapter.*` and `checkpoint.*` codes of binding, `plan.option-invalid`,
  *   `checkpoint.quantized-base` without a choice of what is merged onto, `side-file.unsafe`
  */
-export function previewPlan({ base, adapters, options }: PlanInputs): PlanPreview {
+export function previewPlan({ base: stored, adapters, options }: PlanInputs): PlanPreview {
+  const replication = replicationOf(adapters);
+  const base = replication === undefined ? stored : replicateLayers(stored, replication);
   const { config } = base;
   checkShardSize(options);
   const ids = adapters.map(({ adapter }) => adapter.id);
@@ -68,12 +71,17 @@ export function previewPlan({ base, adapters, options }: PlanInputs): PlanPrevie
       { id: 'base', files: [...base.files] },
       ...parts.map(({ adapter, files }) => ({ id: adapter.id, files: [...files] })),
     ],
-    rules: parts.map(({ adapter, binding }) => ({ adapter: adapter.id, rule: binding.rule.name })),
+    rules: parts.flatMap(({ adapter, binding }) =>
+      [binding.rule.name, ...binding.blockRules, ...(replication ? ['layer_replication'] : [])].map(
+        (rule) => ({ adapter: adapter.id, rule }),
+      ),
+    ),
     shards: planShards(withHead, shardBytesMax),
     configEdits: planConfigEdits(config, {
       untied: parts.some(({ binding }) => binding.untied !== undefined),
       dtype,
       vocabulary: parts.find(({ binding }) => binding.vocabulary !== undefined)?.binding.vocabulary,
+      layerRanges: replication?.ranges,
     }),
     sideFiles: side,
     warnings: [
@@ -144,6 +152,9 @@ function planTensor(
     }
     const bound = binding.deltas.get(name);
     if (bound !== undefined) deltas.push(planDelta(adapter.id, bound, weight));
+    for (const block of binding.blocks.get(name) ?? []) {
+      deltas.push(planDelta(adapter.id, block, weight));
+    }
   }
   const dtype = outputDtype(inBase!.dtype, options);
   const [first, ...others] = deltas;
@@ -160,7 +171,7 @@ function planTensor(
 
 function planDelta(
   adapterId: string,
-  { pair, transposed, isBias }: BoundDelta,
+  { pair, transposed, isBias, rows, aColumn, bColumns }: BoundDelta,
   weight: number,
 ): PlannedDelta {
   const { module, rank, alpha, bias } = pair;
@@ -175,7 +186,13 @@ function planDelta(
   const magnitude = pair.magnitude && {
     magnitude: referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.magnitude),
   };
-  return { adapter: adapterId, module, a, b, ...magnitude, rank, alpha, scaling, transposed };
+  const block = {
+    ...(rows && { rows }),
+    ...(aColumn === undefined ? {} : { aColumn }),
+    ...(bColumns && { bColumns }),
+  };
+  const factors = { adapter: adapterId, module, a, b, ...magnitude };
+  return { ...factors, rank, alpha, scaling, transposed, ...block };
 }
 
 function referTo(input: string, file: string, tensor: TensorEntry): TensorReference {

@@ -53,14 +53,16 @@ export async function verifyRows(
     const base = await sourceRow(tensor, row, columns, read);
     const terms: ExpectedTerm[] = [];
     for (const delta of tensor.deltas ?? []) {
-      const left = await leftRow(delta, row, read);
+      const { begin, count } = delta.rows ?? { begin: 0, count: Infinity };
+      if (row < begin || row >= begin + count) continue;
+      const left = await leftRow(delta, row - begin, read);
       terms.push({ delta, left, product: base.map(() => 0), magnitude: base.map(() => 0) });
     }
     expected.push({ row, base, terms });
   }
-  for (const [index, delta] of (tensor.deltas ?? []).entries()) {
-    const terms = expected.map((row) => row.terms[index]!);
-    await addProducts(delta, columns, terms, read);
+  for (const delta of tensor.deltas ?? []) {
+    const terms = expected.flatMap((row) => row.terms.filter((term) => term.delta === delta));
+    if (terms.length > 0) await addProducts(delta, columns, terms, read);
   }
   let worst = 0;
   for (const row of expected) {
@@ -86,7 +88,7 @@ async function sourceRow(
 interface ExpectedRow {
   readonly row: number;
   readonly base: Float64Array;
-  /** One for each delta, in the order in which they are added. */
+  /** One for each delta that is added to this row, in the order in which they are. */
   readonly terms: readonly ExpectedTerm[];
 }
 
@@ -135,7 +137,7 @@ async function compareRow(
     const distance = Math.abs(written[column]! - value);
     // Comparisons with NaN are false, so they say what is right.
     const isRight =
-      dtype === 'F32' && tensor.deltas?.[0]?.magnitude === undefined
+      dtype === 'F32' && expected.terms[0]?.delta.magnitude === undefined
         ? written[column] === fround(value)
         : distance <= unit * (1 + 2 ** -7) + bound[column]!;
     if (!isRight) {
@@ -189,7 +191,8 @@ async function scaledRow(
   read: ReadTensor,
 ): Promise<{ readonly exact: Float64Array; readonly bound: Float64Array }> {
   assert(delta.magnitude !== undefined, `${delta.module} has no magnitude`);
-  const length = (await readRows(delta.magnitude, row, 1, 1, read))[0]!;
+  const place = row - (delta.rows?.begin ?? 0);
+  const length = (await readRows(delta.magnitude, place, 1, 1, read))[0]!;
   const factor = length / Math.sqrt(exact.reduce((sum, value) => sum + value * value, 0));
   const scaled = exact.map((value) => factor * value);
   const bound = scaled.map((value, column) => {
@@ -217,17 +220,28 @@ function decode(bytes: Uint8Array, dtype: MergeDtype): Float64Array {
   return decodeElements(bytes, KERNEL_DTYPE[dtype]);
 }
 
-/** Row `row` of L: a row of B, a column of A, or 1 for a bias. */
+/** Row `row` of a delta's L: a row of B, a column of A, or 1 for a bias. */
 async function leftRow(delta: PlannedDelta, row: number, read: ReadTensor): Promise<Float64Array> {
   if (delta.b === undefined) return Float64Array.of(1);
-  if (!delta.transposed) return readRows(delta.b, row, 1, delta.rank, read);
+  if (!delta.transposed) {
+    const stored = await readRows(delta.b, row, 1, delta.b.shape[1] ?? 1, read);
+    return columnsOfB(delta, stored);
+  }
   const values = new Float64Array(delta.rank);
+  const column = (delta.aColumn ?? 0) + row;
   for (let k = 0; k < delta.rank; k++) {
-    const offset = k * rowBytes(delta.a) + row * elementBytes(delta.a);
+    const offset = k * rowBytes(delta.a) + column * elementBytes(delta.a);
     const bytes = await read(delta.a, offset, elementBytes(delta.a));
     values[k] = decode(bytes, delta.a.dtype as MergeDtype)[0]!;
   }
   return values;
+}
+
+/** Of a stored row of B, what belongs to the delta: all of it, or one expert's columns. */
+function columnsOfB({ rank, bColumns }: PlannedDelta, stored: Float64Array): Float64Array {
+  if (bColumns === undefined) return stored;
+  const { begin, step } = bColumns;
+  return Float64Array.from({ length: rank }, (_, k) => stored[begin + k * step]!);
 }
 
 /** The rows of R, one after the other: rows of A, or columns of B. */
@@ -238,9 +252,13 @@ async function* rightRows(
 ): AsyncGenerator<{ k: number; right: Float64Array }> {
   const { rank, transposed } = delta;
   if (transposed && delta.b !== undefined) {
-    const b = await readRows(delta.b, 0, columns, rank, read);
+    const stored = delta.b.shape[1] ?? 1;
+    const b = await readRows(delta.b, 0, columns, stored, read);
+    const rows = Array.from({ length: columns }, (_, i) =>
+      columnsOfB(delta, b.subarray(i * stored, (i + 1) * stored)),
+    );
     for (let k = 0; k < rank; k++) {
-      yield { k, right: Float64Array.from({ length: columns }, (_, i) => b[i * rank + k]!) };
+      yield { k, right: Float64Array.from(rows, (row) => row[k]!) };
     }
     return;
   }

@@ -11,8 +11,11 @@ import { readCheckpoint } from '../safetensors/checkpoint.ts';
 import { findNonFinite } from './find-non-finite.ts';
 import { type ReadTensor, verifyRows } from './sample-rows.ts';
 
-/** Rows worked out again per tensor: the first, the last, one chosen by its name, and trained ones. */
-const ROWS_PER_TENSOR = 5;
+/**
+ * Rows worked out again per tensor: the first, the last, one chosen by its name, both ends of a block
+ * chosen by it, and trained ones.
+ */
+const ROWS_PER_TENSOR = 7;
 
 export interface Verification {
   readonly filesChecked: number;
@@ -158,7 +161,10 @@ function chooseRows(tensor: PlannedTensor): number[] {
   }
   const { indices = [] } = tensor.tokens ?? {};
   const trained = [indices[0], indices.at(-1)].filter((row) => row !== undefined);
-  return [...new Set([0, hash % rows, rows - 1, ...trained])].slice(0, ROWS_PER_TENSOR);
+  const blocks = (tensor.deltas ?? []).flatMap(({ rows: block }) => block ?? []);
+  const block = blocks[hash % Math.max(1, blocks.length)];
+  const ends = block === undefined ? [] : [block.begin, block.begin + block.count - 1];
+  return [...new Set([0, hash % rows, rows - 1, ...ends, ...trained])].slice(0, ROWS_PER_TENSOR);
 }
 
 /** The inputs' files, each opened once. */

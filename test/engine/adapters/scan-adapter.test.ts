@@ -21,6 +21,7 @@ async function scan(content: Uint8Array): Promise<string[]> {
     name: 'adapter',
     config: {} as Adapter['config'],
     pairs: [],
+    expertPairs: [],
     replacements: new Map(TENSORS.map((tensor) => [tensor.name, tensor])),
     copies: [],
     tokens: new Map(),

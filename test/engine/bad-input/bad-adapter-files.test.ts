@@ -185,7 +185,6 @@ const FEATURES: readonly BadInput[] = [
   refused('use_qalora', true),
   refused('bias', 'some'),
   refused('layer_replication', [[0, 2]]),
-  refused('target_parameters', ['mlp.experts.gate_up_proj']),
   refused('alora_invocation_tokens', [1, 2]),
   refused('init_lora_weights', 'pissa'),
   refused('init_lora_weights', 'olora'),

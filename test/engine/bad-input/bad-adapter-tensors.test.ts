@@ -33,9 +33,12 @@ const NAMES: readonly BadInput[] = [
     names: ['"a"', `"${MODULE}.bias"`],
     spoil: ({ adapter }) => add(adapter, `${STEM}.base_layer.bias`, 64),
   },
-  added('fused experts', 'base_model.model.model.layers.0.mlp.experts.lora_A.weight', FEATURE, [
-    'expert',
-  ]),
+  added(
+    'one factor of fused experts',
+    'base_model.model.model.layers.0.mlp.experts.lora_A.weight',
+    'adapter.half-pair',
+    ['mlp.experts', 'lora_B'],
+  ),
   added('several parameters of a module', `${STEM}.base_layer.lora_A.weight`, FEATURE, [
     'several parameters',
   ]),
