@@ -7,7 +7,7 @@ export interface RenameRule {
 }
 
 /** transformers saves a model without its head under names without the model's prefix. */
-const PREFIXES = ['model.', 'transformer.', 'gpt_neox.', 'language_model.', 'thinker.'];
+const PREFIXES = ['model.', 'transformer.', 'gpt_neox.', 'language_model.'];
 
 /**
  * Towers of models that see or hear, which transformers 5 moved below `model.`; with the text model
@@ -53,7 +53,7 @@ function withTowers(name: string, from: string, to: string, text: readonly Renam
  * it saves one; PEFT saves the names of the running model, which are those of the version that the
  * adapter was trained with. So the names of either side can be the older ones. Source:
  * `conversion_mapping.py` of transformers 5 (llava, llava_next, mllama, fuyu, qwen2_audio,
- * Qwen2VLForConditionalGeneration, emu3, mixtral, GPTNeoXForCausalLM and the models listed as
+ * Qwen2VLForConditionalGeneration, mixtral, GPTNeoXForCausalLM and the models listed as
  * theirs), `_checkpoint_conversion_mapping` of the classes of transformers 4.52 to 4.57.
  */
 export const RENAMES: readonly RenameRule[] = [
@@ -87,22 +87,6 @@ export const RENAMES: readonly RenameRule[] = [
     renames: [
       [/^model\.(?!language_model\.|visual\.|vision_tower\.)/, 'model.language_model.'],
       [/^visual\./, 'model.visual.'],
-    ],
-  },
-  {
-    name: 'omni: model.language_model → thinker.model',
-    renames: [
-      [/^model\.language_model\./, 'thinker.model.'],
-      [/^model\.(visual|audio_tower)\./, 'thinker.$1.'],
-      [/^lm_head\./, 'thinker.lm_head.'],
-    ],
-  },
-  {
-    name: 'emu3: model.text_model → text_model.model',
-    renames: [
-      [/^model\.text_model\./, 'text_model.model.'],
-      [/^lm_head\./, 'text_model.lm_head.'],
-      [/^model\.vqmodel\./, 'vqmodel.'],
     ],
   },
   {
