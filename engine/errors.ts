@@ -56,6 +56,8 @@ export const ERROR_CODES = [
   'adapter.pickle-damaged',
   'adapter.training-shards',
   'adapter.bad-alpha',
+  'adapter.chain',
+  'adapter.other-base',
   'adapter.empty',
   'adapter.empty-tensor',
   'adapter.unknown-key',
