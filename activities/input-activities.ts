@@ -4,6 +4,7 @@ import { chooseResources } from '../engine/merge/resources.ts';
 import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
 import { previewMerge } from '../engine/plan/plan-merge.ts';
 import { checkTarget } from '../publishers/directory.ts';
+import { checkTrainedOn } from '../sources/adapter-lineage.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
 import {
   downloadBytes,
@@ -14,7 +15,7 @@ import {
 } from '../sources/model-input.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
-import { nameOfAdapters, resolvedAdapters } from './resolved-adapters.ts';
+import { namedAdapters, nameOfAdapters, resolvedAdapters } from './resolved-adapters.ts';
 import type { Preflight, ReleaseContext, ResolvedInputs } from './types.ts';
 
 /** resolve, fetch and preflight: what happens before a plan. */
@@ -62,7 +63,9 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
       inputs: ResolvedInputs,
       ...adapterDirectories: readonly string[]
     ): Promise<Preflight> {
-      return withHeartbeat('preflight', async () => {
+      return withHeartbeat('preflight', async (_report, signal) => {
+        const named = namedAdapters({ recipe }, inputs, adapterDirectories);
+        await checkTrainedOn(access, inputs.base, named, { askHub: true, signal });
         const base = await openRemotely(access, inputs.base);
         const adapters = await Promise.all(
           resolvedAdapters({ recipe }, inputs).map(async ({ id }, index) => ({

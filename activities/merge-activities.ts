@@ -16,6 +16,7 @@ import { sealMerge } from '../engine/seal.ts';
 import { type Verification, verifyMerge } from '../engine/verify/verify-merge.ts';
 import { compileKernel, type KernelModule } from '../kernels/index.ts';
 import { checkVersion } from '../publishers/directory.ts';
+import { checkTrainedOn } from '../sources/adapter-lineage.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
 import {
   checkUnchanged,
@@ -26,7 +27,7 @@ import {
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { mergeProvenance } from './provenance.ts';
-import { resolvedAdapters } from './resolved-adapters.ts';
+import { namedAdapters, resolvedAdapters } from './resolved-adapters.ts';
 import type {
   MergeShardInput,
   PlanReference,
@@ -65,7 +66,12 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
         for (const { id, resolved } of resolvedAdapters({ recipe }, inputs)) {
           adapters.push({ id, ...(await open(resolved, id)) });
         }
-        const plan = await planMerge(base, adapters, mergeOptionsOf(recipe));
+        const directories = recipe.adapters.map(({ id }) => roots[id] ?? '');
+        const named = namedAdapters({ recipe }, inputs, directories);
+        // Who is asked must not change the plan: preflight has asked the hub.
+        const lineage = await checkTrainedOn(access, inputs.base, named, { askHub: false });
+        const merge = await planMerge(base, adapters, mergeOptionsOf(recipe));
+        const plan = { ...merge, warnings: [...lineage, ...merge.warnings] };
         await access.digests.save();
         const text = formatPlan(plan);
         const digest = sha256Of(text);

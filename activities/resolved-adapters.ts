@@ -1,6 +1,7 @@
 import type { RecipeAdapter } from '../config/recipe.ts';
 import { digestOf } from '../engine/canonical-json.ts';
 import { assert } from '../engine/errors.ts';
+import type { NamedAdapter } from '../sources/adapter-lineage.ts';
 import { identityOf, type ResolvedModel } from '../sources/model-input.ts';
 import type { ReleaseContext, ResolvedInputs } from './types.ts';
 
@@ -18,6 +19,22 @@ export function resolvedAdapters(
     const resolved = models[index];
     assert(resolved !== undefined, `adapter "${wanted.id}" is not resolved`);
     return { ...wanted, resolved };
+  });
+}
+
+/**
+ * The same with where they are on this machine.
+ * @param directories in the order of the recipe
+ */
+export function namedAdapters(
+  context: Pick<ReleaseContext, 'recipe'>,
+  inputs: Pick<ResolvedInputs, 'adapter' | 'otherAdapters'>,
+  directories: readonly string[],
+): readonly NamedAdapter[] {
+  return resolvedAdapters(context, inputs).map(({ id, model, resolved }, index) => {
+    const directory = directories[index];
+    assert(directory !== undefined, `adapter "${id}" is nowhere`);
+    return { id, model, located: resolved, directory };
   });
 }
 

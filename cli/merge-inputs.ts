@@ -11,8 +11,10 @@ import { COMBINATION_METHODS, type Combination } from '../engine/plan/combinatio
 import type { MergeOnto, Plan, PlanPreview } from '../engine/plan/plan.ts';
 import { completePlan, previewMerge } from '../engine/plan/plan-merge.ts';
 import type { TorchDtype } from '../engine/safetensors/dtype.ts';
+import { checkTrainedOn } from '../sources/adapter-lineage.ts';
 import {
   fetchToDisk,
+  type LocatedModel,
   locateModel,
   type ModelAccess,
   type ModelRole,
@@ -115,11 +117,14 @@ export async function prepareMerge(
     adapters.push({ id, model: name.model, ...opened });
   }
   const base = await open(access, 'base', request.base, options);
-  const preview = await previewMerge(
+  const { signal } = options;
+  const lineage = await checkTrainedOn(access, base.located, adapters, { askHub: true, signal });
+  const merge = await previewMerge(
     base.input.files,
     adapters.map(({ id, input }) => ({ id, ...input })),
     request,
   );
+  const preview = { ...merge, warnings: [...lineage, ...merge.warnings] };
   const byId = <Value>(value: (adapter: (typeof adapters)[number]) => Value) =>
     Object.fromEntries(adapters.map((adapter) => [adapter.id, value(adapter)]));
   const inputs = { base: base.input, ...byId(({ input }) => input) };
@@ -149,6 +154,7 @@ export async function prepareMerge(
 }
 
 interface OpenedModel {
+  readonly located: LocatedModel;
   readonly directory: string;
   readonly input: OpenedInput;
 }
@@ -161,7 +167,7 @@ async function open(
 ): Promise<OpenedModel> {
   const located = await locateModel(access, { ...name, role, signal });
   if (role === 'base' && baseStaysRemote && located.kind === 'hub') {
-    return { directory: name.model, input: await openInput(access, located) };
+    return { located, directory: name.model, input: await openInput(access, located) };
   }
   const directory = await fetchToDisk(access, located, {
     signal,
@@ -173,7 +179,8 @@ async function open(
     bytesDone += count;
     progress.update({ label: `reading ${role}`, item: '', bytesDone, bytesTotal: 0 });
   };
-  return { directory, input: await openInput(access, located, { directory, signal, onBytes }) };
+  const input = await openInput(access, located, { directory, signal, onBytes });
+  return { located, directory, input };
 }
 
 /** Paths of this machine mean nothing elsewhere: of a directory, the last component is kept. */

@@ -138,7 +138,7 @@ function print(printed: PrintedPlan, output: Output): void {
       ['memory', `${formatBytes(resources.memoryBytes)} at most`],
       ['threads', `${resources.threads}, windows of ${formatBytes(resources.windowBytes)}`],
       ['kernel', KERNELS[kernel]],
-      ['binding', plan.rules.map(({ adapter, rule }) => `${adapter}: ${rule}`).join(', ')],
+      ['binding', plan.rules.map(describeRule).join(', ')],
       ...plan.configEdits.map((edit) => ['config', describeEdit(edit)]),
       ['beside', plan.sideFiles.map((file) => file.path).join(', ')],
       ...Object.entries(roots).map(([id, root]) => [id, root]),
@@ -170,6 +170,10 @@ function print(printed: PrintedPlan, output: Output): void {
     warnings: plan.warnings,
     ...(withTensors ? { tensors } : {}),
   });
+}
+
+function describeRule({ adapter, rule, format }: Plan['rules'][number]): string {
+  return `${adapter}: ${rule}${format === undefined ? '' : ` (format ${format})`}`;
 }
 
 function describeEdit({ path, value }: ConfigEdit): string {

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ADAPTER_CONFIG_FILE } from '../engine/adapters/adapter-config.ts';
+import { ADAPTER_PICKLE_FILE } from '../engine/adapters/adapter-format.ts';
 import { digestOf } from '../engine/canonical-json.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import type { ModelFiles } from '../engine/model-files.ts';
@@ -109,6 +110,7 @@ function isReleaseInput(path: string): boolean {
     /^[^/]+\.safetensors$/.test(path) ||
     path === INDEX_FILE ||
     path === ADAPTER_CONFIG_FILE ||
+    path === ADAPTER_PICKLE_FILE ||
     isSideFile(path)
   );
 }

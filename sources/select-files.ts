@@ -1,7 +1,14 @@
 /**
  * Which files of a repository weldline downloads: weights in safetensors and what must travel with
- * them. Never pickles (`*.bin`, `*.pt`), GGUF, ONNX, TensorFlow or Flax weights, images or logs.
+ * them. Never pickles (`*.bin`, `*.pt`; but for `adapter_model.bin`, which is read and never run),
+ * GGUF, ONNX, TensorFlow or Flax weights, images or logs.
  */
+import {
+  ADAPTER_PICKLE_FILE,
+  ADAPTER_WEIGHTS_FILE,
+  findTrainingShards,
+  MLX_WEIGHTS_FILE,
+} from '../engine/adapters/adapter-format.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import type { HubFile } from './hub-model.ts';
 
@@ -79,26 +86,22 @@ export function selectBaseFiles(files: readonly HubFile[], options: SelectOption
 
 /**
  * The files of an adapter.
- * @throws WeldlineError `adapter.weights-missing`, `adapter.pickle`
+ * @throws WeldlineError `adapter.weights-missing`, `adapter.training-shards`
  */
 export function selectAdapterFiles(files: readonly HubFile[], options: SelectOptions): HubFile[] {
   const inside = filesInFolder(files, options.folder);
   const weights = adapterWeights(inside);
-  if (weights === undefined) {
-    throw inside.has('adapter_model.bin')
-      ? new WeldlineError(
-          'adapter.pickle',
-          `${options.name} has its weights as a pickle (adapter_model.bin), which weldline does ` +
-            'not read because loading one can run code. Load it with PEFT and save it again: ' +
-            'save_pretrained writes adapter_model.safetensors.',
-        )
-      : new WeldlineError(
-          'adapter.weights-missing',
-          `${options.name} has no adapter_model.safetensors: ${listing(inside)}. Check the name, ` +
-            'the revision and the folder (hf://org/name@revision/folder).',
-        );
+  if (weights.length === 0) {
+    throw (
+      findTrainingShards(inside.keys(), options.name) ??
+      new WeldlineError(
+        'adapter.weights-missing',
+        `${options.name} has no ${ADAPTER_WEIGHTS_FILE}: ${listing(inside)}. Check the name, ` +
+          'the revision and the folder (hf://org/name@revision/folder).',
+      )
+    );
   }
-  return [...new Set([...matching(inside, ADAPTER_FILES), weights])];
+  return [...new Set([...matching(inside, ADAPTER_FILES), ...weights])];
 }
 
 /** By path relative to the folder. */
@@ -144,12 +147,17 @@ function baseWeights(inside: ReadonlyMap<string, HubFile>, options: SelectOption
   return [index, ...named];
 }
 
-/** PEFT's name, or the one safetensors file of other trainers. */
-function adapterWeights(inside: ReadonlyMap<string, HubFile>): HubFile | undefined {
-  const named = inside.get('adapter_model.safetensors');
-  if (named !== undefined) return named;
+/**
+ * PEFT's name or MLX's, of both of which the configuration tells which counts; else PEFT's pickle;
+ * else the one safetensors file of other trainers.
+ */
+function adapterWeights(inside: ReadonlyMap<string, HubFile>): HubFile[] {
+  const named = [ADAPTER_WEIGHTS_FILE, MLX_WEIGHTS_FILE].flatMap((name) => inside.get(name) ?? []);
+  if (named.length > 0) return named;
+  const pickle = inside.get(ADAPTER_PICKLE_FILE);
+  if (pickle !== undefined) return [pickle];
   const others = pick(inside, (path) => /^[^/]+\.safetensors$/.test(path));
-  return others.length === 1 ? others[0] : undefined;
+  return others.length === 1 ? others : [];
 }
 
 function pick(inside: ReadonlyMap<string, HubFile>, wanted: (path: string) => boolean): HubFile[] {

@@ -160,6 +160,14 @@ export async function readAdapterConfig(files: ModelFiles): Promise<LoraConfig> 
   return toLoraConfig(parsed.data, text);
 }
 
+/**
+ * What a configuration of these values says: for adapters of other formats, whose own say less.
+ * @param values keys of `adapter_config.json`; the others have PEFT's defaults
+ */
+export function loraConfigOf(values: Readonly<Record<string, unknown>>): LoraConfig {
+  return toLoraConfig(schema.parse({ peft_type: 'LORA', ...values }), '{}');
+}
+
 function isSet(value: unknown): boolean {
   if (value === null || value === undefined || value === false) return false;
   return typeof value !== 'object' || Object.keys(value).length > 0;

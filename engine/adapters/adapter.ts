@@ -1,20 +1,26 @@
+import type { ByteSource } from '../byte-source.ts';
 import { WeldlineError } from '../errors.ts';
 import type { ModelFiles } from '../model-files.ts';
+import { readTorchFile } from '../pickles/torch-file.ts';
 import { isMergeDtype } from '../safetensors/dtype.ts';
 import { readHeader, type TensorEntry } from '../safetensors/header.ts';
 import { type LoraConfig, readAdapterConfig } from './adapter-config.ts';
+import { type AdapterFormat, recognizeFormat } from './adapter-format.ts';
 import { type ExpertPair, isOnExperts, toExpertPair } from './expert-pair.ts';
+import { readKohyaAdapter } from './kohya-adapter.ts';
 import { type LoraPair, toPair } from './lora-pair.ts';
+import { readMlxAdapter } from './mlx-adapter.ts';
 import { type ModuleScaling, scalingsOf } from './scaling.ts';
 import { sortTensors, type TensorCopy } from './sort-tensors.ts';
-
-export const ADAPTER_WEIGHTS_FILE = 'adapter_model.safetensors';
 
 /** What the headers of an adapter say; no weight has been read. */
 export interface Adapter {
   readonly id: string;
   /** What a person would call it: a path or a URI. */
   readonly name: string;
+  readonly format: AdapterFormat;
+  /** The file that holds all its tensors, relative to the adapter. */
+  readonly weightsFile: string;
   readonly config: LoraConfig;
   readonly pairs: readonly LoraPair[];
   /** LoRA on fused parameters of experts. */
@@ -25,17 +31,39 @@ export interface Adapter {
   readonly copies: readonly TensorCopy[];
   /** Rows that take the place of some of an embedding's, by its module. Shape [tokens, hidden]. */
   readonly tokens: ReadonlyMap<string, TensorEntry>;
+  /** What its files leave open. */
+  readonly warnings: readonly string[];
 }
+
+type AdapterContent = Omit<Adapter, 'id' | 'name' | 'format' | 'weightsFile'>;
 
 /**
  * Reads an adapter's configuration and header and pairs its tensors up, strictly: unlike PEFT's
- * loader, a missing half, an unknown key or an empty tensor is an error.
+ * loader, a missing half, an unknown key or an empty tensor is an error. Other formats are read as
+ * what they are in PEFT's terms.
  *
  * @throws WeldlineError `adapter.*`, or `safetensors.*` for a malformed file
  */
 export async function readAdapter(id: string, files: ModelFiles): Promise<Adapter> {
+  const { format, weightsFile } = await recognizeFormat(files);
+  const content = await READERS[format](files, weightsFile);
+  return { id, name: files.name, format, weightsFile, ...content };
+}
+
+type Reader = (files: ModelFiles, weightsFile: string) => Promise<AdapterContent>;
+
+const READERS: Readonly<Record<AdapterFormat, Reader>> = {
+  peft: readPeft,
+  'peft-pickle': readPeft,
+  mlx: readMlx,
+  kohya: readKohya,
+};
+
+async function readPeft(files: ModelFiles, weightsFile: string): Promise<AdapterContent> {
   const config = await readAdapterConfig(files);
-  const { found, ...others } = sortTensors(await readTensors(files), files.name);
+  const tensors = await withSource(files, weightsFile, readTensors);
+  for (const tensor of tensors) checkTensor(tensor, `${files.name}/${weightsFile}`);
+  const { found, ...others } = sortTensors(tensors, files.name);
   const expertPairs = found.filter(isOnExperts).map((each) => toExpertPair(files.name, each));
   const onLayers = found.filter((each) => !isOnExperts(each));
   const modules = onLayers.map(({ module }) => patternNameOf(module, config));
@@ -43,7 +71,7 @@ export async function readAdapter(id: string, files: ModelFiles): Promise<Adapte
   const pairs = onLayers.map((each, index) =>
     toPair(files.name, each, scalings[index] as ModuleScaling, config),
   );
-  return { id, name: files.name, config, pairs, expertPairs, ...others };
+  return { config, pairs, expertPairs, ...others, warnings: [] };
 }
 
 /** What patterns are matched with: a parameter that is targeted itself has its own name at the end. */
@@ -53,37 +81,59 @@ function patternNameOf(module: string, { targetParameters }: LoraConfig): string
   return isTarget ? parameter : module;
 }
 
-async function readTensors(files: ModelFiles): Promise<readonly TensorEntry[]> {
-  if (!files.sizes.has(ADAPTER_WEIGHTS_FILE)) throw noAdapterWeights(files);
-  const source = await files.open(ADAPTER_WEIGHTS_FILE);
-  try {
-    const { tensors } = await readHeader(source);
-    if (tensors.length === 0) {
-      throw new WeldlineError(
-        'adapter.empty',
-        `${source.name} holds no tensors. Under DeepSpeed ZeRO-3 the weights must be gathered ` +
-          'before they are saved (stage3_gather_16bit_weights_on_model_save).',
-      );
+async function readMlx(files: ModelFiles, weightsFile: string): Promise<AdapterContent> {
+  const tensors = await withSource(files, weightsFile, readTensors);
+  for (const tensor of tensors) checkTensor(tensor, `${files.name}/${weightsFile}`);
+  const { config, found, scaling, warnings } = await readMlxAdapter(files, tensors);
+  const pairs = found.map((each) => toPair(files.name, each, scaling, config));
+  return { config, pairs, ...NO_OTHERS, warnings };
+}
+
+async function readKohya(files: ModelFiles, weightsFile: string): Promise<AdapterContent> {
+  return withSource(files, weightsFile, async (source) => {
+    const tensors = await readTensors(source);
+    const { metadata } = await readHeader(source);
+    const kohya = await readKohyaAdapter(source, tensors, metadata);
+    const { config, found, scalings, warnings } = kohya;
+    for (const { lora_A, lora_B } of found) {
+      for (const tensor of [lora_A, lora_B]) if (tensor) checkTensor(tensor, source.name);
     }
-    for (const tensor of tensors) checkTensor(tensor, source.name);
-    return tensors;
+    const pairs = found.map((each, index) =>
+      toPair(files.name, each, scalings[index] as ModuleScaling, config),
+    );
+    return { config, pairs, ...NO_OTHERS, warnings };
+  });
+}
+
+/** Formats that have nothing but factors. */
+const NO_OTHERS = {
+  expertPairs: [],
+  replacements: new Map(),
+  copies: [],
+  tokens: new Map(),
+} as const;
+
+async function withSource<Result>(
+  files: ModelFiles,
+  path: string,
+  read: (source: ByteSource) => Promise<Result>,
+): Promise<Result> {
+  const source = await files.open(path);
+  try {
+    return await read(source);
   } finally {
     await source.close();
   }
 }
 
-function noAdapterWeights(files: ModelFiles): WeldlineError {
-  if (files.sizes.has('adapter_model.bin')) {
-    return new WeldlineError(
-      'adapter.pickle',
-      `${files.name} has its weights as a PyTorch pickle (adapter_model.bin). Weldline never ` +
-        'executes pickles; load the adapter with PEFT and save it again (safe_serialization=True).',
-    );
-  }
-  return new WeldlineError(
-    'adapter.weights-missing',
-    `${files.name} has no ${ADAPTER_WEIGHTS_FILE}. Point to the directory that PEFT's ` +
-      'save_pretrained wrote.',
+async function readTensors(source: ByteSource): Promise<readonly TensorEntry[]> {
+  const isPickle = source.name.endsWith('.bin');
+  const tensors = isPickle ? await readTorchFile(source) : (await readHeader(source)).tensors;
+  if (tensors.length > 0) return tensors;
+  throw new WeldlineError(
+    'adapter.empty',
+    `${source.name} holds no tensors. Under DeepSpeed ZeRO-3 the weights must be gathered ` +
+      'before they are saved (stage3_gather_16bit_weights_on_model_save).',
   );
 }
 

@@ -101,10 +101,12 @@ export function bindAdapter(
   for (const { name, pair, target } of targets) {
     if (deltas.has(name)) throw boundTwice(adapter, name, rule);
     checkTargetDtype(adapter, name, target);
-    const layerIsConv1d = isConv1d(config.modelType, pair.module);
+    // By its name on disk: an adapter's may have no dots.
+    const layerIsConv1d = isConv1d(config.modelType, name.replace(/\.weight$/, ''));
     const { transposed, warning } = orient(adapter, { pair, target }, layerIsConv1d, observed);
     if (warning !== undefined) warnings.push(warning);
-    if (transposed && pair.magnitude !== undefined) throw doraByColumns(adapter, pair);
+    const isByColumns = transposed !== (pair.isOfTranspose === true);
+    if (isByColumns && pair.magnitude !== undefined) throw doraByColumns(adapter, pair);
     deltas.set(name, { pair, transposed, isBias: false });
   }
   const cut = bindBlocks(blocks);
@@ -181,14 +183,17 @@ function bindNames(
     ...[...adapter.tokens.keys()].map((module) => `${module}.weight`),
   ];
   const elsewhere = new Set(tied === undefined ? [] : [tied.head]);
-  const { rule, unbound, fitting } = chooseRule(names, (name) => blocks.has(name), elsewhere);
+  const isOnDisk = (name: string): boolean => blocks.has(name);
+  const { format } = adapter;
+  const options = { checkpoint, isOnDisk, elsewhere, format };
+  const { rule, unbound, fitting } = chooseRule(names, options);
   const [first] = unbound;
   if (first === undefined) return rule;
   if (fitting > 1) {
     throw new WeldlineError(
       'adapter.ambiguous-binding',
-      `Adapter "${adapter.id}": tensor "${first}" and its like fit the base under more than one ` +
-        'prefix. Rename the adapter to the names of the base.',
+      `Adapter "${adapter.id}": tensor "${first}" and its like fit the base in more than one way. ` +
+        'Rename the adapter to the names of the base.',
     );
   }
   const nearest = nearestNames(first, checkpoint.tensors.keys(), 3);
@@ -236,9 +241,9 @@ function doraByColumns(adapter: Adapter, pair: LoraPair): WeldlineError {
 function keepsTied(adapter: Adapter): WeldlineError {
   return new WeldlineError(
     'adapter.unsupported-feature',
-    `${adapter.name}/adapter_config.json: the adapter changes tied embeddings and sets ` +
-      'ensure_weight_tying, under which both sides change together. This version of weldline does ' +
-      'not merge that and will not merge it in part.',
+    `${adapter.name}/adapter_config.json: the adapter changes tied embeddings, and was trained so ` +
+      'that both sides change together (ensure_weight_tying; MLX always does). This version of ' +
+      'weldline does not merge that and will not merge it in part.',
   );
 }
 

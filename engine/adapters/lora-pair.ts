@@ -16,6 +16,11 @@ export interface LoraPair {
   readonly a: TensorEntry;
   /** Shape [out, rank]. */
   readonly b: TensorEntry;
+  /**
+   * Set if `b` and `a` are the factors of the delta's transpose, as MLX stores them: then A is
+   * [rank, out] and B is [in, rank].
+   */
+  readonly isOfTranspose?: true;
   /** Shape [out], added to the base's bias with the scaling. */
   readonly bias?: TensorEntry;
   /** Shape [out], the lengths that DoRA scales the rows of the merged weight to. */
@@ -29,6 +34,7 @@ export interface LoraPair {
 export interface FoundPair {
   readonly module: string;
   readonly layer: LayerKind;
+  readonly isOfTranspose?: true;
   lora_A?: TensorEntry;
   lora_B?: TensorEntry;
   lora_bias?: TensorEntry;
@@ -45,10 +51,12 @@ export interface FoundPair {
  */
 export function toPair(
   where: string,
-  { module, layer, lora_A: a, lora_B: b, lora_bias: bias, lora_magnitude: magnitude }: FoundPair,
+  found: FoundPair,
   expected: ModuleScaling,
   config: Pick<LoraConfig, 'loraBias' | 'useDora'>,
 ): LoraPair {
+  const { module, layer, isOfTranspose } = found;
+  const { lora_A: a, lora_B: b, lora_bias: bias, lora_magnitude: magnitude } = found;
   if (a === undefined || b === undefined) {
     throw new WeldlineError(
       'adapter.half-pair',
@@ -75,7 +83,7 @@ export function toPair(
         'configuration that was saved with these weights.',
     );
   }
-  const outputs = b.shape[0] ?? 0;
+  const outputs = (isOfTranspose ? a.shape[1] : b.shape[0]) ?? 0;
   checkVector({ where, module, outputs }, 'lora_B.bias', bias, 'lora_bias', config.loraBias);
   checkVector(
     { where, module, outputs },
@@ -85,7 +93,7 @@ export function toPair(
     config.useDora,
   );
   const vectors = { ...(bias && { bias }), ...(magnitude && { magnitude }) };
-  return { module, layer, a, b, ...vectors, ...expected };
+  return { module, layer, a, b, ...(isOfTranspose && { isOfTranspose }), ...vectors, ...expected };
 }
 
 /** Checks that a vector of one value for each output is there exactly if the configuration says so. */

@@ -26,7 +26,7 @@ function fits({ pair, target }: PairAndTarget): { plain: boolean; transposed: bo
 export function observeOrientation(modules: readonly PairAndTarget[]): boolean | undefined {
   const seen = new Set<boolean>();
   for (const module of modules) {
-    if (module.pair.layer === 'embedding') continue;
+    if (module.pair.layer === 'embedding' || module.pair.isOfTranspose) continue;
     const { plain, transposed } = fits(module);
     if (plain !== transposed) seen.add(transposed);
   }
@@ -54,6 +54,12 @@ export function orient(
     if (!fitsTransposed) throw shapeMismatch(adapter, pair, target);
     return { transposed: true };
   }
+  if (pair.isOfTranspose) {
+    // MLX has no layers stored [in, out]: it transposes their weights as it loads them.
+    const transposed = layerIsConv1d !== true;
+    if (transposed ? !fitsTransposed : !plain) throw shapeMismatch(adapter, pair, target);
+    return { transposed };
+  }
   const flag = adapter.config.fanInFanOut;
   const square = plain && fitsTransposed;
   const fallback = square ? flag && observed : fitsTransposed && flag;
@@ -79,7 +85,7 @@ export function orient(
 function shapeMismatch(adapter: Adapter, pair: LoraPair, target: CheckpointTensor): WeldlineError {
   const trainedOn = adapter.config.baseModel;
   const shape = [pair.b.shape[0], pair.a.shape[1]];
-  if (pair.layer === 'embedding') shape.reverse();
+  if (pair.layer === 'embedding' || pair.isOfTranspose) shape.reverse();
   return new WeldlineError(
     'adapter.shape-mismatch',
     `Adapter "${adapter.id}": module "${pair.module}" is for a weight of ` +

@@ -74,7 +74,8 @@ async function scanTensors(
     const end = tensor.offset + tensor.byteLength;
     for (let at = tensor.offset; at < end; ) {
       let inBlock = wholeElements(block.begin + block.bytes.length, at, end);
-      if (inBlock <= 0) {
+      // Of a pickle, several tensors may be views of the same bytes.
+      if (inBlock <= 0 || at < block.begin) {
         const length = Math.min(BLOCK_BYTES, source.size - at);
         block = { begin: at, bytes: await source.read(at, length, buffer) };
         inBlock = wholeElements(at + length, at, end);

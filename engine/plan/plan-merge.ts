@@ -1,4 +1,5 @@
-import { ADAPTER_WEIGHTS_FILE, readAdapter } from '../adapters/adapter.ts';
+import { readAdapter } from '../adapters/adapter.ts';
+import { ADAPTER_CONFIG_FILE } from '../adapters/adapter-config.ts';
 import { scanAdapter } from '../adapters/scan-adapter.ts';
 import { readModelConfig } from '../architectures/model-config.ts';
 import { assert } from '../errors.ts';
@@ -61,7 +62,7 @@ export async function previewMerge(
   const opened: OpenedAdapter[] = [];
   for (const { id, files } of adapters) {
     const adapter = await readAdapter(id, files);
-    opened.push({ adapter, files: sizesOf(files, adapterPaths(files)) });
+    opened.push({ adapter, files: sizesOf(files, adapterPaths(files, adapter.weightsFile)) });
   }
   const config = await readModelConfig(base);
   const stored = await readCheckpoint(base);
@@ -74,7 +75,7 @@ export async function previewMerge(
   });
   const scanned: string[] = [];
   for (const [index, { adapter }] of opened.entries()) {
-    const source = await adapters[index]!.files.open(ADAPTER_WEIGHTS_FILE);
+    const source = await adapters[index]!.files.open(adapter.weightsFile);
     try {
       scanned.push(...(await scanAdapter(adapter, source)));
     } finally {
@@ -129,9 +130,9 @@ function basePaths(files: ModelFiles, checkpoint: Checkpoint): string[] {
   return [...checkpoint.files.map((file) => file.path), ...index, ...side];
 }
 
-function adapterPaths(files: ModelFiles): string[] {
-  const own = ['adapter_config.json', ADAPTER_WEIGHTS_FILE];
-  return [...own, ...[...files.sizes.keys()].filter(isSideFile)];
+function adapterPaths(files: ModelFiles, weightsFile: string): string[] {
+  const config = files.sizes.has(ADAPTER_CONFIG_FILE) ? [ADAPTER_CONFIG_FILE] : [];
+  return [...config, weightsFile, ...[...files.sizes.keys()].filter(isSideFile)];
 }
 
 function sizesOf({ sizes }: ModelFiles, paths: readonly string[]): UnreadFile[] {

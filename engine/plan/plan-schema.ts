@@ -133,7 +133,14 @@ export const planSchema = z.object({
   }),
   /** The base first, then the adapters. */
   inputs: z.array(inputSchema),
-  rules: z.array(z.object({ adapter: z.string(), rule: z.string() })),
+  /** How each adapter's names were bound, and its format where that is not PEFT's safetensors. */
+  rules: z.array(
+    z.object({
+      adapter: z.string(),
+      rule: z.string(),
+      format: z.enum(['peft-pickle', 'mlx', 'kohya']).optional(),
+    }),
+  ),
   shards: z.array(plannedShard),
   configEdits: z.array(configEdit),
   sideFiles: z.array(sideFile),

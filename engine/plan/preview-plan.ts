@@ -1,4 +1,4 @@
-import { ADAPTER_WEIGHTS_FILE } from '../adapters/adapter.ts';
+import type { Adapter } from '../adapters/adapter.ts';
 import type { BoundDelta } from '../adapters/bind-adapter.ts';
 import type { ModelConfig } from '../architectures/model-config.ts';
 import { WeldlineError } from '../errors.ts';
@@ -73,7 +73,11 @@ export function previewPlan({ base: stored, adapters, options }: PlanInputs): Pl
     ],
     rules: parts.flatMap(({ adapter, binding }) =>
       [binding.rule.name, ...binding.blockRules, ...(replication ? ['layer_replication'] : [])].map(
-        (rule) => ({ adapter: adapter.id, rule }),
+        (rule) => ({
+          adapter: adapter.id,
+          rule,
+          ...(adapter.format !== 'peft' && { format: adapter.format }),
+        }),
       ),
     ),
     shards: planShards(withHead, shardBytesMax),
@@ -85,7 +89,9 @@ export function previewPlan({ base: stored, adapters, options }: PlanInputs): Pl
     }),
     sideFiles: side,
     warnings: [
-      ...new Set(parts.flatMap(({ binding }) => binding.warnings)),
+      ...new Set(
+        parts.flatMap(({ adapter, binding }) => [...adapter.warnings, ...binding.warnings]),
+      ),
       ...tokenizerWarnings(parts, side),
       ...extraFileWarnings(base.checkpoint),
     ],
@@ -141,19 +147,19 @@ function planTensor(
   for (const { adapter, binding, weight } of parts) {
     const replacement = binding.replacements.get(name);
     if (replacement !== undefined) {
-      from = referTo(adapter.id, ADAPTER_WEIGHTS_FILE, replacement);
+      from = referTo(adapter.id, adapter.weightsFile, replacement);
       // May have other rows.
       shape = replacement.shape;
     }
     const rows = binding.tokens.get(name);
     if (rows !== undefined) {
-      const rowsFrom = referTo(adapter.id, ADAPTER_WEIGHTS_FILE, rows.entry);
+      const rowsFrom = referTo(adapter.id, adapter.weightsFile, rows.entry);
       tokens = { from: rowsFrom, indices: [...rows.indices] };
     }
     const bound = binding.deltas.get(name);
-    if (bound !== undefined) deltas.push(planDelta(adapter.id, bound, weight));
+    if (bound !== undefined) deltas.push(planDelta(adapter, bound, weight));
     for (const block of binding.blocks.get(name) ?? []) {
-      deltas.push(planDelta(adapter.id, block, weight));
+      deltas.push(planDelta(adapter, block, weight));
     }
   }
   const dtype = outputDtype(inBase!.dtype, options);
@@ -170,7 +176,7 @@ function planTensor(
 }
 
 function planDelta(
-  adapterId: string,
+  { id: adapterId, weightsFile }: Adapter,
   { pair, transposed, isBias, rows, aColumn, bColumns }: BoundDelta,
   weight: number,
 ): PlannedDelta {
@@ -178,13 +184,13 @@ function planDelta(
   const scaling = weight * pair.scaling;
   if (isBias && bias !== undefined) {
     const row = { ...bias, shape: [1, ...bias.shape] };
-    const a = referTo(adapterId, ADAPTER_WEIGHTS_FILE, row);
+    const a = referTo(adapterId, weightsFile, row);
     return { adapter: adapterId, module, a, rank: 1, alpha, scaling, transposed };
   }
-  const a = referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.a);
-  const b = referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.b);
+  const a = referTo(adapterId, weightsFile, pair.a);
+  const b = referTo(adapterId, weightsFile, pair.b);
   const magnitude = pair.magnitude && {
-    magnitude: referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.magnitude),
+    magnitude: referTo(adapterId, weightsFile, pair.magnitude),
   };
   const block = {
     ...(rows && { rows }),

@@ -125,7 +125,8 @@ export function parseHeader(json: Uint8Array, fileSize: number, where: string): 
 }
 
 function parseMetadata(raw: unknown, fail: Fail): Record<string, string> {
-  if (raw === undefined) return {};
+  // MLX writes null for none, which the reference implementation takes as well.
+  if (raw === undefined || raw === null) return {};
   const valid =
     typeof raw === 'object' &&
     raw !== null &&
@@ -149,6 +150,11 @@ function hasOverflow(shape: readonly number[]): boolean {
   );
 }
 
+/** Whether weldline takes a text for the name of a tensor. */
+export function isTensorName(name: string): boolean {
+  return name !== '' && name.length <= NAME_LENGTH_MAX && !STRANGE_CHARACTER.test(name);
+}
+
 function isNaturalNumber(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
@@ -158,7 +164,7 @@ function parseEntry(name: string, raw: unknown, dataOffset: number, fail: Fail):
   if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) {
     throw fail('safetensors.bad-entry', `tensor ${label} is not described by an object.`);
   }
-  if (name === '' || name.length > NAME_LENGTH_MAX || STRANGE_CHARACTER.test(name)) {
+  if (!isTensorName(name)) {
     throw fail(
       'safetensors.bad-name',
       `a tensor's name is empty, longer than ${NAME_LENGTH_MAX} characters, or has control ` +

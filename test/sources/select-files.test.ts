@@ -129,13 +129,41 @@ describe('selectAdapterFiles', () => {
     ).toThrow(expect.objectContaining({ code: 'adapter.weights-missing' }));
   });
 
-  it('names the way out of a pickle', () => {
-    expect(() =>
-      selectAdapterFiles(list('adapter_config.json', 'adapter_model.bin'), { name: 'lora' }),
-    ).toThrow(
+  it('takes a pickle where there is nothing else', () => {
+    const pickle = list('adapter_config.json', 'adapter_model.bin', 'training_args.bin');
+    expect(names(selectAdapterFiles(pickle, { name: 'lora' }))).toEqual([
+      'adapter_config.json',
+      'adapter_model.bin',
+    ]);
+    const both = [...pickle, ...list('adapter_model.safetensors')];
+    expect(names(selectAdapterFiles(both, { name: 'lora' }))).toEqual([
+      'adapter_config.json',
+      'adapter_model.safetensors',
+    ]);
+  });
+
+  it('takes the last weights of MLX, not those on the way', () => {
+    const files = list(
+      '0000100_adapters.safetensors',
+      '0000200_adapters.safetensors',
+      'adapter_config.json',
+      'adapters.safetensors',
+    );
+    expect(names(selectAdapterFiles(files, { name: 'lora' }))).toEqual([
+      'adapter_config.json',
+      'adapters.safetensors',
+    ]);
+  });
+
+  it.each([
+    ['__0_0.distcp', 'accelerate merge-weights'],
+    ['global_step200/mp_rank_00_model_states.pt', 'zero_to_fp32.py'],
+    ['mp_rank_00/model_states.pt', 'trainer'],
+  ])('says how to consolidate what has %s', (path, remedy) => {
+    expect(() => selectAdapterFiles(list('adapter_config.json', path), { name: 'lora' })).toThrow(
       expect.objectContaining({
-        code: 'adapter.pickle',
-        message: expect.stringContaining('save_pretrained'),
+        code: 'adapter.training-shards',
+        message: expect.stringContaining(remedy),
       }),
     );
   });

@@ -25,6 +25,9 @@ async function scan(content: Uint8Array): Promise<string[]> {
     replacements: new Map(TENSORS.map((tensor) => [tensor.name, tensor])),
     copies: [],
     tokens: new Map(),
+    format: 'peft',
+    weightsFile: 'weights',
+    warnings: [],
   };
   const { files } = memoryFiles('adapter', new Map([['weights', content]]));
   return scanAdapter(adapter, await files.open('weights'));

@@ -31,9 +31,9 @@ const FILES: readonly BadInput[] = [
     spoil: withFiles({ [WEIGHTS]: null }),
   },
   {
-    what: 'a pickle for weights',
-    code: 'adapter.pickle',
-    names: ['/adapter', 'adapter_model.bin'],
+    what: 'the beginning of a pickle for weights',
+    code: 'adapter.pickle-damaged',
+    names: ['/adapter', 'adapter_model.bin', 'its end is missing'],
     spoil: withFiles({ [WEIGHTS]: null, 'adapter_model.bin': 'PK\x03\x04' }),
   },
   {

@@ -90,7 +90,7 @@ const BINDINGS: readonly BadInput[] = [
   {
     what: 'names that fit under two prefixes',
     code: 'adapter.ambiguous-binding',
-    names: ['"a"', 'prefix'],
+    names: ['"a"', 'more than one way'],
     spoil: ({ base, adapter }) => {
       const copies = base.tensors.filter((each) => each.name.startsWith('model.layers.'));
       for (const each of copies) {
