@@ -29,6 +29,7 @@ const schema = z.looseObject({
   ensure_weight_tying: z.boolean().nullish(),
   init_lora_weights: z.union([z.boolean(), z.string()]).nullish(),
   bias: z.string().nullish(),
+  loftq_config: z.looseObject({}).nullish(),
   lora_bias: z.boolean().nullish(),
   use_dora: z.boolean().nullish(),
   trainable_token_indices: z.union([tokenIndices, z.record(z.string(), tokenIndices)]).nullish(),
@@ -61,6 +62,8 @@ export interface LoraConfig {
   readonly tokenIndices: ReadonlyMap<string, readonly number[]>;
   readonly baseModel: string | undefined;
   readonly baseRevision: string | undefined;
+  /** Of the weights that LoftQ began with. */
+  readonly loftqBits: number | undefined;
 }
 
 /** Adapters other than LoRA whose weights PEFT can merge. */
@@ -98,7 +101,6 @@ const NEUTRAL_KEYS = new Set([
   'eva_config',
   'inference_mode',
   'layers_pattern',
-  'loftq_config',
   'lora_dropout',
   'lora_ga_config',
   'megatron_config',
@@ -222,6 +224,11 @@ function tokenIndicesOf(
   return new Map(named.filter(([, { length }]) => length > 0));
 }
 
+function bitsOfLoftq(config: z.infer<typeof schema>['loftq_config']): number | undefined {
+  const bits = config?.['loftq_bits'];
+  return typeof bits === 'number' ? bits : undefined;
+}
+
 function toLoraConfig(config: z.infer<typeof schema>, text: string): LoraConfig {
   const bias = config.bias ?? 'none';
   return {
@@ -241,5 +248,6 @@ function toLoraConfig(config: z.infer<typeof schema>, text: string): LoraConfig 
     tokenIndices: tokenIndicesOf(config.trainable_token_indices),
     baseModel: config.base_model_name_or_path ?? undefined,
     baseRevision: config.revision ?? undefined,
+    loftqBits: bitsOfLoftq(config.loftq_config),
   };
 }

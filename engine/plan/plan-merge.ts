@@ -1,9 +1,11 @@
 import { ADAPTER_WEIGHTS_FILE, readAdapter } from '../adapters/adapter.ts';
+import { type FourBitEvidence, findFourBitEvidence } from '../adapters/four-bit-evidence.ts';
 import { scanAdapter } from '../adapters/scan-adapter.ts';
 import { readModelConfig } from '../architectures/model-config.ts';
 import { assert } from '../errors.ts';
 import type { ModelFiles } from '../model-files.ts';
-import { bindQuantizedWeights } from '../quantization/bitsandbytes.ts';
+import { bindQuantizedWeights } from '../quantization/bind-weights.ts';
+import { simulateNf4 } from '../quantization/simulate-nf4.ts';
 import { type Checkpoint, readCheckpoint } from '../safetensors/checkpoint.ts';
 import { INDEX_FILE } from '../safetensors/weight-index.ts';
 import { checkTokenizer } from './check-tokenizer.ts';
@@ -59,16 +61,21 @@ export async function previewMerge(
   );
   // The adapters first: they are small, and their mistakes are the common ones.
   const opened: OpenedAdapter[] = [];
+  let evidence: FourBitEvidence | undefined;
   for (const { id, files } of adapters) {
     const adapter = await readAdapter(id, files);
     opened.push({ adapter, files: sizesOf(files, adapterPaths(files)) });
+    evidence ??= await findFourBitEvidence(adapter, files);
   }
   const config = await readModelConfig(base);
   const stored = await readCheckpoint(base);
-  const { checkpoint, quantized } = await bindQuantizedWeights(base, stored, config);
+  const bound = await bindQuantizedWeights(base, stored, config);
+  const isSimulated = options.mergeOnto === 'simulated_nf4';
+  const { checkpoint, quantized } = isSimulated ? simulateNf4(base.name, bound, config) : bound;
   const files = sizesOf(base, basePaths(base, stored));
   const preview = previewPlan({
     base: { checkpoint, quantized, config, files },
+    evidence,
     adapters: opened,
     options,
   });
