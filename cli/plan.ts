@@ -137,6 +137,7 @@ function print(printed: PrintedPlan, output: Output): void {
       ['memory', `${formatBytes(resources.memoryBytes)} at most`],
       ['threads', `${resources.threads}, windows of ${formatBytes(resources.windowBytes)}`],
       ['kernel', KERNELS[kernel]],
+      ...distanceRows(plan),
       ['binding', plan.rules.map(({ adapter, rule }) => `${adapter}: ${rule}`).join(', ')],
       ...plan.configEdits.map((edit) => ['config', describeEdit(edit)]),
       ['beside', plan.sideFiles.map((file) => file.path).join(', ')],
@@ -167,8 +168,17 @@ function print(printed: PrintedPlan, output: Output): void {
       tensors: list.length,
     })),
     warnings: plan.warnings,
+    ...(plan.nf4Distance && { nf4Distance: plan.nf4Distance }),
     ...(withTensors ? { tensors } : {}),
   });
+}
+
+/** How far apart the choices of what is merged onto are, on a 16-bit base. */
+function distanceRows({ nf4Distance: distance }: Pick<Plan, 'nf4Distance'>): string[][] {
+  if (distance === undefined) return [];
+  const { relative, tensors, values } = distance;
+  const sampled = `measured on ${values} values of ${tensors} weights`;
+  return [['base, NF4', `${(100 * relative).toFixed(2)} % of the norm apart, ${sampled}`]];
 }
 
 function describeEdit({ path, value }: ConfigEdit): string {
@@ -200,6 +210,7 @@ function tensorRow(tensor: PlannedTensor): string[] {
 }
 
 function describeSource({ input, quantization }: TensorSource): string {
+  if (quantization?.scheme === 'simulated_nf4') return 'as NF4 would make it';
   if (quantization !== undefined) return `dequantized from ${quantization.scheme}`;
   return input === 'base' ? '' : `from ${input}`;
 }

@@ -1,11 +1,14 @@
 import { ADAPTER_WEIGHTS_FILE, readAdapter } from '../adapters/adapter.ts';
 import { type FourBitEvidence, findFourBitEvidence } from '../adapters/four-bit-evidence.ts';
 import { scanAdapter } from '../adapters/scan-adapter.ts';
-import { readModelConfig } from '../architectures/model-config.ts';
+import { hasPlainModules } from '../architectures/linear-modules.ts';
+import { type ModelConfig, readModelConfig } from '../architectures/model-config.ts';
 import { assert } from '../errors.ts';
 import type { ModelFiles } from '../model-files.ts';
 import { bindQuantizedWeights } from '../quantization/bind-weights.ts';
-import { simulateNf4 } from '../quantization/simulate-nf4.ts';
+import type { DequantizedCheckpoint } from '../quantization/bitsandbytes.ts';
+import { measureNf4Distance, type Nf4Distance } from '../quantization/nf4-distance.ts';
+import { findLinearWeights, simulateNf4 } from '../quantization/simulate-nf4.ts';
 import { type Checkpoint, readCheckpoint } from '../safetensors/checkpoint.ts';
 import { INDEX_FILE } from '../safetensors/weight-index.ts';
 import { checkTokenizer } from './check-tokenizer.ts';
@@ -79,6 +82,7 @@ export async function previewMerge(
     adapters: opened,
     options,
   });
+  const nf4Distance = await distanceOf(base, bound, config, options);
   const scanned: string[] = [];
   for (const [index, { adapter }] of opened.entries()) {
     const source = await adapters[index]!.files.open(ADAPTER_WEIGHTS_FILE);
@@ -92,7 +96,23 @@ export async function previewMerge(
     base,
     ...byId(adapters, (adapter) => adapter.files),
   });
-  return { ...preview, warnings: [...preview.warnings, ...scanned, ...tokenizer] };
+  return {
+    ...preview,
+    warnings: [...preview.warnings, ...scanned, ...tokenizer],
+    ...(nf4Distance && { nf4Distance }),
+  };
+}
+
+/** Of a 16-bit base of which it was said what is merged onto: how much the choice matters. */
+async function distanceOf(
+  files: ModelFiles,
+  bound: DequantizedCheckpoint,
+  config: ModelConfig,
+  { mergeOnto }: MergeOptions,
+): Promise<Nf4Distance | undefined> {
+  const isChoice = mergeOnto !== undefined && bound.quantized.size === 0;
+  if (!isChoice || !hasPlainModules(config.modelType)) return undefined;
+  return measureNf4Distance(files, findLinearWeights(bound.checkpoint, config));
 }
 
 function byId<Item extends { readonly id: string }, Value>(

@@ -186,6 +186,8 @@ export const planSchema = z.object({
   configEdits: z.array(configEdit),
   sideFiles: z.array(sideFile),
   warnings: z.array(z.string()),
+  /** How far a 16-bit base is from what NF4 makes of it, where that was a choice; on samples. */
+  nf4Distance: z.object({ relative: z.number(), tensors: natural, values: natural }).optional(),
 });
 
 /**

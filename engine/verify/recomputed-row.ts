@@ -5,7 +5,6 @@ import type {
   Mxfp4Quantization,
   PackedQuantization,
   RowQuantization,
-  SimulatedQuantization,
   TensorReference,
   TensorSource,
 } from '../plan/plan.ts';

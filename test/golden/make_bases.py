@@ -23,6 +23,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import bitsandbytes.functional as bitsandbytes
 import torch
+from bitsandbytes.backends.default.ops import _dequantize_4bit_compute
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
@@ -62,9 +63,9 @@ def normal(*shape: int, dtype=torch.float32) -> torch.Tensor:
 
 def plain(dtype: torch.dtype) -> dict:
     return {
-        "model.embed_tokens.weight": normal(32, 96, dtype=dtype),
+        "model.embed_tokens.weight": normal(8, 96, dtype=dtype),
         "model.norm.weight": normal(96, dtype=dtype),
-        f"{LAYER}.self_attn.q_proj.bias": normal(72, dtype=dtype),
+        f"{LAYER}.self_attn.q_proj.bias": normal(40, dtype=dtype),
     }
 
 
@@ -110,7 +111,7 @@ def gptq_weight(linear_class, shape, bits, group_size, act_order, symmetric, dty
 def make_gptq(name, linear_class, bits, group_size, *, act_order=False, symmetric=False,
               version=1, dtype=torch.float16):  # fmt: skip
     tensors, expected = plain(dtype), {}
-    for module, shape in (("self_attn.q_proj", (64, 96)), ("mlp.down_proj", (96, 160))):
+    for module, shape in (("self_attn.q_proj", (32, 96)), ("mlp.down_proj", (32, 160))):
         stem = f"{LAYER}.{module}"
         layer, weight = gptq_weight(
             linear_class, shape, bits, group_size, act_order, symmetric, dtype
@@ -149,7 +150,7 @@ def load_awq(root: Path):
 def make_awq(name, awq, group_size):
     linear_class, dequantize = awq
     tensors, expected = plain(torch.float16), {}
-    for module, (out, inputs) in (("self_attn.q_proj", (64, 96)), ("mlp.down_proj", (96, 160))):
+    for module, (out, inputs) in (("self_attn.q_proj", (32, 96)), ("mlp.down_proj", (32, 160))):
         stem = f"{LAYER}.{module}"
         size = inputs if group_size == -1 else group_size
         groups = inputs // size
@@ -214,7 +215,7 @@ def make_fp8(name, shapes, blocks, scale_dtype=torch.float32, dtype="bfloat16"):
 
 def make_mxfp4():
     tensors, expected = plain(torch.bfloat16), {}
-    for part, (out, groups) in (("gate_up_proj", (48, 3)), ("down_proj", (96, 2))):
+    for part, (out, groups) in (("gate_up_proj", (40, 3)), ("down_proj", (24, 2))):
         blocks = torch.randint(0, 256, (2, out, groups, 16), dtype=torch.uint8)
         scales = torch.randint(112, 124, (2, out, groups), dtype=torch.uint8)
         # The ends of what is finite, and what bfloat16 has as subnormals only.
@@ -223,7 +224,7 @@ def make_mxfp4():
         tensors[f"{stem}_blocks"], tensors[f"{stem}_scales"] = blocks, scales
         tensors[f"{stem}_bias"] = normal(2, out, dtype=torch.bfloat16)
         expected[stem] = convert_moe_packed_tensors(blocks, scales)
-    shape = (72, 96)
+    shape = (40, 96)
     tensors[f"{LAYER}.self_attn.q_proj.weight"] = normal(*shape, dtype=torch.bfloat16)
     quantization = {
         "quant_method": "mxfp4",
@@ -239,19 +240,25 @@ def make_mxfp4():
 
 def nf4(weight: torch.Tensor) -> torch.Tensor:
     packed, state = bitsandbytes.quantize_4bit(weight.contiguous(), blocksize=64, quant_type="nf4")
-    return bitsandbytes.dequantize_4bit(packed, state).reshape(weight.shape)
+    # The reference of its backends. Its AVX-512 kernel begins the blocks of a row of 96 anew.
+    value = _dequantize_4bit_compute(
+        packed.reshape(-1), state.absmax, state.code, 64, weight.shape, weight.dtype
+    )
+    kernel = bitsandbytes.dequantize_4bit(packed, state)
+    assert weight.shape[-1] % 64 != 0 or torch.equal(kernel, value)
+    return value.reshape(weight.shape)
 
 
 def make_simulated(dtype: str):
     torch_dtype = getattr(torch, dtype)
     tensors, expected = plain(torch_dtype), {}
-    tensors["lm_head.weight"] = normal(32, 96, dtype=torch_dtype)
-    shapes = (("self_attn.q_proj", (72, 96)), ("self_attn.k_proj", (5, 13)), ("mlp.up_proj", (40, 200)))
+    tensors["lm_head.weight"] = normal(8, 96, dtype=torch_dtype)
+    shapes = (("self_attn.q_proj", (24, 96)), ("self_attn.k_proj", (5, 13)), ("mlp.up_proj", (24, 200)))
     for module, shape in shapes:
         weight = torch.randn(shape)
         if module == "mlp.up_proj":
             # Every size that weights may have, blocks of zeros, and maxima that are subnormal.
-            weight *= 10.0 ** torch.randint(-6, 3, (40, 1))
+            weight *= 10.0 ** torch.randint(-6, 3, (24, 1))
             weight[0], weight[1], weight[2, :70] = 0, 1e-39 * weight[1], 0
         name = f"{LAYER}.{module}.weight"
         tensors[name] = weight.to(torch_dtype)
@@ -261,9 +268,9 @@ def make_simulated(dtype: str):
 
 def make_conv1d():
     tensors, expected = {}, {}
-    tensors["transformer.wte.weight"] = normal(32, 64)
-    tensors["transformer.wpe.weight"] = normal(16, 64)
-    for module, shape in (("attn.c_attn", (64, 192)), ("mlp.c_proj", (256, 64))):
+    tensors["transformer.wte.weight"] = normal(8, 64)
+    tensors["transformer.wpe.weight"] = normal(4, 64)
+    for module, shape in (("attn.c_attn", (64, 72)), ("mlp.c_proj", (128, 40))):
         name = f"transformer.h.0.{module}.weight"
         tensors[name] = normal(*shape)
         expected[name] = nf4(tensors[name].T).T
@@ -322,8 +329,8 @@ def main() -> None:
         awq = load_awq(arguments.awq)
         make_awq("awq", awq, 32)
         make_awq("awq-one_group", awq, -1)
-        matrices = (("self_attn.q_proj.weight", (72, 96)), ("mlp.down_proj.weight", (64, 160)))
-        make_fp8("fp8", (matrices[0], ("mlp.down_proj.weight", (72, 96))), [24, 32])
+        matrices = (("self_attn.q_proj.weight", (40, 96)), ("mlp.down_proj.weight", (32, 160)))
+        make_fp8("fp8", (matrices[0], ("mlp.down_proj.weight", (24, 96))), [8, 32])
         make_fp8("fp8-partial_blocks", matrices, [32, 64])
         make_fp8("fp8-bfloat16_scales", matrices, [8, 32], torch.bfloat16, "float16")
         make_fp8("fp8-per_tensor", matrices, None)

@@ -14,7 +14,9 @@ describe.each(Object.entries(models))('%s', (model, parameters) => {
   test('is known', () => {
     expect(hasPlainModules(model.replace(/-tied$/, ''))).toBe(true);
     // A model of nothing would agree with everything.
-    expect(Object.values(parameters).filter(([, quantized]) => quantized).length).toBeGreaterThan(3);
+    expect(Object.values(parameters).filter(([, quantized]) => quantized).length).toBeGreaterThan(
+      3,
+    );
   });
 
   test('has the weights quantised that transformers quantises', () => {
