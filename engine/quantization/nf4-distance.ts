@@ -81,7 +81,7 @@ function compareBlock(block: Float32Array): {
   quantizeBlock(block, maximum, codes);
   let [difference, square] = [0, 0];
   for (const [i, value] of block.entries()) {
-    difference += (value - CODE_TABLES.nf4[codes[i]!]! * maximum) ** 2;
+    difference += (value - Math.fround(CODE_TABLES.nf4[codes[i]!]! * maximum)) ** 2;
     square += value ** 2;
   }
   return { difference, square };
