@@ -8,7 +8,8 @@ import {
   type MergeResources,
 } from '../engine/merge/resources.ts';
 import { COMBINATION_METHODS, type Combination } from '../engine/plan/combination.ts';
-import type { MergeOnto, Plan, PlanPreview } from '../engine/plan/plan.ts';
+import { MERGE_ONTO, type MergeOnto } from '../engine/plan/merge-onto-choices.ts';
+import type { Plan, PlanPreview } from '../engine/plan/plan.ts';
 import { completePlan, previewMerge } from '../engine/plan/plan-merge.ts';
 import type { TorchDtype } from '../engine/safetensors/dtype.ts';
 import { checkTrainedOn } from '../sources/adapter-lineage.ts';
@@ -69,7 +70,6 @@ export interface PreparedMerge {
 }
 
 const DTYPES: readonly TorchDtype[] = ['bfloat16', 'float16', 'float32'];
-const MERGE_ONTO: readonly MergeOnto[] = ['original', 'dequantized'];
 
 /** The id of the adapter where no recipe gives it one; of several, with a number. */
 const ADAPTER_ID = 'adapter';

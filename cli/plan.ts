@@ -138,6 +138,7 @@ function print(printed: PrintedPlan, output: Output): void {
       ['memory', `${formatBytes(resources.memoryBytes)} at most`],
       ['threads', `${resources.threads}, windows of ${formatBytes(resources.windowBytes)}`],
       ['kernel', KERNELS[kernel]],
+      ...distanceRows(plan),
       ['binding', plan.rules.map(describeRule).join(', ')],
       ...plan.configEdits.map((edit) => ['config', describeEdit(edit)]),
       ['beside', plan.sideFiles.map((file) => file.path).join(', ')],
@@ -168,12 +169,21 @@ function print(printed: PrintedPlan, output: Output): void {
       tensors: list.length,
     })),
     warnings: plan.warnings,
+    ...(plan.nf4Distance && { nf4Distance: plan.nf4Distance }),
     ...(withTensors ? { tensors } : {}),
   });
 }
 
 function describeRule({ adapter, rule, format }: Plan['rules'][number]): string {
   return `${adapter}: ${rule}${format === undefined ? '' : ` (format ${format})`}`;
+}
+
+/** How far apart the choices of what is merged onto are, on a 16-bit base. */
+function distanceRows({ nf4Distance: distance }: Pick<Plan, 'nf4Distance'>): string[][] {
+  if (distance === undefined) return [];
+  const { relative, tensors, values } = distance;
+  const sampled = `measured on ${values} values of ${tensors} weights`;
+  return [['base, NF4', `${(100 * relative).toFixed(2)} % of the norm apart, ${sampled}`]];
 }
 
 function describeEdit({ path, value }: ConfigEdit): string {
@@ -211,6 +221,7 @@ function lastRow({ begin, count }: NonNullable<PlannedDelta['rows']>): number {
 }
 
 function describeSource({ input, quantization }: TensorSource): string {
+  if (quantization?.scheme === 'simulated_nf4') return 'as NF4 would make it';
   if (quantization !== undefined) return `dequantized from ${quantization.scheme}`;
   return input === 'base' ? '' : `from ${input}`;
 }

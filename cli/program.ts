@@ -1,5 +1,6 @@
 import { Command, Option } from 'commander';
 import { COMBINATION_METHODS } from '../engine/plan/combination.ts';
+import { MERGE_ONTO } from '../engine/plan/merge-onto-choices.ts';
 import { ENGINE_VERSION } from '../engine/version.ts';
 import type { MergeCommand } from './merge.ts';
 import { Output } from './output.ts';
@@ -37,8 +38,9 @@ function mergeOptions(command: Command): Command {
     .addOption(
       new Option(
         '--merge-onto <weights>',
-        'of a quantised base: the weights that the adapter is merged onto',
-      ).choices(['original', 'dequantized']),
+        'the weights that the adapter is merged onto: original; of a quantised base dequantized; of ' +
+          'a 16-bit base simulated_nf4, what bitsandbytes would make of it',
+      ).choices([...MERGE_ONTO]),
     )
     .option('--max-shard-size <size>', "largest output file, e.g. 5GB (default: the base's files)")
     .option('--threads <count>', 'threads that merge (default: the processors and two, at most 8)')

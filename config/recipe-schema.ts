@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { COMBINATION_METHODS } from '../engine/plan/combination.ts';
+import { MERGE_ONTO } from '../engine/plan/merge-onto-choices.ts';
 import { ADAPTERS_MAX, WEIGHT_MAX } from '../engine/plan/plan.ts';
 import { parseSize, SIZE_EXPECTATION } from './parse-size.ts';
 
@@ -94,11 +95,11 @@ const base = z
     model,
     revision: revision.optional(),
     merge_onto: z
-      .enum(['original', 'dequantized'])
+      .enum(MERGE_ONTO)
       .optional()
       .describe(
-        'original or dequantized, the weights that the adapter is merged onto (a quantised base ' +
-          'needs dequantized; simulated_nf4 is not supported by this version)',
+        'original, dequantized or simulated_nf4, the weights that the adapter is merged onto (a ' +
+          'quantised base needs dequantized; simulated_nf4 is a 16-bit base as NF4 would make it)',
       ),
   })
   .superRefine(refineRevision)

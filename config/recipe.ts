@@ -4,6 +4,7 @@ import { dirname, join, resolve } from 'node:path';
 import { digestOf } from '../engine/canonical-json.ts';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
 import type { Combination } from '../engine/plan/combination.ts';
+import type { MergeOnto } from '../engine/plan/merge-onto-choices.ts';
 import type { MergeOptions } from '../engine/plan/plan.ts';
 import { parseSize } from './parse-size.ts';
 import { recipeInvalid } from './recipe-problems.ts';
@@ -33,7 +34,7 @@ export interface RecipeMerge {
   threads?: number;
   memoryBudgetBytes?: number;
   /** Written beside the base that it is about. */
-  mergeOnto?: 'original' | 'dequantized';
+  mergeOnto?: MergeOnto;
 }
 
 /** Where a release goes besides the workspace it is made in. */

@@ -75,6 +75,7 @@ export const ERROR_CODES = [
   'adapter.target-without-tensors',
   'adapter.tokenizer-mismatch',
   'adapter.contradiction',
+  'adapter.quantized-training',
   // plan and merge
   'plan.invalid',
   'plan.option-invalid',

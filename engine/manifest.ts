@@ -34,6 +34,10 @@ const manifestSchema = z.object({
   /** Keys of config.json that differ from the base's. */
   configEdits: z.array(z.object({ path: z.array(z.string()), value: z.unknown() })),
   warnings: z.array(z.string()),
+  /** How far a 16-bit base is from what NF4 makes of it, where that was a choice; on samples. */
+  nf4Distance: z
+    .object({ relative: z.number(), tensors: z.number(), values: z.number() })
+    .optional(),
   tensors: z.object({ total: z.number(), merged: z.number(), replaced: z.number() }),
   /** Every file beside this one. */
   files: z.array(fileSchema),

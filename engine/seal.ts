@@ -134,6 +134,7 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
     rules: plan.rules,
     configEdits: plan.configEdits,
     warnings: plan.warnings,
+    ...(plan.nf4Distance && { nf4Distance: plan.nf4Distance }),
     tensors: {
       total: tensors.length,
       merged: tensors.filter((tensor) => tensor.deltas !== undefined).length,

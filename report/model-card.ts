@@ -21,7 +21,7 @@ ${adapters.length > 1 ? `${adapters.length} LoRA adapters` : 'LoRA adapter'} mer
 ${adapters.map((adapter) => `| adapter \`${adapter.id}\` | ${inputCell(adapter)} |`).join('\n')}
 | tensors | ${facts.tensors.total}, of which ${facts.tensors.merged} merged and ${facts.tensors.replaced} replaced |
 | dtype | ${facts.options['dtype'] ?? 'as in the base, per tensor'} |
-${mergedOnto(facts)}${combined(facts)}| engine | weldline ${facts.engine.version}, format ${facts.engine.format} |
+${mergedOnto(facts)}${nf4Distance(facts)}${combined(facts)}| engine | weldline ${facts.engine.version}, format ${facts.engine.format} |
 | plan | \`${facts.plan}\` |
 | run | \`${facts.run.workflowId}\`, ${facts.run.startedAt} |
 
@@ -44,6 +44,15 @@ ${warnings(facts)}`;
 function mergedOnto({ options }: ReleaseFacts): string {
   const onto = options['merge_onto'];
   return onto === undefined ? '' : `| merged onto | the ${onto} weights of the base |\n`;
+}
+
+/** How much the choice of what is merged onto matters. */
+function nf4Distance({ nf4Distance: distance }: ReleaseFacts): string {
+  if (distance === undefined) return '';
+  const { relative, tensors, values } = distance;
+  const sampled = `${values} values of ${tensors} weights`;
+  const percent = (100 * relative).toFixed(2);
+  return `| base beside its NF4 | ${percent} % of its norm apart, measured on ${sampled} |\n`;
 }
 
 /** Weights stand in the order of the adapters above. */

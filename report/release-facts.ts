@@ -34,6 +34,7 @@ export interface ReleaseFacts {
   readonly configEdits: Manifest['configEdits'];
   readonly tensors: Manifest['tensors'];
   readonly warnings: readonly string[];
+  readonly nf4Distance?: Manifest['nf4Distance'];
   readonly verification: Verification;
   readonly files: Manifest['files'];
 }
@@ -70,6 +71,7 @@ export function releaseFacts(input: ReleaseFactsInput): ReleaseFacts {
     configEdits,
     tensors,
     warnings,
+    ...(manifest.nf4Distance && { nf4Distance: manifest.nf4Distance }),
     verification,
     files,
   };

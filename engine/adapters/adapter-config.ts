@@ -33,6 +33,7 @@ const schema = z.looseObject({
   ensure_weight_tying: z.boolean().nullish(),
   init_lora_weights: z.union([z.boolean(), z.string()]).nullish(),
   bias: z.string().nullish(),
+  loftq_config: z.looseObject({}).nullish(),
   lora_bias: z.boolean().nullish(),
   use_dora: z.boolean().nullish(),
   target_parameters: z.array(z.string()).nullish(),
@@ -74,6 +75,8 @@ export interface LoraConfig {
   readonly peftVersion: string | undefined;
   readonly baseModel: string | undefined;
   readonly baseRevision: string | undefined;
+  /** Of the weights that LoftQ began with. */
+  readonly loftqBits: number | undefined;
 }
 
 /** Adapters other than LoRA whose weights PEFT can merge. */
@@ -109,7 +112,6 @@ const NEUTRAL_KEYS = new Set([
   'eva_config',
   'inference_mode',
   'layers_pattern',
-  'loftq_config',
   'lora_dropout',
   'lora_ga_config',
   'megatron_config',
@@ -240,6 +242,11 @@ function tokenIndicesOf(
   return new Map(named.filter(([, { length }]) => length > 0));
 }
 
+function bitsOfLoftq(config: z.infer<typeof schema>['loftq_config']): number | undefined {
+  const bits = config?.['loftq_bits'];
+  return typeof bits === 'number' ? bits : undefined;
+}
+
 function toLoraConfig(config: z.infer<typeof schema>, text: string): LoraConfig {
   const bias = config.bias ?? 'none';
   return {
@@ -262,5 +269,6 @@ function toLoraConfig(config: z.infer<typeof schema>, text: string): LoraConfig 
     peftVersion: config.peft_version ?? undefined,
     baseModel: config.base_model_name_or_path ?? undefined,
     baseRevision: config.revision ?? undefined,
+    loftqBits: bitsOfLoftq(config.loftq_config),
   };
 }

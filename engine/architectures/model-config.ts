@@ -22,6 +22,15 @@ const schema = z.looseObject({
   text_config: z.looseObject({ tie_word_embeddings: z.boolean().nullish() }).nullish(),
 });
 
+/** How quantised weights are stored, where they can be dequantised: `quant_method`. */
+const METHODS = ['bitsandbytes', 'gptq', 'awq', 'fp8', 'mxfp4'] as const;
+
+export interface QuantizationConfig {
+  readonly method: (typeof METHODS)[number];
+  /** The whole of `quantization_config`, which each method reads for itself. */
+  readonly settings: Readonly<Record<string, unknown>>;
+}
+
 /** The parts of config.json that decide how a model is merged. */
 export interface ModelConfig {
   /** The file as it stands: it is edited as text, so that number literals keep their form. */
@@ -31,8 +40,8 @@ export interface ModelConfig {
   readonly hasTextConfig: boolean;
   /** Of the model as a whole, where it says so. */
   readonly dtype: MergeDtype | undefined;
-  /** Whether it says that bitsandbytes quantised the weights. */
-  readonly isQuantized: boolean;
+  /** What it says of how the weights are quantised, if they are. */
+  readonly quantization: QuantizationConfig | undefined;
 }
 
 /**
@@ -60,8 +69,7 @@ export async function readModelConfig(files: ModelFiles): Promise<ModelConfig> {
     throw new WeldlineError('checkpoint.config-invalid', `${where}: ${problemsOf(parsed.error)}.`);
   }
   const config = parsed.data;
-  const isQuantized = config.quantization_config != null;
-  if (isQuantized) checkMethod(where, config.quantization_config ?? {});
+  const settings = config.quantization_config;
   return {
     text,
     modelType: config.model_type,
@@ -69,7 +77,7 @@ export async function readModelConfig(files: ModelFiles): Promise<ModelConfig> {
       config.tie_word_embeddings ?? config.text_config?.tie_word_embeddings ?? undefined,
     hasTextConfig: config.text_config != null,
     dtype: toDtype(config.dtype ?? config.torch_dtype),
-    isQuantized,
+    quantization: settings == null ? undefined : toQuantization(where, settings),
   };
 }
 
@@ -80,15 +88,19 @@ function toDtype(value: unknown): MergeDtype | undefined {
 }
 
 /** Early versions of bitsandbytes' integration wrote no method, only what was asked for. */
-function checkMethod(where: string, quantization: z.infer<typeof quantizationSchema>): void {
-  const { quant_method, load_in_4bit, load_in_8bit } = quantization;
+function toQuantization(
+  where: string,
+  settings: z.infer<typeof quantizationSchema>,
+): QuantizationConfig {
+  const { quant_method, load_in_4bit, load_in_8bit } = settings;
   const isAskedFor = load_in_4bit === true || load_in_8bit === true;
-  const method = quant_method ?? (isAskedFor ? 'bitsandbytes' : undefined);
-  if (method === 'bitsandbytes') return;
+  const named = quant_method ?? (isAskedFor ? 'bitsandbytes' : undefined);
+  const method = METHODS.find((known) => known === named);
+  if (method !== undefined) return { method, settings };
   throw new WeldlineError(
     'checkpoint.quantized-base',
-    `${where} has a quantization_config (${method ?? 'of no known method'}): the base is ` +
-      'quantised, and this version of weldline dequantises bitsandbytes only. Use the original ' +
-      '16-bit checkpoint.',
+    `${where} has a quantization_config (${named?.slice(0, 100) ?? 'of no known method'}): the ` +
+      `base is quantised, and this version of weldline dequantises ${METHODS.join(', ')} only. Use ` +
+      'the original 16-bit checkpoint.',
   );
 }

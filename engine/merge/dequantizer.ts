@@ -8,20 +8,27 @@ import type {
   TensorSource,
 } from '../plan/plan.ts';
 import { CODE_TABLES, INT8_FACTOR } from '../quantization/code-tables.ts';
-import { bytesOf, KERNEL_DTYPE } from '../safetensors/dtype.ts';
+import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
+import { Fp8Reader } from './fp8-reader.ts';
 import type { InputFiles } from './input-files.ts';
+import { Mxfp4Reader } from './mxfp4-reader.ts';
+import { PackedReader } from './packed-reader.ts';
+import { SimulatedReader } from './simulated-reader.ts';
 
 /** Elements that are dequantised at a time; bounds the memory, and must be even. */
 const CHUNK_ELEMENTS = 256 * 1024;
 
-/** What a `Dequantizer` keeps: packed weights, and of each of the smallest blocks two maxima. */
-export const DEQUANTIZER_BYTES = CHUNK_ELEMENTS + (CHUNK_ELEMENTS / 32) * 8;
+/**
+ * What a `Dequantizer` keeps at most: packed weights of 1 MiB and their scales, or of bitsandbytes'
+ * smallest blocks two maxima each.
+ */
+export const DEQUANTIZER_BYTES = 2 * 1024 * 1024;
 
 const { fround } = Math;
 
 /**
- * Brings quantised weights into a kernel as the values that bitsandbytes dequantises them to: each
- * product in float32, rounded once to the dtype of the quantisation.
+ * Brings quantised weights into a kernel as the values that they dequantise to: each product
+ * in float32, rounded once to the dtype of the quantisation.
  */
 export class Dequantizer {
   readonly #kernel: MergeKernel;
@@ -30,10 +37,23 @@ export class Dequantizer {
   /** The stored bits of the values that the codes of one block have. */
   readonly #values16 = new Uint16Array(16);
   readonly #values32 = new Uint32Array(16);
+  /** Each has buffers of its own once it was used. */
+  readonly #readers: {
+    readonly packed: PackedReader;
+    readonly fp8: Fp8Reader;
+    readonly mxfp4: Mxfp4Reader;
+    readonly simulated: SimulatedReader;
+  };
 
   constructor(kernel: MergeKernel, files: InputFiles) {
     this.#kernel = kernel;
     this.#files = files;
+    this.#readers = {
+      packed: new PackedReader(files),
+      fp8: new Fp8Reader(files),
+      mxfp4: new Mxfp4Reader(files),
+      simulated: new SimulatedReader(files),
+    };
   }
 
   /**
@@ -41,25 +61,53 @@ export class Dequantizer {
    * @param begin first of `count` elements of the flattened weight
    * @param offset where they go, in bytes; a multiple of the element's size
    */
-  dequantize({ from, shape }: PlannedTensor, begin: number, count: number, offset: number): void {
-    const { quantization } = from;
+  dequantize(tensor: PlannedTensor, begin: number, count: number, offset: number): void {
+    const { quantization } = tensor.from;
     assert(quantization !== undefined, 'a weight that is not quantised cannot be dequantised');
-    const size = bytesOf(quantization.dtype);
-    const { buffer, byteOffset } = this.#kernel.input;
-    for (let done = 0; done < count; done += CHUNK_ELEMENTS) {
-      const elements = Math.min(CHUNK_ELEMENTS, count - done);
-      const at = byteOffset + offset + done * size;
+    const into = this.#room(quantization.dtype, offset, count);
+    const { packed, fp8, mxfp4, simulated } = this.#readers;
+    switch (quantization.scheme) {
+      case 'gptq':
+      case 'awq':
+        packed.fill(tensor, quantization, begin, into);
+        break;
+      case 'fp8':
+        fp8.fill(tensor, quantization, begin, into);
+        break;
+      case 'mxfp4':
+        mxfp4.fill(tensor, quantization, begin, into);
+        break;
+      case 'simulated_nf4':
+        simulated.fill(tensor, quantization, begin, into);
+        break;
+      default:
+        this.#dequantizeChunks(tensor, quantization, begin, into);
+    }
+  }
+
+  #dequantizeChunks(
+    { from, shape }: PlannedTensor,
+    quantization: BlockQuantization | RowQuantization,
+    begin: number,
+    into: Uint16Array | Uint32Array,
+  ): void {
+    for (let done = 0; done < into.length; done += CHUNK_ELEMENTS) {
+      const part = into.subarray(done, done + CHUNK_ELEMENTS);
       if (quantization.scheme === 'int8') {
-        const into = new Float32Array(buffer, at, elements);
-        this.#dequantizeRows(from, quantization, begin + done, shape[1] ?? 1, into);
+        const floats = new Float32Array(part.buffer, part.byteOffset, part.length);
+        this.#dequantizeRows(from, quantization, begin + done, shape[1] ?? 1, floats);
       } else {
-        const into =
-          size === 4
-            ? new Uint32Array(buffer, at, elements)
-            : new Uint16Array(buffer, at, elements);
-        this.#dequantizeBlocks(from, quantization, begin + done, into);
+        this.#dequantizeBlocks(from, quantization, begin + done, part);
       }
     }
+  }
+
+  #room(dtype: MergeDtype, offset: number, count: number): Uint16Array | Uint32Array {
+    const { buffer, byteOffset } = this.#kernel.input;
+    const at = byteOffset + offset;
+    return bytesOf(dtype) === 4
+      ? new Uint32Array(buffer, at, count)
+      : new Uint16Array(buffer, at, count);
   }
 
   #dequantizeRows(

@@ -33,7 +33,7 @@ export function planConfigEdits(
       edits.push({ path: ['text_config', 'tie_word_embeddings'], value: false });
     }
   }
-  if (config.isQuantized) edits.push({ path: ['quantization_config'], value: null });
+  if (config.quantization !== undefined) edits.push({ path: ['quantization_config'], value: null });
   if (dtype !== undefined) {
     // transformers 5 writes "dtype", earlier versions "torch_dtype"; keep the spelling that is there.
     for (const key of ['dtype', 'torch_dtype']) {

@@ -1,10 +1,15 @@
 import { readAdapter } from '../adapters/adapter.ts';
 import { ADAPTER_CONFIG_FILE } from '../adapters/adapter-config.ts';
+import { type FourBitEvidence, findFourBitEvidence } from '../adapters/four-bit-evidence.ts';
 import { scanAdapter } from '../adapters/scan-adapter.ts';
-import { readModelConfig } from '../architectures/model-config.ts';
+import { hasPlainModules } from '../architectures/linear-modules.ts';
+import { type ModelConfig, readModelConfig } from '../architectures/model-config.ts';
 import { assert } from '../errors.ts';
 import type { ModelFiles } from '../model-files.ts';
-import { bindQuantizedWeights } from '../quantization/bitsandbytes.ts';
+import { bindQuantizedWeights } from '../quantization/bind-weights.ts';
+import type { DequantizedCheckpoint } from '../quantization/bitsandbytes.ts';
+import { measureNf4Distance, type Nf4Distance } from '../quantization/nf4-distance.ts';
+import { findLinearWeights, simulateNf4 } from '../quantization/simulate-nf4.ts';
 import { type Checkpoint, readCheckpoint } from '../safetensors/checkpoint.ts';
 import { INDEX_FILE } from '../safetensors/weight-index.ts';
 import { checkTokenizer } from './check-tokenizer.ts';
@@ -60,19 +65,25 @@ export async function previewMerge(
   );
   // The adapters first: they are small, and their mistakes are the common ones.
   const opened: OpenedAdapter[] = [];
+  let evidence: FourBitEvidence | undefined;
   for (const { id, files } of adapters) {
     const adapter = await readAdapter(id, files);
     opened.push({ adapter, files: sizesOf(files, adapterPaths(files, adapter.weightsFile)) });
+    evidence ??= await findFourBitEvidence(adapter, files);
   }
   const config = await readModelConfig(base);
   const stored = await readCheckpoint(base);
-  const { checkpoint, quantized } = await bindQuantizedWeights(base, stored, config);
+  const bound = await bindQuantizedWeights(base, stored, config);
+  const isSimulated = options.mergeOnto === 'simulated_nf4';
+  const { checkpoint, quantized } = isSimulated ? simulateNf4(base.name, bound, config) : bound;
   const files = sizesOf(base, basePaths(base, stored));
   const preview = previewPlan({
     base: { checkpoint, quantized, config, files },
+    evidence,
     adapters: opened,
     options,
   });
+  const nf4Distance = await distanceOf(base, bound, config, options);
   const scanned: string[] = [];
   for (const [index, { adapter }] of opened.entries()) {
     const source = await adapters[index]!.files.open(adapter.weightsFile);
@@ -86,7 +97,23 @@ export async function previewMerge(
     base,
     ...byId(adapters, (adapter) => adapter.files),
   });
-  return { ...preview, warnings: [...preview.warnings, ...scanned, ...tokenizer] };
+  return {
+    ...preview,
+    warnings: [...preview.warnings, ...scanned, ...tokenizer],
+    ...(nf4Distance && { nf4Distance }),
+  };
+}
+
+/** Of a 16-bit base of which it was said what is merged onto: how much the choice matters. */
+async function distanceOf(
+  files: ModelFiles,
+  bound: DequantizedCheckpoint,
+  config: ModelConfig,
+  { mergeOnto }: MergeOptions,
+): Promise<Nf4Distance | undefined> {
+  const isChoice = mergeOnto !== undefined && bound.quantized.size === 0;
+  if (!isChoice || !hasPlainModules(config.modelType)) return undefined;
+  return measureNf4Distance(files, findLinearWeights(bound.checkpoint, config));
 }
 
 function byId<Item extends { readonly id: string }, Value>(

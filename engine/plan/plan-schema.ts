@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { isDtype } from '../safetensors/dtype.ts';
+import { MERGE_ONTO } from './merge-onto-choices.ts';
 
 /**
  * Version of everything that decides output bytes: layout rules, arithmetic, edits. It changes when
@@ -51,9 +52,64 @@ const rowQuantization = z.object({
   scales: tensorReference,
 });
 
+/** The dtype that values are rounded to before anything is added. */
+const valueDtype = z.enum(['BF16', 'F16', 'F32']);
+
+/**
+ * Integers packed into words of 32 bits, each less its group's zero point and times its scale: GPTQ
+ * packs along the input, [in / n, out], AWQ along the output, [in, out / n]. The weight is [out, in].
+ */
+const packedQuantization = z.object({
+  scheme: z.enum(['gptq', 'awq']),
+  dtype: valueDtype,
+  bits: z.literal([4, 8]),
+  groupSize: blockSize,
+  /** What stored zero points lack. */
+  zeroOffset: z.literal([0, 1]),
+  /** [groups, out / n], packed along the output. */
+  zeros: tensorReference,
+  /** [groups, out] */
+  scales: tensorReference,
+  /** The group of each input; absent where they follow one another. */
+  groups: tensorReference.optional(),
+});
+
+/** FP8 (E4M3), each times the scale of its block of rows and columns. */
+const fp8Quantization = z.object({
+  scheme: z.literal('fp8'),
+  dtype: valueDtype,
+  blockRows: natural.positive(),
+  blockColumns: natural.positive(),
+  scales: tensorReference,
+});
+
+/** FP4 (E2M1), [E, out, in / 32, 16], times powers of two [E, out, in / 32]; the weight is [E, in, out]. */
+const mxfp4Quantization = z.object({
+  scheme: z.literal('mxfp4'),
+  dtype: valueDtype,
+  scales: tensorReference,
+});
+
+/** A weight that is not quantised, taken as what bitsandbytes' NF4 would make of it. */
+const simulatedQuantization = z.object({
+  scheme: z.literal('simulated_nf4'),
+  dtype: valueDtype,
+  /** Whether blocks go along the columns of what is stored: a Conv1D. */
+  transposed: z.boolean(),
+});
+
 /** A weight as stored, and if it is quantised, what its values are made from. */
 const tensorSource = tensorReference.extend({
-  quantization: z.discriminatedUnion('scheme', [blockQuantization, rowQuantization]).optional(),
+  quantization: z
+    .discriminatedUnion('scheme', [
+      blockQuantization,
+      rowQuantization,
+      packedQuantization,
+      fp8Quantization,
+      mxfp4Quantization,
+      simulatedQuantization,
+    ])
+    .optional(),
 });
 
 /**
@@ -127,7 +183,7 @@ export const planSchema = z.object({
   options: z.object({
     dtype: z.enum(['bfloat16', 'float16', 'float32']).optional(),
     shardBytesMax: natural.optional(),
-    mergeOnto: z.enum(['original', 'dequantized']).optional(),
+    mergeOnto: z.enum(MERGE_ONTO).optional(),
     /** Absent for one adapter of weight 1. All methods are this sum: the plan is the same. */
     combination: z.object({ method: z.literal('linear'), weights: z.array(z.number()) }).optional(),
   }),
@@ -145,6 +201,8 @@ export const planSchema = z.object({
   configEdits: z.array(configEdit),
   sideFiles: z.array(sideFile),
   warnings: z.array(z.string()),
+  /** How far a 16-bit base is from what NF4 makes of it, where that was a choice; on samples. */
+  nf4Distance: z.object({ relative: z.number(), tensors: natural, values: natural }).optional(),
 });
 
 /**
@@ -159,6 +217,10 @@ export type TensorReference = z.infer<typeof tensorReference>;
 export type TensorSource = z.infer<typeof tensorSource>;
 export type BlockQuantization = z.infer<typeof blockQuantization>;
 export type RowQuantization = z.infer<typeof rowQuantization>;
+export type PackedQuantization = z.infer<typeof packedQuantization>;
+export type Fp8Quantization = z.infer<typeof fp8Quantization>;
+export type Mxfp4Quantization = z.infer<typeof mxfp4Quantization>;
+export type SimulatedQuantization = z.infer<typeof simulatedQuantization>;
 export type ConfigEdit = z.infer<typeof configEdit>;
 export type SideFile = z.infer<typeof sideFile>;
 export type InputFile = z.infer<typeof inputFile>;

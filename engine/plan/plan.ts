@@ -2,6 +2,7 @@ import { canonicalJson, sha256Of } from '../canonical-json.ts';
 import { WeldlineError } from '../errors.ts';
 import type { TorchDtype } from '../safetensors/dtype.ts';
 import type { Combination } from './combination.ts';
+import type { MergeOnto } from './merge-onto-choices.ts';
 import {
   type InputFile,
   type Plan,
@@ -44,19 +45,27 @@ export const WEIGHT_MAX = 1000;
 /** Far more adapters than anyone merges at once, and far fewer than the kernel has room for. */
 export const ADAPTERS_MAX = 32;
 
-/**
- * The weights as they were published, or what a quantised base dequantises to: those that a QLoRA
- * adapter saw while it was trained.
- */
-export type MergeOnto = 'original' | 'dequantized';
-
 /** Every tensor that a weight's values are read from. */
 export function sourceReferences(from: TensorSource): TensorReference[] {
   const { quantization } = from;
   if (quantization === undefined) return [from];
-  if (quantization.scheme === 'int8') return [from, quantization.scales];
-  const { absmax, nested } = quantization;
-  return [from, absmax, ...(nested === undefined ? [] : [nested.absmax, nested.map])];
+  switch (quantization.scheme) {
+    case 'simulated_nf4':
+      return [from];
+    case 'int8':
+    case 'fp8':
+    case 'mxfp4':
+      return [from, quantization.scales];
+    case 'gptq':
+    case 'awq': {
+      const { zeros, scales, groups } = quantization;
+      return [from, zeros, scales, ...(groups === undefined ? [] : [groups])];
+    }
+    default: {
+      const { absmax, nested } = quantization;
+      return [from, absmax, ...(nested === undefined ? [] : [nested.absmax, nested.map])];
+    }
+  }
 }
 
 /** The text of a plan's file: canonical JSON, whose SHA-256 is the plan's digest. */

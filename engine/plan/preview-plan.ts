@@ -1,5 +1,6 @@
 import type { Adapter } from '../adapters/adapter.ts';
 import type { BoundDelta } from '../adapters/bind-adapter.ts';
+import type { FourBitEvidence } from '../adapters/four-bit-evidence.ts';
 import type { ModelConfig } from '../architectures/model-config.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Checkpoint } from '../safetensors/checkpoint.ts';
@@ -7,10 +8,10 @@ import { DTYPE_BY_TORCH_NAME, type Dtype, isMergeDtype } from '../safetensors/dt
 import type { TensorEntry } from '../safetensors/header.ts';
 import { bindAdapters, chooseWeights, type OpenedAdapter, type Part } from './combine-adapters.ts';
 import { planConfigEdits } from './config-edits.ts';
+import { checkMergeOnto } from './merge-onto.ts';
 import { groupByFile, planShards, type TensorGroup, type UnplacedTensor } from './output-shards.ts';
 import {
   ENGINE_FORMAT,
-  type MergeOnto,
   type MergeOptions,
   type PlannedDelta,
   type PlanPreview,
@@ -30,6 +31,8 @@ export interface PlanInputs {
     readonly config: ModelConfig;
     readonly files: readonly UnreadFile[];
   };
+  /** What says that an adapter was trained on 4-bit weights. */
+  readonly evidence?: FourBitEvidence | undefined;
   /** In the order in which they are added. */
   readonly adapters: readonly OpenedAdapter[];
   readonly options: MergeOptions;
@@ -40,16 +43,18 @@ export interface PlanInputs {
  * output byte range. Pure; reads nothing.
  *
  * @throws WeldlineError `adapter.*` and `checkpoint.*` codes of binding, `plan.option-invalid`,
- *   `checkpoint.quantized-base` without a choice of what is merged onto, `side-file.unsafe`
+ *   `checkpoint.quantized-base` and `adapter.quantized-training` without a choice of what is merged
+ *   onto, `side-file.unsafe`
  */
-export function previewPlan({ base: stored, adapters, options }: PlanInputs): PlanPreview {
+export function previewPlan(inputs: PlanInputs): PlanPreview {
+  const { base: stored, evidence, adapters, options } = inputs;
   const replication = replicationOf(adapters);
   const base = replication === undefined ? stored : replicateLayers(stored, replication);
   const { config } = base;
   checkShardSize(options);
   const ids = adapters.map(({ adapter }) => adapter.id);
   const weights = chooseWeights(ids, options.combination);
-  checkMergeOnto(base, options.mergeOnto);
+  checkMergeOnto(base, options.mergeOnto, evidence);
   const parts = bindAdapters(adapters, weights, base.checkpoint, config);
   const groups = groupByFile(base.checkpoint.files, (name) =>
     planTensor(name, name, base, parts, options),
@@ -105,26 +110,6 @@ function checkShardSize({ shardBytesMax }: MergeOptions): void {
       `The largest shard size is ${shardBytesMax}; it must be a whole number of bytes above 0.`,
     );
   }
-}
-
-/** Which weights an adapter was trained on is not in its files, so a person must say it. */
-function checkMergeOnto({ quantized }: PlanInputs['base'], chosen: MergeOnto | undefined): void {
-  const isQuantized = quantized.size > 0;
-  if (isQuantized === (chosen === 'dequantized')) return;
-  if (!isQuantized) {
-    if (chosen !== 'dequantized') return;
-    throw new WeldlineError(
-      'plan.option-invalid',
-      'merge_onto (--merge-onto) is dequantized, but the base is not quantised. Leave it out, or ' +
-        'name the quantised checkpoint as the base.',
-    );
-  }
-  throw new WeldlineError(
-    'checkpoint.quantized-base',
-    `The base is quantised (${quantized.size} weights). A QLoRA adapter was trained on what these ` +
-      'dequantise to: to merge onto that, set base.merge_onto (--merge-onto) to dequantized. To ' +
-      'merge onto the original weights, name their 16-bit repository as the base instead.',
-  );
 }
 
 /**

@@ -33,19 +33,18 @@ const CODE_TOLERANCE = 1e-6;
 
 /**
  * Binds the packed weights of a bitsandbytes checkpoint to their companions, from headers and the
- * few bytes of each weight's state. A base that is not quantised is returned as it is.
+ * few bytes of each weight's state.
  *
  * Sources: bitsandbytes' `QuantState` and `Linear8bitLt`, as transformers saves them.
  *
  * @throws WeldlineError `checkpoint.bad-quantization` naming the tensor that is missing, has another
  *   size, or says what is not known; `checkpoint.quantized-base` for a layer stored [in, out]
  */
-export async function bindQuantizedWeights(
+export async function bindBitsandbytes(
   files: ModelFiles,
   checkpoint: Checkpoint,
   config: ModelConfig,
 ): Promise<DequantizedCheckpoint> {
-  if (!config.isQuantized) return { checkpoint, quantized: new Map() };
   const values = await readTensors(files, smallTensors(files.name, checkpoint));
   return new Binder(files.name, checkpoint, config, values).bind();
 }

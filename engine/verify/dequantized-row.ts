@@ -1,7 +1,13 @@
 import { decodeElements, storeElement } from '../../kernels/index.ts';
-import type { BlockQuantization, TensorReference, TensorSource } from '../plan/plan.ts';
+import type {
+  BlockQuantization,
+  RowQuantization,
+  TensorReference,
+  TensorSource,
+} from '../plan/plan.ts';
 import { CODE_TABLES, INT8_FACTOR } from '../quantization/code-tables.ts';
 import { bytesOf, KERNEL_DTYPE } from '../safetensors/dtype.ts';
+import { recomputedRow } from './recomputed-row.ts';
 import type { ReadTensor } from './sample-rows.ts';
 
 const { fround } = Math;
@@ -21,6 +27,7 @@ export async function dequantizedRow(
   const { quantization } = from;
   const begin = row * columns;
   const values = new Float64Array(columns);
+  if (!isBitsandbytes(quantization)) return recomputedRow(from, quantization, row, columns, read);
   if (quantization.scheme === 'int8') {
     const bytes = await read(from, begin, columns);
     const [scale = 0] = await readFloats(quantization.scales, row, 1, read);
@@ -38,6 +45,12 @@ export async function dequantizedRow(
     storeElement(stored, i * bytesOf(quantization.dtype), dtype, value);
   }
   return decodeElements(new Uint8Array(stored.buffer), dtype);
+}
+
+function isBitsandbytes(
+  quantization: NonNullable<TensorSource['quantization']>,
+): quantization is BlockQuantization | RowQuantization {
+  return ['nf4', 'fp4', 'int8'].includes(quantization.scheme);
 }
 
 /** The absolute maximum that each of some elements is multiplied by. */

@@ -170,8 +170,31 @@ describe('a quantised base', () => {
     const merged = await runCommand(['merge', ...chosen, '--output', 'onto-nf4'], options);
     expect(merged).toMatchObject({ status: 0, stderr: '' });
     expect(merged.stdout).toContain('Merged 2 of 12 tensors');
+    const unknown = [...inputs, '--merge-onto', 'simulated_fp4', '--output', 'never'];
+    expect(await runCommand(['merge', ...unknown], options)).toMatchObject({ status: 2 });
     const simulated = [...inputs, '--merge-onto', 'simulated_nf4', '--output', 'never'];
-    expect(await runCommand(['merge', ...simulated], options)).toMatchObject({ status: 2 });
+    const refused = await runCommand(['merge', ...simulated], options);
+    expect(refused).toMatchObject({ status: 1, stdout: '' });
+    expect(refused.stderr).toContain('[checkpoint.quantized-base]');
+  });
+
+  it('is simulated from one of 16 bits, and the plan says how far apart the two are', async () => {
+    const chosen = [...models, '--merge-onto', 'simulated_nf4'];
+    const plan = await runCommand(['plan', ...chosen, '--tensors'], options);
+    expect(plan).toMatchObject({ status: 0, stderr: '' });
+    expect(plan.stdout).toMatch(
+      /^base, NF4 +\d+\.\d\d % of the norm apart, measured on \d+ values/m,
+    );
+    expect(plan.stdout).toMatch(/mlp\.up_proj\.weight +BF16 .*as NF4 would make it/);
+    const merged = await runCommand(['merge', ...chosen, '--output', 'onto-simulated'], options);
+    expect(merged).toMatchObject({ status: 0, stderr: '' });
+    const verified = await runCommand(['verify', 'onto-simulated'], options);
+    expect(verified).toMatchObject({ status: 0, stderr: '' });
+    const manifest = await readFile(join(root, 'onto-simulated', 'weldline.json'), 'utf8');
+    expect(JSON.parse(manifest)).toMatchObject({
+      options: { merge_onto: 'simulated_nf4' },
+      nf4Distance: { relative: expect.closeTo(0.1, 1) },
+    });
   });
 });
 

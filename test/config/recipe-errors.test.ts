@@ -126,9 +126,9 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
     ['9:18 merge.memory_budget: expected a size'],
   ],
   [
-    'weights to merge onto that this version cannot make',
-    withLine(4, '  model: ./base', '  merge_onto: simulated_nf4'),
-    ['5:15 base.merge_onto: expected original or dequantized'],
+    'weights to merge onto that there are not',
+    withLine(4, '  model: ./base', '  merge_onto: simulated_fp4'),
+    ['5:15 base.merge_onto: expected original, dequantized or simulated_nf4'],
   ],
   [
     'half a thread',

@@ -218,11 +218,11 @@ const CONFIGS: readonly BadInput[] = [
     spoil: withConfig({ quantization_config: { bits: 4 } }),
   },
   {
-    what: 'a base quantised with GPTQ, packed',
+    what: 'a base quantised by a method that is not dequantised',
     code: 'checkpoint.quantized-base',
-    names: ['base/config.json', 'quantization_config', 'gptq'],
+    names: ['base/config.json', 'quantization_config', 'compressed-tensors'],
     spoil: ({ base }) => {
-      base.config['quantization_config'] = { quant_method: 'gptq', bits: 4 };
+      base.config['quantization_config'] = { quant_method: 'compressed-tensors', bits: 4 };
       const name = 'model.layers.0.self_attn.q_proj.weight';
       alter(base, name, { dtype: 'I32', shape: [8, 64], data: new Uint8Array(2048) });
     },

@@ -95,7 +95,8 @@ test('nested and repeated edits', () => {
 
 function config(text: string, hasTextConfig = false, isQuantized = false): ModelConfig {
   const told = { text, modelType: 'llama', tieWordEmbeddings: true };
-  return { ...told, hasTextConfig, dtype: undefined, isQuantized };
+  const quantization = isQuantized ? { method: 'gptq' as const, settings: {} } : undefined;
+  return { ...told, hasTextConfig, dtype: undefined, quantization };
 }
 
 test('the edits are those that the tensors need', () => {
