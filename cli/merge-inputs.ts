@@ -7,6 +7,7 @@ import {
   MEMORY_BUDGET_BYTES_DEFAULT,
   type MergeResources,
 } from '../engine/merge/resources.ts';
+import type { ModelFiles } from '../engine/model-files.ts';
 import { COMBINATION_METHODS, type Combination } from '../engine/plan/combination.ts';
 import type { MergeOnto, Plan, PlanPreview } from '../engine/plan/plan.ts';
 import { completePlan, previewMerge } from '../engine/plan/plan-merge.ts';
@@ -61,6 +62,9 @@ export interface PreparedMerge {
   readonly plan: () => Promise<Plan>;
   /** Directory of each input, by its id; of a base that stayed remote, its name. */
   readonly roots: Readonly<Record<string, string>>;
+  /** The files of each input, by its id, and where those of the base are. */
+  readonly models: Readonly<Record<string, ModelFiles>>;
+  readonly base: 'local' | 'remote';
   readonly resources: MergeResources;
   /** What the inputs are called in the manifest. */
   readonly names: Readonly<Record<string, { readonly model: string }>>;
@@ -140,6 +144,8 @@ export async function prepareMerge(
       }
     },
     roots: { base: base.directory, ...byId(({ directory }) => directory) },
+    models: { base: base.input.files, ...byId(({ input }) => input.files) },
+    base: base.isRemote ? 'remote' : 'local',
     resources,
     names: {
       base: { model: publicModelName(request.base.model) },
@@ -150,6 +156,7 @@ export async function prepareMerge(
 
 interface OpenedModel {
   readonly directory: string;
+  readonly isRemote: boolean;
   readonly input: OpenedInput;
 }
 
@@ -161,7 +168,8 @@ async function open(
 ): Promise<OpenedModel> {
   const located = await locateModel(access, { ...name, role, signal });
   if (role === 'base' && baseStaysRemote && located.kind === 'hub') {
-    return { directory: name.model, input: await openInput(access, located) };
+    const input = await openInput(access, located);
+    return { directory: name.model, isRemote: true, input };
   }
   const directory = await fetchToDisk(access, located, {
     signal,
@@ -173,7 +181,8 @@ async function open(
     bytesDone += count;
     progress.update({ label: `reading ${role}`, item: '', bytesDone, bytesTotal: 0 });
   };
-  return { directory, input: await openInput(access, located, { directory, signal, onBytes }) };
+  const input = await openInput(access, located, { directory, signal, onBytes });
+  return { directory, isRemote: false, input };
 }
 
 /** Paths of this machine mean nothing elsewhere: of a directory, the last component is kept. */
