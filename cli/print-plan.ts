@@ -1,5 +1,6 @@
 import { describePair, describeRetention } from '../engine/insight/describe-insight.ts';
 import { type MergeInsight, summaryOf } from '../engine/insight/measure-merge.ts';
+import { summarizeRetention } from '../engine/insight/retention.ts';
 import { type TensorWork, workOf } from '../engine/merge/tensor-work.ts';
 import { OVERHEAD_BYTES, outputBytes } from '../engine/plan/disk-space.ts';
 import {
@@ -124,7 +125,7 @@ function insightOf(insight: MergeInsight, withTensors: boolean) {
 }
 
 function retentionOf({ retention }: MergeInsight): string {
-  if (retention !== null) return describeRetention(retention);
+  if (retention !== null) return describeRetention(summarizeRetention(retention));
   return 'not measured: the base is on a hub (--retention reads some rows of it)';
 }
 

@@ -1,3 +1,4 @@
+import type { InsightSummary } from '../engine/insight/measure-merge.ts';
 import type { Manifest } from '../engine/manifest.ts';
 import type { Provenance } from '../engine/seal.ts';
 import type { Verification } from '../engine/verify/verify-merge.ts';
@@ -35,6 +36,8 @@ export interface ReleaseFacts {
   readonly tensors: Manifest['tensors'];
   readonly warnings: readonly string[];
   readonly verification: Verification;
+  /** What was measured before the merge; absent if an earlier version planned it. */
+  readonly insight?: Omit<InsightSummary, 'warnings'>;
   readonly files: Manifest['files'];
 }
 
@@ -47,12 +50,22 @@ export interface ReleaseFactsInput {
   readonly manifest: Manifest;
   readonly manifestDigest: string;
   readonly verification: Verification;
+  readonly insight?: InsightSummary | undefined;
   readonly run: ReleaseRun;
 }
 
 export function releaseFacts(input: ReleaseFactsInput): ReleaseFacts {
-  const { manifest, provenance, verification, run, name, version, artefact, manifestDigest } =
-    input;
+  const {
+    manifest,
+    provenance,
+    verification,
+    insight,
+    run,
+    name,
+    version,
+    artefact,
+    manifestDigest,
+  } = input;
   const { engine, plan, options, rules, configEdits, tensors, warnings, files } = manifest;
   return {
     format: 'weldline.release',
@@ -69,8 +82,9 @@ export function releaseFacts(input: ReleaseFactsInput): ReleaseFacts {
     rules,
     configEdits,
     tensors,
-    warnings,
+    warnings: [...warnings, ...(insight?.warnings ?? [])],
     verification,
+    ...(insight && { insight: { retention: insight.retention, conflicts: insight.conflicts } }),
     files,
   };
 }

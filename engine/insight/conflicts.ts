@@ -26,6 +26,13 @@ export interface ConflictReport {
   readonly tensors: readonly { readonly name: string; readonly pairs: readonly PairFigures[] }[];
 }
 
+/** A report without figures of single tensors. */
+export type ConflictSummary = Omit<ConflictReport, 'tensors'>;
+
+export function summarizeConflicts({ tensors: _, ...summary }: ConflictReport): ConflictSummary {
+  return summary;
+}
+
 /**
  * Compares what several adapters add to a base, from their factors alone and before anything is
  * merged: direction, size, and signs of sampled elements. Where comparing all tensors would take

@@ -1,6 +1,6 @@
 import type { ConflictReport } from './conflicts.ts';
 import type { AdapterFigures, PairFigures } from './pair-sums.ts';
-import type { RetentionReport, TensorRetention } from './retention.ts';
+import { type RetentionReport, type RetentionSummary, summarizeRetention } from './retention.ts';
 
 /**
  * Below this more than half of a delta is lost. Adapters trained on SmolLM2 in bfloat16 keep 0.92
@@ -24,16 +24,11 @@ const ALIKE_COSINE = 0.7;
 /** The smaller one is then a hundredth of the energy. */
 const NORMS_RATIO_MAX = 10;
 
-/** The tensors that keep least of their delta, the worst first. */
-export function worstRetained({ tensors }: RetentionReport, count: number): TensorRetention[] {
-  return tensors.toSorted((one, other) => one.retention - other.retention).slice(0, count);
-}
-
 /** One line: how much survives, of how many tensors that was measured, where least does. */
-export function describeRetention(report: RetentionReport): string {
-  const { overall, merged, measured } = report;
+export function describeRetention(report: RetentionSummary): string {
+  const { overall, merged, measured, worst: least } = report;
   const of = `${measured} of ${merged} merged tensors measured`;
-  const [worst] = worstRetained(report, 1);
+  const [worst] = least;
   if (overall === null || worst === undefined) return `nothing is added (${of})`;
   return (
     `${share(overall)} of the delta survives rounding (${of}); least of ${worst.name}, ` +
@@ -55,7 +50,7 @@ export function describePair({ adapters, tensors, cosine, signConflicts }: PairF
 export function retentionWarnings(report: RetentionReport): string[] {
   const { overall, measured, tensors } = report;
   const low = tensors.filter(({ retention }) => retention < RETENTION_LEAST_OF_TENSOR);
-  const [worst] = worstRetained(report, 1);
+  const [worst] = summarizeRetention(report).worst;
   if (overall === null || worst === undefined) return [];
   if (overall >= RETENTION_LEAST && low.length === 0) return [];
   const ofTensors =

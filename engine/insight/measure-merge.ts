@@ -1,8 +1,18 @@
 import type { KernelModule } from '../../kernels/index.ts';
 import type { PlanPreview } from '../plan/plan.ts';
-import { type ConflictReport, measureConflicts } from './conflicts.ts';
-import { conflictWarnings, retentionWarnings, worstRetained } from './describe-insight.ts';
-import { measureRetention, type RetentionReport } from './retention.ts';
+import {
+  type ConflictReport,
+  type ConflictSummary,
+  measureConflicts,
+  summarizeConflicts,
+} from './conflicts.ts';
+import { conflictWarnings, retentionWarnings } from './describe-insight.ts';
+import {
+  measureRetention,
+  type RetentionReport,
+  type RetentionSummary,
+  summarizeRetention,
+} from './retention.ts';
 import { type InputModels, TensorReader } from './tensor-reader.ts';
 
 /** What measuring tells of a merge before it is made. */
@@ -16,17 +26,13 @@ export interface MergeInsight {
 
 /** The same without figures of single tensors, but for the worst. */
 export interface InsightSummary {
-  readonly retention:
-    | (Omit<RetentionReport, 'tensors'> & { readonly worst: RetentionReport['tensors'] })
-    | null;
-  readonly conflicts: Omit<ConflictReport, 'tensors'> | null;
+  readonly retention: RetentionSummary | null;
+  readonly conflicts: ConflictSummary | null;
   readonly warnings: readonly string[];
 }
 
 /** How a base is read: over a network each row is a request. */
 export type BaseReading = 'none' | 'remote' | 'local';
-
-const WORST_COUNT = 10;
 
 /**
  * Measures a merge: how much of what is added survives rounding, and whether adapters contradict
@@ -57,18 +63,8 @@ export async function measureMerge(
 
 export function summaryOf({ retention, conflicts, warnings }: MergeInsight): InsightSummary {
   return {
-    retention: retention && summaryOfRetention(retention),
-    conflicts: conflicts && summaryOfConflicts(conflicts),
+    retention: retention && summarizeRetention(retention),
+    conflicts: conflicts && summarizeConflicts(conflicts),
     warnings,
   };
-}
-
-function summaryOfRetention(report: RetentionReport): InsightSummary['retention'] {
-  const { tensors: _, ...summary } = report;
-  return { ...summary, worst: worstRetained(report, WORST_COUNT) };
-}
-
-function summaryOfConflicts(report: ConflictReport): InsightSummary['conflicts'] {
-  const { tensors: _, ...summary } = report;
-  return summary;
 }

@@ -29,6 +29,12 @@ export interface RetentionReport {
   readonly tensors: readonly TensorRetention[];
 }
 
+/** A report without figures of single tensors, but for those that keep least. */
+export type RetentionSummary = Omit<RetentionReport, 'tensors'> & {
+  /** The worst first. */
+  readonly worst: readonly TensorRetention[];
+};
+
 /** ‖d‖² and ‖δ − d‖², of sampled rows. */
 interface Energies {
   readonly delta: number;
@@ -78,6 +84,13 @@ export async function measureRetention(
     measured: chosen.length,
     tensors,
   };
+}
+
+const WORST_COUNT = 10;
+
+export function summarizeRetention({ tensors, ...summary }: RetentionReport): RetentionSummary {
+  const ascending = tensors.toSorted((one, other) => one.retention - other.retention);
+  return { ...summary, worst: ascending.slice(0, WORST_COUNT) };
 }
 
 function isMerged(tensor: PlannedTensor): boolean {
