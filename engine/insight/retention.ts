@@ -1,4 +1,4 @@
-import { decodeElements, ELEMENT_BYTES, storeElement } from '../../kernels/index.ts';
+import { loadElement, storeElement } from '../../kernels/index.ts';
 import { workOf } from '../merge/tensor-work.ts';
 import type { PlannedTensor, PlanPreview } from '../plan/plan.ts';
 import { elementCount, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
@@ -107,25 +107,25 @@ function columnsOf({ shape }: PlannedTensor): number {
 }
 
 function energiesOf(tensor: PlannedTensor, rows: readonly ExactRow[]): Energies {
-  const dtype = tensor.dtype as MergeDtype;
+  const round = roundingTo(tensor.dtype as MergeDtype);
   let delta = 0;
   let error = 0;
   for (const { source, exact } of rows) {
-    const before = rounded(source, dtype);
-    const after = rounded(exact, dtype);
-    for (const [column, value] of exact.entries()) {
-      const d = value - source[column]!;
-      delta += d ** 2;
-      error += (after[column]! - before[column]! - d) ** 2;
+    for (let column = 0; column < exact.length; column++) {
+      const d = exact[column]! - source[column]!;
+      delta += d * d;
+      const distance = round(exact[column]!) - round(source[column]!) - d;
+      error += distance * distance;
     }
   }
   return { delta, error };
 }
 
-function rounded(values: Float64Array, dtype: MergeDtype): Float64Array {
+function roundingTo(dtype: MergeDtype): (value: number) => number {
   const kernelDtype = KERNEL_DTYPE[dtype];
-  const size = ELEMENT_BYTES[kernelDtype];
-  const stored = new DataView(new ArrayBuffer(values.length * size));
-  for (const [i, value] of values.entries()) storeElement(stored, i * size, kernelDtype, value);
-  return decodeElements(new Uint8Array(stored.buffer), kernelDtype);
+  const stored = new DataView(new ArrayBuffer(4));
+  return (value) => {
+    storeElement(stored, 0, kernelDtype, value);
+    return loadElement(stored, 0, kernelDtype);
+  };
 }
