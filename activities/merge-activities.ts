@@ -26,6 +26,7 @@ import {
 } from '../sources/model-input.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
+import { measurePlan } from './plan-insight.ts';
 import { mergeProvenance } from './provenance.ts';
 import { namedAdapters, resolvedAdapters } from './resolved-adapters.ts';
 import type {
@@ -52,7 +53,10 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
   };
 
   return {
-    /** Writes the plan file and returns its digest. A version that is taken ends it here. */
+    /**
+     * Writes the plan file and what is measured of it, and returns its digest. A version that is
+     * taken ends it here.
+     */
     async plan(
       { recipe }: ReleaseContext,
       inputs: ResolvedInputs,
@@ -82,6 +86,12 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
         await mkdir(workspace.root, { recursive: true });
         await writeFileDurably(workspace.plan, text);
         await removeDamaged(access, workspace.sealed, digest, signal);
+        kernel ??= compileKernel();
+        const models = {
+          base: base.files,
+          ...Object.fromEntries(adapters.map(({ id, files }) => [id, files])),
+        };
+        const { warnings } = await measurePlan(plan, models, await kernel, workspace);
         const tensors = plan.shards.flatMap((shard) => shard.tensors);
         return {
           digest,
@@ -89,7 +99,7 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
           bytesTotal: plan.shards.reduce((sum, shard) => sum + shard.size, 0),
           tensorsTotal: tensors.length,
           tensorsMerged: tensors.filter((tensor) => tensor.deltas !== undefined).length,
-          warnings: plan.warnings,
+          warnings: [...plan.warnings, ...warnings],
         };
       });
     },

@@ -8,9 +8,10 @@ import { modelCard } from '../report/model-card.ts';
 import { type ReleaseFacts, releaseFacts } from '../report/release-facts.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
+import { readInsight } from './plan-insight.ts';
 import { releaseProvenance } from './provenance.ts';
 import type { Publication, PublishInput, Report, ReportInput } from './types.ts';
-import { reportDirectory } from './workspace.ts';
+import { mergeWorkspace, reportDirectory } from './workspace.ts';
 
 /** publish and report: what happens to a verified checkpoint. */
 export function createReleaseActivities({ home, access }: Dependencies) {
@@ -20,7 +21,7 @@ export function createReleaseActivities({ home, access }: Dependencies) {
       return withHeartbeat('publish', async (report, signal) => {
         const target = input.recipe.publish[input.target];
         if (target === undefined) throw new RangeError(`the recipe has no target ${input.target}`);
-        const facts = await factsOf(input);
+        const facts = await factsOf(home, input);
         const publication = await publishToDirectory({
           source: input.sealed.directory,
           files: facts.files.map((file) => file.path),
@@ -47,7 +48,7 @@ export function createReleaseActivities({ home, access }: Dependencies) {
     /** Writes the facts of the release and its card into the workspace. */
     async report(input: ReportInput): Promise<Report> {
       return withHeartbeat('report', async () => {
-        const facts = await factsOf(input);
+        const facts = await factsOf(home, input);
         const directory = reportDirectory(home, input.inputs.artefact);
         await mkdir(directory, { recursive: true });
         const json = join(directory, 'report.json');
@@ -61,7 +62,7 @@ export function createReleaseActivities({ home, access }: Dependencies) {
   };
 }
 
-async function factsOf(input: Omit<PublishInput, 'target'>): Promise<ReleaseFacts> {
+async function factsOf(home: string, input: Omit<PublishInput, 'target'>): Promise<ReleaseFacts> {
   const { recipe, inputs, sealed, verification, run } = input;
   const manifest = await readManifest(sealed.directory);
   return releaseFacts({
@@ -72,6 +73,7 @@ async function factsOf(input: Omit<PublishInput, 'target'>): Promise<ReleaseFact
     manifest,
     manifestDigest: sealed.manifestDigest,
     verification,
+    insight: await readInsight(mergeWorkspace(home, input.planDigest)),
     run,
   });
 }

@@ -5,6 +5,8 @@ import { type Staging, stagingAt } from '../engine/merge/output-directory.ts';
 export interface MergeWorkspace {
   readonly root: string;
   readonly plan: string;
+  /** What was measured of it, for the report. */
+  readonly insight: string;
   /** Where shards grow. */
   readonly staging: Staging;
   /** The sealed checkpoint. */
@@ -20,6 +22,7 @@ export function mergeWorkspace(home: string, planDigest: string): MergeWorkspace
   return {
     root,
     plan: join(root, 'plan.json'),
+    insight: join(root, 'insight.json'),
     staging: stagingAt(join(root, 'staging')),
     sealed: join(root, 'sealed'),
   };

@@ -7,6 +7,7 @@ import {
   MEMORY_BUDGET_BYTES_DEFAULT,
   type MergeResources,
 } from '../engine/merge/resources.ts';
+import type { ModelFiles } from '../engine/model-files.ts';
 import { COMBINATION_METHODS, type Combination } from '../engine/plan/combination.ts';
 import { MERGE_ONTO, type MergeOnto } from '../engine/plan/merge-onto-choices.ts';
 import type { Plan, PlanPreview } from '../engine/plan/plan.ts';
@@ -64,6 +65,9 @@ export interface PreparedMerge {
   readonly plan: () => Promise<Plan>;
   /** Directory of each input, by its id; of a base that stayed remote, its name. */
   readonly roots: Readonly<Record<string, string>>;
+  /** The files of each input, by its id, and where those of the base are. */
+  readonly models: Readonly<Record<string, ModelFiles>>;
+  readonly base: 'local' | 'remote';
   readonly resources: MergeResources;
   /** What the inputs are called in the manifest. */
   readonly names: Readonly<Record<string, { readonly model: string }>>;
@@ -145,6 +149,8 @@ export async function prepareMerge(
       }
     },
     roots: { base: base.directory, ...byId(({ directory }) => directory) },
+    models: { base: base.input.files, ...byId(({ input }) => input.files) },
+    base: base.isRemote ? 'remote' : 'local',
     resources,
     names: {
       base: { model: publicModelName(request.base.model) },
@@ -156,6 +162,7 @@ export async function prepareMerge(
 interface OpenedModel {
   readonly located: LocatedModel;
   readonly directory: string;
+  readonly isRemote: boolean;
   readonly input: OpenedInput;
 }
 
@@ -167,7 +174,12 @@ async function open(
 ): Promise<OpenedModel> {
   const located = await locateModel(access, { ...name, role, signal });
   if (role === 'base' && baseStaysRemote && located.kind === 'hub') {
-    return { located, directory: name.model, input: await openInput(access, located) };
+    return {
+      located,
+      directory: name.model,
+      isRemote: true,
+      input: await openInput(access, located),
+    };
   }
   const directory = await fetchToDisk(access, located, {
     signal,
@@ -180,7 +192,7 @@ async function open(
     progress.update({ label: `reading ${role}`, item: '', bytesDone, bytesTotal: 0 });
   };
   const input = await openInput(access, located, { directory, signal, onBytes });
-  return { located, directory, input };
+  return { located, directory, isRemote: false, input };
 }
 
 /** Paths of this machine mean nothing elsewhere: of a directory, the last component is kept. */

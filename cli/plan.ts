@@ -1,52 +1,27 @@
 import { loadRecipe, mergeOptionsOf } from '../config/recipe.ts';
-import { type TensorWork, workOf } from '../engine/merge/tensor-work.ts';
-import { OVERHEAD_BYTES, outputBytes } from '../engine/plan/disk-space.ts';
-import {
-  type ConfigEdit,
-  type Plan,
-  type PlannedDelta,
-  type PlannedTensor,
-  planDigest,
-  type TensorSource,
-} from '../engine/plan/plan.ts';
-import { compileKernel, type KernelKind } from '../kernels/index.ts';
+import { measureMerge } from '../engine/insight/measure-merge.ts';
+import { compileKernel } from '../kernels/index.ts';
 import { EXIT } from './exit-codes.ts';
-import { formatBytes, formatTable } from './format.ts';
 import { interruptionSignal } from './interruption.ts';
 import {
   type MergeArguments,
   type MergeRequest,
-  type PreparedMerge,
   parseMergeArguments,
   prepareMerge,
   usage,
 } from './merge-inputs.ts';
 import type { Output } from './output.ts';
+import { printPlan } from './print-plan.ts';
 import { Progress } from './progress.ts';
 
 export interface PlanCommand extends Partial<MergeArguments> {
   readonly tensors?: boolean;
   readonly digest?: boolean;
+  readonly retention?: boolean;
 }
 
 /** What is read without being asked for to know the plan's digest: a second or two. */
 const READ_UNASKED_BYTES_MAX = 1_000_000_000;
-
-const KERNELS: Readonly<Record<KernelKind, string>> = {
-  native: 'native code',
-  wasm: 'WebAssembly',
-  scalar: 'JavaScript, very slow: this runtime has no WebAssembly SIMD',
-};
-
-const WORDS: Readonly<Record<TensorWork, string>> = {
-  copy: 'copied',
-  cast: 'cast',
-  dequantize: 'dequantized',
-  delta: 'merged',
-  dora: 'merged',
-};
-
-const WORK_ORDER = [WORDS.delta, WORDS.dequantize, WORDS.cast, WORDS.copy];
 
 /**
  * `weldline plan`: what a merge would do, without doing it. The digest of the plan covers the
@@ -68,9 +43,13 @@ export async function runPlan(
     options.digest === true || prepared.unreadBytes <= READ_UNASKED_BYTES_MAX
       ? await prepared.plan()
       : undefined;
+  const kernel = await compileKernel();
+  const { base } = prepared;
+  const reading = base === 'remote' && options.retention !== true ? 'none' : base;
+  const insight = await measureMerge(prepared.preview, prepared.models, kernel, reading);
   progress.clear();
-  const { kind: kernel } = await compileKernel();
-  print({ ...prepared, complete: plan, kernel, withTensors: options.tensors === true }, output);
+  const withTensors = options.tensors === true;
+  printPlan({ ...prepared, complete: plan, kernel: kernel.kind, withTensors, insight }, output);
   return EXIT.ok;
 }
 
@@ -98,130 +77,4 @@ async function toRequest(
     ...recipe.merge,
     ...mergeOptionsOf(recipe),
   };
-}
-
-interface PrintedPlan extends PreparedMerge {
-  readonly complete: Plan | undefined;
-  /** What merges on this machine. */
-  readonly kernel: KernelKind;
-  readonly withTensors: boolean;
-}
-
-function print(printed: PrintedPlan, output: Output): void {
-  const { preview, complete, unreadBytes, resources, roots, kernel, withTensors } = printed;
-  const plan = complete ?? preview;
-  const digest = complete && planDigest(complete);
-  const tensors = plan.shards.flatMap((shard) => shard.tensors);
-  const summary = WORK_ORDER.flatMap((work) => {
-    const chosen = tensors.filter((tensor) => WORDS[workOf(tensor)] === work);
-    if (work === WORDS.dequantize && chosen.length === 0) return [];
-    const bytes = chosen.reduce((sum, tensor) => sum + tensor.byteLength, 0);
-    return [{ work, tensors: chosen.length, bytes }];
-  });
-  const replaced = tensors.filter((tensor) => tensor.from.input !== 'base').length;
-
-  output.line(
-    digest === undefined
-      ? `plan digest: not computed (${formatBytes(unreadBytes)} unread; --digest computes it)`
-      : `plan ${digest}`,
-  );
-  output.line();
-  output.line(
-    formatTable(summary.map((s) => [s.work, `${s.tensors} tensors`, formatBytes(s.bytes)])),
-  );
-  if (replaced > 0) output.line(`${replaced} tensors are replaced by an adapter's own`);
-  output.line();
-  output.line(
-    formatTable([
-      ['shards', String(plan.shards.length)],
-      ['disk', `${formatBytes(outputBytes(plan) + OVERHEAD_BYTES)} must be free for a merge`],
-      ['memory', `${formatBytes(resources.memoryBytes)} at most`],
-      ['threads', `${resources.threads}, windows of ${formatBytes(resources.windowBytes)}`],
-      ['kernel', KERNELS[kernel]],
-      ...distanceRows(plan),
-      ['binding', plan.rules.map(describeRule).join(', ')],
-      ...plan.configEdits.map((edit) => ['config', describeEdit(edit)]),
-      ['beside', plan.sideFiles.map((file) => file.path).join(', ')],
-      ...Object.entries(roots).map(([id, root]) => [id, root]),
-    ]),
-  );
-  if (withTensors) {
-    output.line();
-    output.line(formatTable(tensors.map(tensorRow)));
-  }
-  for (const warning of plan.warnings) output.warn(warning);
-  output.result({
-    plan: digest ?? null,
-    unreadBytes: digest === undefined ? unreadBytes : 0,
-    summary,
-    replaced,
-    diskBytes: outputBytes(plan),
-    memoryBytes: resources.memoryBytes,
-    threads: resources.threads,
-    windowBytes: resources.windowBytes,
-    kernel,
-    rules: plan.rules,
-    configEdits: plan.configEdits,
-    sideFiles: plan.sideFiles,
-    shards: plan.shards.map(({ file, size, tensors: list }) => ({
-      file,
-      size,
-      tensors: list.length,
-    })),
-    warnings: plan.warnings,
-    ...(plan.nf4Distance && { nf4Distance: plan.nf4Distance }),
-    ...(withTensors ? { tensors } : {}),
-  });
-}
-
-function describeRule({ adapter, rule, format }: Plan['rules'][number]): string {
-  return `${adapter}: ${rule}${format === undefined ? '' : ` (format ${format})`}`;
-}
-
-/** How far apart the choices of what is merged onto are, on a 16-bit base. */
-function distanceRows({ nf4Distance: distance }: Pick<Plan, 'nf4Distance'>): string[][] {
-  if (distance === undefined) return [];
-  const { relative, tensors, values } = distance;
-  const sampled = `measured on ${values} values of ${tensors} weights`;
-  return [['base, NF4', `${(100 * relative).toFixed(2)} % of the norm apart, ${sampled}`]];
-}
-
-function describeEdit({ path, value }: ConfigEdit): string {
-  return `${path.join('.')} ${value === null ? 'is removed' : `becomes ${Array.isArray(value) ? `${value.length} × ${value[0]}` : value}`}`;
-}
-
-function tensorRow(tensor: PlannedTensor): string[] {
-  const { tokens } = tensor;
-  const deltas = tensor.deltas ?? [];
-  const how = [
-    ...deltas.flatMap((delta) => [
-      ...(deltas.length > 1 ? [delta.adapter] : []),
-      `r ${delta.rank}`,
-      `alpha ${delta.alpha}`,
-      `× ${delta.scaling}`,
-      ...(delta.transposed ? ['transposed'] : []),
-      ...(delta.magnitude ? ['rows scaled (DoRA)'] : []),
-      ...(delta.rows ? [`rows ${delta.rows.begin} to ${lastRow(delta.rows)}`] : []),
-      ...(delta.bColumns ? [`expert ${delta.bColumns.begin} of ${delta.bColumns.step}`] : []),
-    ]),
-    ...(tokens ? [`${tokens.indices.length} rows from ${tokens.from.input}`] : []),
-  ];
-  return [
-    WORDS[workOf(tensor)],
-    tensor.name,
-    tensor.dtype,
-    `[${tensor.shape.join(', ')}]`,
-    describeSource(tensor.from),
-    how.join(', '),
-  ];
-}
-
-function lastRow({ begin, count }: NonNullable<PlannedDelta['rows']>): number {
-  return begin + count - 1;
-}
-
-function describeSource({ input, quantization }: TensorSource): string {
-  if (quantization?.scheme === 'simulated_nf4') return 'as NF4 would make it';
-  if (quantization !== undefined) return `dequantized from ${quantization.scheme}`;
-  return input === 'base' ? '' : `from ${input}`;
 }

@@ -99,6 +99,10 @@ const PLAN: CommandSpec<[string | undefined, PlanCommand]> = {
       .option(
         '--digest',
         "compute the plan's digest, which reads all files (default: if under 1 GB is unread)",
+      )
+      .option(
+        '--retention',
+        'also of a base on a hub: read rows of it, to measure how much of the delta survives rounding',
       ),
   run: async (output, recipe, options) =>
     (await import('./plan.ts')).runPlan(recipe, options, output),

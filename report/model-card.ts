@@ -1,3 +1,4 @@
+import { describePair, describeRetention } from '../engine/insight/describe-insight.ts';
 import type { ReleaseFacts } from './release-facts.ts';
 
 /** The model card of a release: what a person who finds the directory wants to know. */
@@ -31,7 +32,7 @@ ${mergedOnto(facts)}${nf4Distance(facts)}${combined(facts)}| engine | weldline $
 - ${facts.verification.rowsRecomputed} rows of merged tensors worked out again in float64; the
   farthest value is ${facts.verification.worstRounding} roundings from the exact one
 - every merged value is finite
-
+${measured(facts)}
 ## Files
 
 | file | bytes | SHA-256 |
@@ -66,6 +67,17 @@ function inputCell(input: ReleaseFacts['inputs'][number] | undefined): string {
   const commit = input.commit === undefined ? '' : ` at commit \`${input.commit}\``;
   const run = input.trainingRun === undefined ? '' : `, training run ${inline(input.trainingRun)}`;
   return `${inline(input.model)}${commit}${run}`;
+}
+
+/** How much of the adapters is in the weights, and how they agree with each other. */
+function measured({ insight }: ReleaseFacts): string {
+  const { retention, conflicts } = insight ?? {};
+  const lines = [
+    ...(retention ? [describeRetention(retention)] : []),
+    ...(conflicts?.pairs.map(describePair) ?? []),
+  ];
+  if (lines.length === 0) return '';
+  return `\n## Measured\n\n${lines.map((line) => `- ${inline(line)}`).join('\n')}\n`;
 }
 
 function warnings(facts: ReleaseFacts): string {

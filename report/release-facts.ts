@@ -1,3 +1,4 @@
+import type { InsightSummary } from '../engine/insight/measure-merge.ts';
 import type { Manifest } from '../engine/manifest.ts';
 import type { Provenance } from '../engine/seal.ts';
 import type { Verification } from '../engine/verify/verify-merge.ts';
@@ -36,6 +37,8 @@ export interface ReleaseFacts {
   readonly warnings: readonly string[];
   readonly nf4Distance?: Manifest['nf4Distance'];
   readonly verification: Verification;
+  /** What was measured before the merge; absent if an earlier version planned it. */
+  readonly insight?: Omit<InsightSummary, 'warnings'>;
   readonly files: Manifest['files'];
 }
 
@@ -48,12 +51,22 @@ export interface ReleaseFactsInput {
   readonly manifest: Manifest;
   readonly manifestDigest: string;
   readonly verification: Verification;
+  readonly insight?: InsightSummary | undefined;
   readonly run: ReleaseRun;
 }
 
 export function releaseFacts(input: ReleaseFactsInput): ReleaseFacts {
-  const { manifest, provenance, verification, run, name, version, artefact, manifestDigest } =
-    input;
+  const {
+    manifest,
+    provenance,
+    verification,
+    insight,
+    run,
+    name,
+    version,
+    artefact,
+    manifestDigest,
+  } = input;
   const { engine, plan, options, rules, configEdits, tensors, warnings, files } = manifest;
   return {
     format: 'weldline.release',
@@ -70,9 +83,10 @@ export function releaseFacts(input: ReleaseFactsInput): ReleaseFacts {
     rules,
     configEdits,
     tensors,
-    warnings,
+    warnings: [...warnings, ...(insight?.warnings ?? [])],
     ...(manifest.nf4Distance && { nf4Distance: manifest.nf4Distance }),
     verification,
+    ...(insight && { insight: { retention: insight.retention, conflicts: insight.conflicts } }),
     files,
   };
 }

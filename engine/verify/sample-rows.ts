@@ -1,6 +1,5 @@
-import type { FileHandle } from 'node:fs/promises';
 import { decodeElements } from '../../kernels/index.ts';
-import { assert, WeldlineError } from '../errors.ts';
+import { assert } from '../errors.ts';
 import { elementBytes, rowBytes, rowsPerPiece } from '../merge/arena-sizes.ts';
 import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
@@ -13,40 +12,36 @@ export type ReadTensor = (
   length: number,
 ) => Promise<Uint8Array>;
 
-const { fround } = Math;
-
-/** Half of the relative distance between neighbouring values, and the smallest such distance. */
-const PRECISION: Readonly<Record<MergeDtype, { halfUlp: number; smallest: number }>> = {
-  BF16: { halfUlp: 2 ** -8, smallest: 2 ** -133 },
-  F16: { halfUlp: 2 ** -11, smallest: 2 ** -24 },
-  F32: { halfUlp: 2 ** -24, smallest: 2 ** -149 },
-};
-
 /** Rounding of one f32 operation, relative to its result. */
 const F32_UNIT = 2 ** -24;
 
 /** The same of float64. */
 const F64_UNIT = 2 ** -53;
 
+/** A row of a planned tensor, worked out in float64. */
+export interface ExactRow {
+  readonly row: number;
+  /** What it would be without any delta: as read, or what a quantised weight dequantises to. */
+  readonly source: Float64Array;
+  /** What the merge must give before its rounding to the dtype of the output. */
+  readonly exact: Float64Array;
+  /** How far from that float32 arithmetic may come before the last rounding. */
+  readonly bound: Float64Array;
+  /** Whether it is a sum and nothing else, of which a float32 is the nearest there is. */
+  readonly isSum: boolean;
+}
+
 /**
- * Works out rows of a merged tensor again, in float64 and by another road than the merge (no
- * kernel, no bands), and compares them with what was written. A 16-bit value must be the exact one
- * rounded once (from a quantised base, of what that dequantises to); what is allowed beyond that is
- * the bound on fp32 accumulation of `rank` products. An F32 value is defined as the float64 one
- * rounded, and must be that; with DoRA it is within the bound on the three roundings that its steps
- * have.
+ * Works out rows of a planned tensor in float64 and by another road than the merge (no kernel, no
+ * bands): what verification compares with, and what retention is measured against.
  *
- * @param rows rows of the tensor as stored
- * @param output the file that holds `tensor`
- * @returns the largest distance from the exact value, in units of the dtype's rounding
- * @throws WeldlineError `verify.recomputation-mismatch`
+ * @param rows rows of the tensor as stored; a vector has one
  */
-export async function verifyRows(
+export async function exactRows(
   tensor: PlannedTensor,
   rows: readonly number[],
   read: ReadTensor,
-  output: FileHandle,
-): Promise<number> {
+): Promise<readonly ExactRow[]> {
   const columns = tensor.shape.at(-1) ?? 1;
   const expected: ExpectedRow[] = [];
   for (const row of rows) {
@@ -64,11 +59,12 @@ export async function verifyRows(
     const terms = expected.flatMap((row) => row.terms.filter((term) => term.delta === delta));
     if (terms.length > 0) await addProducts(delta, columns, terms, read);
   }
-  let worst = 0;
+  const exact: ExactRow[] = [];
   for (const row of expected) {
-    worst = Math.max(worst, await compareRow(tensor, row, read, output));
+    const isSum = row.terms.every(({ delta }) => delta.magnitude === undefined);
+    exact.push({ row: row.row, source: row.base, isSum, ...(await exactRow(row, read)) });
   }
-  return worst;
+  return exact;
 }
 
 /** What a row begins with: an adapter's, where it replaces that row; a quantised one as floats. */
@@ -117,51 +113,6 @@ async function addProducts(
       }
     }
   }
-}
-
-async function compareRow(
-  tensor: PlannedTensor,
-  expected: ExpectedRow,
-  read: ReadTensor,
-  output: FileHandle,
-): Promise<number> {
-  const { row } = expected;
-  const dtype = tensor.dtype as MergeDtype;
-  const written = await writtenRow(tensor, row, expected.base.length, output);
-  const { halfUlp, smallest } = PRECISION[dtype];
-  const { exact, bound } = await exactRow(expected, read);
-  let worst = 0;
-  for (let column = 0; column < exact.length; column++) {
-    const value = exact[column]!;
-    const unit = Math.max(Math.abs(value) * halfUlp, smallest / 2);
-    const distance = Math.abs(written[column]! - value);
-    // Comparisons with NaN are false, so they say what is right.
-    const isRight =
-      dtype === 'F32' && expected.terms[0]?.delta.magnitude === undefined
-        ? written[column] === fround(value)
-        : distance <= unit * (1 + 2 ** -7) + bound[column]!;
-    if (!isRight) {
-      throw new WeldlineError(
-        'verify.recomputation-mismatch',
-        `"${tensor.name}" row ${row}, column ${column}: the file holds ${written[column]}, but the ` +
-          `inputs give ${value}. The merge is wrong; delete the output and report this.`,
-      );
-    }
-    worst = Math.max(worst, distance / unit);
-  }
-  return worst;
-}
-
-async function writtenRow(
-  tensor: PlannedTensor,
-  row: number,
-  columns: number,
-  output: FileHandle,
-): Promise<Float64Array> {
-  const dtype = tensor.dtype as MergeDtype;
-  const bytes = Buffer.alloc(columns * bytesOf(dtype));
-  await output.read(bytes, 0, bytes.length, tensor.offset + row * bytes.length);
-  return decode(bytes, dtype);
 }
 
 /** A row in float64, and how far from it float32 arithmetic may come before the last rounding. */

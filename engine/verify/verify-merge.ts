@@ -9,7 +9,8 @@ import type { ModelFiles } from '../model-files.ts';
 import type { Plan, PlannedTensor } from '../plan/plan.ts';
 import { readCheckpoint } from '../safetensors/checkpoint.ts';
 import { findNonFinite } from './find-non-finite.ts';
-import { type ReadTensor, verifyRows } from './sample-rows.ts';
+import type { ReadTensor } from './sample-rows.ts';
+import { verifyRows } from './verify-rows.ts';
 
 /**
  * Rows worked out again per tensor: the first, the last, one chosen by its name, both ends of a block

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { parseDocument } from 'yaml';
+import type { InsightSummary } from '../../engine/insight/measure-merge.ts';
 import type { Manifest } from '../../engine/manifest.ts';
 import { modelCard } from '../../report/model-card.ts';
 import {
@@ -94,6 +95,45 @@ describe('the model card', () => {
     }
     expect(card).not.toContain('## Warnings');
     expect(card).not.toContain('an-earlier');
+  });
+
+  it('says what was measured, and warns of it', () => {
+    const pair = {
+      adapters: ['tone', 'st|le'] as const,
+      tensors: 3,
+      cosine: -0.25,
+      signConflicts: 0.625,
+    };
+    const insight: InsightSummary = {
+      retention: {
+        overall: 0.314,
+        merged: 9,
+        measured: 8,
+        worst: [{ name: 'a.weight', retention: -2 }],
+      },
+      conflicts: {
+        ...{ comparable: 9, measured: 8, leftOut: 1 },
+        adapters: [
+          { id: 'tone', tensors: 9, norm: 1 },
+          { id: 'st|le', tensors: 3, norm: 2 },
+        ],
+        pairs: [pair],
+        layers: [{ layer: 'layers.0', pairs: [pair] }],
+      },
+      warnings: ['they fight'],
+    };
+    const facts = releaseFacts({ ...INPUT, insight });
+    expect(facts.warnings).toEqual(['they fight']);
+    expect(facts.insight).toEqual({ retention: insight.retention, conflicts: insight.conflicts });
+    const card = modelCard(facts);
+    expect(card).toContain(
+      '## Measured\n\n' +
+        '- 31.4 % of the delta survives rounding (8 of 9 merged tensors measured); least of ' +
+        'a.weight, 0.0 %\n' +
+        '- tone and st\\|le: 3 tensors in common, cosine -0.25, 62.5 % of signs opposed\n',
+    );
+    expect(card).toMatch(/## Warnings\n\n- they fight\n$/);
+    expect(modelCard(releaseFacts(INPUT))).not.toContain('Measured');
   });
 
   it('has front matter that the hub reads', () => {

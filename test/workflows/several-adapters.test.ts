@@ -59,6 +59,13 @@ describe('a release of two adapters', () => {
     expect(card).toContain('2 LoRA adapters merged into their base model');
     expect(card).toContain('| adapter `style` | style, training run run-7 |');
     expect(card).toContain('| combined | linear, weights 1, -0.5 |');
+    // What was measured comes out of the workspace: a history holds warnings only.
+    expect(facts.insight).toMatchObject({
+      retention: { merged: 4, measured: 4, worst: { length: 4 } },
+      conflicts: { measured: 4, adapters: [{ id: 'tone' }, { id: 'style' }] },
+    });
+    expect(card).toMatch(/^- \d+\.\d % of the delta survives rounding \(4 of 4 /m);
+    expect(card).toMatch(/^- tone and style: 4 tensors in common, cosine -?0\.\d\d, /m);
 
     const output = join(setup.directory, 'directly');
     await mergeDirectories({

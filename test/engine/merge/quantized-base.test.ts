@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { planDigest, sourceReferences } from '../../../engine/plan/plan.ts';
 import { previewMerge } from '../../../engine/plan/plan-merge.ts';
-import { verifyRows } from '../../../engine/verify/sample-rows.ts';
+import { verifyRows } from '../../../engine/verify/verify-rows.ts';
 import { memoryFiles } from '../../doubles/memory-files.ts';
 import {
   mergeDirectories,

@@ -1,0 +1,83 @@
+import type { FileHandle } from 'node:fs/promises';
+import { decodeElements } from '../../kernels/index.ts';
+import { WeldlineError } from '../errors.ts';
+import type { PlannedTensor } from '../plan/plan.ts';
+import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
+import { type ExactRow, exactRows, type ReadTensor } from './sample-rows.ts';
+
+const { fround } = Math;
+
+/** Half of the relative distance between neighbouring values, and the smallest such distance. */
+const PRECISION: Readonly<Record<MergeDtype, { halfUlp: number; smallest: number }>> = {
+  BF16: { halfUlp: 2 ** -8, smallest: 2 ** -133 },
+  F16: { halfUlp: 2 ** -11, smallest: 2 ** -24 },
+  F32: { halfUlp: 2 ** -24, smallest: 2 ** -149 },
+};
+
+/**
+ * Works out rows of a merged tensor again, in float64 and by another road than the merge (no
+ * kernel, no bands), and compares them with what was written. A 16-bit value must be the exact one
+ * rounded once (from a quantised base, of what that dequantises to); what is allowed beyond that is
+ * the bound on fp32 accumulation of `rank` products. An F32 value is defined as the float64 one
+ * rounded, and must be that; with DoRA it is within the bound on the three roundings that its steps
+ * have.
+ *
+ * @param rows rows of the tensor as stored
+ * @param output the file that holds `tensor`
+ * @returns the largest distance from the exact value, in units of the dtype's rounding
+ * @throws WeldlineError `verify.recomputation-mismatch`
+ */
+export async function verifyRows(
+  tensor: PlannedTensor,
+  rows: readonly number[],
+  read: ReadTensor,
+  output: FileHandle,
+): Promise<number> {
+  let worst = 0;
+  for (const row of await exactRows(tensor, rows, read)) {
+    worst = Math.max(worst, await compareRow(tensor, row, output));
+  }
+  return worst;
+}
+
+async function compareRow(
+  tensor: PlannedTensor,
+  { row, exact, bound, isSum }: ExactRow,
+  output: FileHandle,
+): Promise<number> {
+  const dtype = tensor.dtype as MergeDtype;
+  const written = await writtenRow(tensor, row, exact.length, output);
+  const { halfUlp, smallest } = PRECISION[dtype];
+  let worst = 0;
+  for (let column = 0; column < exact.length; column++) {
+    const value = exact[column]!;
+    const unit = Math.max(Math.abs(value) * halfUlp, smallest / 2);
+    const distance = Math.abs(written[column]! - value);
+    // Comparisons with NaN are false, so they say what is right.
+    const isRight =
+      dtype === 'F32' && isSum
+        ? written[column] === fround(value)
+        : distance <= unit * (1 + 2 ** -7) + bound[column]!;
+    if (!isRight) {
+      throw new WeldlineError(
+        'verify.recomputation-mismatch',
+        `"${tensor.name}" row ${row}, column ${column}: the file holds ${written[column]}, but the ` +
+          `inputs give ${value}. The merge is wrong; delete the output and report this.`,
+      );
+    }
+    worst = Math.max(worst, distance / unit);
+  }
+  return worst;
+}
+
+async function writtenRow(
+  tensor: PlannedTensor,
+  row: number,
+  columns: number,
+  output: FileHandle,
+): Promise<Float64Array> {
+  const dtype = tensor.dtype as MergeDtype;
+  const bytes = Buffer.alloc(columns * bytesOf(dtype));
+  await output.read(bytes, 0, bytes.length, tensor.offset + row * bytes.length);
+  return decodeElements(bytes, KERNEL_DTYPE[dtype]);
+}
