@@ -1,4 +1,8 @@
-import { describePair, describeRetention } from '../engine/insight/describe-insight.ts';
+import {
+  describePair,
+  describeRetention,
+  formatShare,
+} from '../engine/insight/describe-insight.ts';
 import { type MergeInsight, summaryOf } from '../engine/insight/measure-merge.ts';
 import { summarizeRetention } from '../engine/insight/retention.ts';
 import { type TensorWork, workOf } from '../engine/merge/tensor-work.ts';
@@ -130,7 +134,7 @@ function retentionOf({ retention }: MergeInsight): string {
 }
 
 function retainedOf(retention: number | undefined): string {
-  return retention === undefined ? '' : `retention ${retention.toFixed(3)}`;
+  return retention === undefined ? '' : `retention ${formatShare(retention)}`;
 }
 
 /** What several adapters add, and how they agree. */

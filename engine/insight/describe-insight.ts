@@ -31,8 +31,8 @@ export function describeRetention(report: RetentionSummary): string {
   const [worst] = least;
   if (overall === null || worst === undefined) return `nothing is added (${of})`;
   return (
-    `${share(overall)} of the delta survives rounding (${of}); least of ${worst.name}, ` +
-    `${share(worst.retention)}`
+    `${formatShare(overall)} of the delta survives rounding (${of}); least of ${worst.name}, ` +
+    `${formatShare(worst.retention)}`
   );
 }
 
@@ -42,7 +42,7 @@ export function describePair({ adapters, tensors, cosine, signConflicts }: PairF
   const figures =
     cosine === null
       ? 'one of them is zero there'
-      : `cosine ${cosine.toFixed(2)}, ${share(signConflicts ?? 0)} of signs opposed`;
+      : `cosine ${cosine.toFixed(2)}, ${formatShare(signConflicts ?? 0)} of signs opposed`;
   return `${one} and ${other}: ${tensors} tensors in common, ${figures}`;
 }
 
@@ -56,11 +56,11 @@ export function retentionWarnings(report: RetentionReport): string[] {
   const ofTensors =
     low.length === 0
       ? ''
-      : `, and less than ${share(RETENTION_LEAST_OF_TENSOR)} of that of ${low.length} of ` +
-        `${measured} measured tensors (least of ${worst.name}, ${share(worst.retention)})`;
+      : `, and less than ${formatShare(RETENTION_LEAST_OF_TENSOR)} of that of ${low.length} of ` +
+        `${measured} measured tensors (least of ${worst.name}, ${formatShare(worst.retention)})`;
   return [
     'Rounding to the dtype of the output loses much of what is added: ' +
-      `${share(overall)} of the delta survives${ofTensors}. Merge into a wider dtype (--dtype ` +
+      `${formatShare(overall)} of the delta survives${ofTensors}. Merge into a wider dtype (--dtype ` +
       'float32, or float16 where the weights are small enough for it), or serve the adapter unmerged.',
   ];
 }
@@ -75,7 +75,7 @@ export function conflictWarnings({ adapters, pairs, layers }: ConflictReport): s
     if (cosine <= OPPOSED_COSINE) {
       return [
         `${both} fight: what they add points in opposite directions (cosine ` +
-          `${cosine.toFixed(2)} over ${pair.tensors} tensors, ${share(pair.signConflicts ?? 0)} ` +
+          `${cosine.toFixed(2)} over ${pair.tensors} tensors, ${formatShare(pair.signConflicts ?? 0)} ` +
           `of signs opposed), and their sum takes away from both. ${INSTEAD}`,
       ];
     }
@@ -122,7 +122,9 @@ function sizeWarning(
   ];
 }
 
-/** Percents of a share; a rounding that does more than the delta leaves none of it. */
-function share(value: number): string {
-  return `${(100 * Math.max(0, value)).toFixed(1)} %`;
+/**
+ * A share in percents, 100 only for all of it. A rounding that does more than the delta leaves none.
+ */
+export function formatShare(value: number): string {
+  return `${Math.min(100 * Math.max(0, value), value < 1 ? 99.9 : 100).toFixed(1)} %`;
 }
