@@ -1,5 +1,5 @@
 import {
-  describePair,
+  describeConflicts,
   describeRetention,
   formatShare,
 } from '../engine/insight/describe-insight.ts';
@@ -140,23 +140,17 @@ function retainedOf(retention: number | undefined): string {
 /** What several adapters add, and how they agree. */
 function printConflicts({ conflicts }: MergeInsight, output: Output): void {
   if (conflicts === null) return;
-  const { adapters, pairs, measured, comparable, leftOut } = conflicts;
   output.line();
   output.line(
     formatTable(
-      adapters.map(({ id, tensors, norm }) => [
+      conflicts.adapters.map(({ id, tensors, norm }) => [
         id,
         `adds to ${tensors} tensors`,
         `norm ${norm.toPrecision(3)}`,
       ]),
     ),
   );
-  if (pairs.length === 0) output.line('no two adapters change the same tensor');
-  for (const pair of pairs) output.line(describePair(pair));
-  if (measured < comparable) output.line(`(${measured} of ${comparable} tensors measured)`);
-  if (leftOut > 0) {
-    output.line(`(${leftOut} tensors not compared: DoRA, replaced tensors or rows)`);
-  }
+  for (const line of describeConflicts(conflicts)) output.line(line);
 }
 
 function describeEdit({ path, value }: ConfigEdit): string {

@@ -1,4 +1,4 @@
-import type { ConflictReport } from './conflicts.ts';
+import type { ConflictReport, ConflictSummary } from './conflicts.ts';
 import type { AdapterFigures, PairFigures } from './pair-sums.ts';
 import { type RetentionReport, type RetentionSummary, summarizeRetention } from './retention.ts';
 
@@ -29,6 +29,7 @@ export function describeRetention(report: RetentionSummary): string {
   const { overall, merged, measured, worst: least } = report;
   const of = `${measured} of ${merged} merged tensors measured`;
   const [worst] = least;
+  if (measured === 0 && merged > 0) return `not measured: too large (${of})`;
   if (overall === null || worst === undefined) return `nothing is added (${of})`;
   return (
     `${formatShare(overall)} of the delta survives rounding (${of}); least of ${worst.name}, ` +
@@ -36,8 +37,25 @@ export function describeRetention(report: RetentionSummary): string {
   );
 }
 
-/** One line for two adapters. */
-export function describePair({ adapters, tensors, cosine, signConflicts }: PairFigures): string {
+/** Lines on how adapters agree: on every two, or on those that do so least, and on what was compared. */
+export function describeConflicts(report: ConflictSummary): string[] {
+  const { pairs, measured, comparable, leftOut } = report;
+  const shown = pairs
+    .toSorted((one, other) => (one.cosine ?? 0) - (other.cosine ?? 0))
+    .slice(0, PAIRS_SHOWN_MAX);
+  const more = pairs.length - shown.length;
+  return [
+    ...(shown.length === pairs.length ? pairs : shown).map(describePair),
+    ...(more > 0 ? [`${more} more pairs, with greater cosines`] : []),
+    ...(pairs.length === 0 && measured > 0 ? ['no two adapters add to the same tensor'] : []),
+    ...(measured < comparable ? [`${measured} of ${comparable} tensors were compared`] : []),
+    ...(leftOut > 0
+      ? [`${leftOut} tensors cannot be compared (DoRA, replaced tensors or rows)`]
+      : []),
+  ];
+}
+
+function describePair({ adapters, tensors, cosine, signConflicts }: PairFigures): string {
   const [one, other] = adapters;
   const figures =
     cosine === null
@@ -45,6 +63,9 @@ export function describePair({ adapters, tensors, cosine, signConflicts }: PairF
       : `cosine ${cosine.toFixed(2)}, ${formatShare(signConflicts ?? 0)} of signs opposed`;
   return `${one} and ${other}: ${tensors} tensors in common, ${figures}`;
 }
+
+/** Of 32 adapters there are 496. */
+const PAIRS_SHOWN_MAX = 15;
 
 /** What a person should know of a retention before merging. */
 export function retentionWarnings(report: RetentionReport): string[] {
