@@ -91,7 +91,7 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
           base: base.files,
           ...Object.fromEntries(adapters.map(({ id, files }) => [id, files])),
         };
-        const { warnings } = await measurePlan(plan, models, await kernel, workspace);
+        const { warnings } = await measurePlan(plan, models, await kernel, workspace, signal);
         const tensors = plan.shards.flatMap((shard) => shard.tensors);
         return {
           digest,

@@ -17,8 +17,9 @@ export async function measurePlan(
   models: InputModels,
   kernel: KernelModule,
   { insight }: MergeWorkspace,
+  signal?: AbortSignal,
 ): Promise<InsightSummary> {
-  const summary = summaryOf(await measureMerge(plan, models, kernel, 'local'));
+  const summary = summaryOf(await measureMerge(plan, models, kernel, { base: 'local', signal }));
   await writeFileDurably(insight, `${JSON.stringify(summary)}\n`);
   return summary;
 }

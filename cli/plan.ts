@@ -33,10 +33,11 @@ export async function runPlan(
   output: Output,
 ): Promise<number> {
   const progress = new Progress();
+  const signal = interruptionSignal();
   const request = await toRequest(recipePath, options);
   const prepared = await prepareMerge(request, {
     progress,
-    signal: interruptionSignal(),
+    signal,
     baseStaysRemote: true,
   });
   const plan =
@@ -46,7 +47,10 @@ export async function runPlan(
   const kernel = await compileKernel();
   const { base } = prepared;
   const reading = base === 'remote' && options.retention !== true ? 'none' : base;
-  const insight = await measureMerge(prepared.preview, prepared.models, kernel, reading);
+  const insight = await measureMerge(prepared.preview, prepared.models, kernel, {
+    base: reading,
+    signal,
+  });
   progress.clear();
   const withTensors = options.tensors === true;
   printPlan({ ...prepared, complete: plan, kernel: kernel.kind, withTensors, insight }, output);

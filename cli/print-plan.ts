@@ -1,4 +1,8 @@
-import { describePair, describeRetention } from '../engine/insight/describe-insight.ts';
+import {
+  describeConflicts,
+  describeRetention,
+  formatShare,
+} from '../engine/insight/describe-insight.ts';
 import { type MergeInsight, summaryOf } from '../engine/insight/measure-merge.ts';
 import { summarizeRetention } from '../engine/insight/retention.ts';
 import { type TensorWork, workOf } from '../engine/merge/tensor-work.ts';
@@ -133,29 +137,23 @@ function retentionOf({ retention }: MergeInsight): string {
 }
 
 function retainedOf(retention: number | undefined): string {
-  return retention === undefined ? '' : `retention ${retention.toFixed(3)}`;
+  return retention === undefined ? '' : `retention ${formatShare(retention)}`;
 }
 
 /** What several adapters add, and how they agree. */
 function printConflicts({ conflicts }: MergeInsight, output: Output): void {
   if (conflicts === null) return;
-  const { adapters, pairs, measured, comparable, leftOut } = conflicts;
   output.line();
   output.line(
     formatTable(
-      adapters.map(({ id, tensors, norm }) => [
+      conflicts.adapters.map(({ id, tensors, norm }) => [
         id,
         `adds to ${tensors} tensors`,
         `norm ${norm.toPrecision(3)}`,
       ]),
     ),
   );
-  if (pairs.length === 0) output.line('no two adapters change the same tensor');
-  for (const pair of pairs) output.line(describePair(pair));
-  if (measured < comparable) output.line(`(${measured} of ${comparable} tensors measured)`);
-  if (leftOut > 0) {
-    output.line(`(${leftOut} tensors not compared: DoRA, replaced tensors or rows)`);
-  }
+  for (const line of describeConflicts(conflicts)) output.line(line);
 }
 
 function describeRule({ adapter, rule, format }: Plan['rules'][number]): string {

@@ -87,7 +87,7 @@ const CANCEL: CommandSpec<[string]> = {
 
 const PLAN: CommandSpec<[string | undefined, PlanCommand]> = {
   usage: 'plan [recipe]',
-  description: 'show what a merge would do, from headers: tensors, bytes, memory, disk, warnings',
+  description: 'show what a merge would do: tensors, bytes, memory, disk, what is lost, warnings',
   examples: [
     'weldline plan recipe.yaml',
     'weldline plan --base ./llama --adapter ./adapter --tensors',

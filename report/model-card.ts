@@ -1,4 +1,4 @@
-import { describePair, describeRetention } from '../engine/insight/describe-insight.ts';
+import { describeConflicts, describeRetention } from '../engine/insight/describe-insight.ts';
 import type { ReleaseFacts } from './release-facts.ts';
 
 /** The model card of a release: what a person who finds the directory wants to know. */
@@ -74,7 +74,7 @@ function measured({ insight }: ReleaseFacts): string {
   const { retention, conflicts } = insight ?? {};
   const lines = [
     ...(retention ? [describeRetention(retention)] : []),
-    ...(conflicts?.pairs.map(describePair) ?? []),
+    ...(conflicts ? describeConflicts(conflicts) : []),
   ];
   if (lines.length === 0) return '';
   return `\n## Measured\n\n${lines.map((line) => `- ${inline(line)}`).join('\n')}\n`;

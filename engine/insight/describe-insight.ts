@@ -1,4 +1,4 @@
-import type { ConflictReport } from './conflicts.ts';
+import type { ConflictReport, ConflictSummary } from './conflicts.ts';
 import type { AdapterFigures, PairFigures } from './pair-sums.ts';
 import { type RetentionReport, type RetentionSummary, summarizeRetention } from './retention.ts';
 
@@ -29,22 +29,43 @@ export function describeRetention(report: RetentionSummary): string {
   const { overall, merged, measured, worst: least } = report;
   const of = `${measured} of ${merged} merged tensors measured`;
   const [worst] = least;
+  if (measured === 0 && merged > 0) return `not measured: too large (${of})`;
   if (overall === null || worst === undefined) return `nothing is added (${of})`;
   return (
-    `${share(overall)} of the delta survives rounding (${of}); least of ${worst.name}, ` +
-    `${share(worst.retention)}`
+    `${formatShare(overall)} of the delta survives rounding (${of}); least of ${worst.name}, ` +
+    `${formatShare(worst.retention)}`
   );
 }
 
-/** One line for two adapters. */
-export function describePair({ adapters, tensors, cosine, signConflicts }: PairFigures): string {
+/** Lines on how adapters agree: on every two, or on those that do so least, and on what was compared. */
+export function describeConflicts(report: ConflictSummary): string[] {
+  const { pairs, measured, comparable, leftOut } = report;
+  const shown = pairs
+    .toSorted((one, other) => (one.cosine ?? 0) - (other.cosine ?? 0))
+    .slice(0, PAIRS_SHOWN_MAX);
+  const more = pairs.length - shown.length;
+  return [
+    ...(shown.length === pairs.length ? pairs : shown).map(describePair),
+    ...(more > 0 ? [`${more} more pairs, with greater cosines`] : []),
+    ...(pairs.length === 0 && measured > 0 ? ['no two adapters add to the same tensor'] : []),
+    ...(measured < comparable ? [`${measured} of ${comparable} tensors were compared`] : []),
+    ...(leftOut > 0
+      ? [`${leftOut} tensors cannot be compared (DoRA, replaced tensors or rows)`]
+      : []),
+  ];
+}
+
+function describePair({ adapters, tensors, cosine, signConflicts }: PairFigures): string {
   const [one, other] = adapters;
   const figures =
     cosine === null
       ? 'one of them is zero there'
-      : `cosine ${cosine.toFixed(2)}, ${share(signConflicts ?? 0)} of signs opposed`;
+      : `cosine ${cosine.toFixed(2)}, ${formatShare(signConflicts ?? 0)} of signs opposed`;
   return `${one} and ${other}: ${tensors} tensors in common, ${figures}`;
 }
+
+/** Of 32 adapters there are 496. */
+const PAIRS_SHOWN_MAX = 15;
 
 /** What a person should know of a retention before merging. */
 export function retentionWarnings(report: RetentionReport): string[] {
@@ -56,11 +77,11 @@ export function retentionWarnings(report: RetentionReport): string[] {
   const ofTensors =
     low.length === 0
       ? ''
-      : `, and less than ${share(RETENTION_LEAST_OF_TENSOR)} of that of ${low.length} of ` +
-        `${measured} measured tensors (least of ${worst.name}, ${share(worst.retention)})`;
+      : `, and less than ${formatShare(RETENTION_LEAST_OF_TENSOR)} of that of ${low.length} of ` +
+        `${measured} measured tensors (least of ${worst.name}, ${formatShare(worst.retention)})`;
   return [
     'Rounding to the dtype of the output loses much of what is added: ' +
-      `${share(overall)} of the delta survives${ofTensors}. Merge into a wider dtype (--dtype ` +
+      `${formatShare(overall)} of the delta survives${ofTensors}. Merge into a wider dtype (--dtype ` +
       'float32, or float16 where the weights are small enough for it), or serve the adapter unmerged.',
   ];
 }
@@ -75,7 +96,7 @@ export function conflictWarnings({ adapters, pairs, layers }: ConflictReport): s
     if (cosine <= OPPOSED_COSINE) {
       return [
         `${both} fight: what they add points in opposite directions (cosine ` +
-          `${cosine.toFixed(2)} over ${pair.tensors} tensors, ${share(pair.signConflicts ?? 0)} ` +
+          `${cosine.toFixed(2)} over ${pair.tensors} tensors, ${formatShare(pair.signConflicts ?? 0)} ` +
           `of signs opposed), and their sum takes away from both. ${INSTEAD}`,
       ];
     }
@@ -122,7 +143,9 @@ function sizeWarning(
   ];
 }
 
-/** Percents of a share; a rounding that does more than the delta leaves none of it. */
-function share(value: number): string {
-  return `${(100 * Math.max(0, value)).toFixed(1)} %`;
+/**
+ * A share in percents, 100 only for all of it. A rounding that does more than the delta leaves none.
+ */
+export function formatShare(value: number): string {
+  return `${Math.min(100 * Math.max(0, value), value < 1 ? 99.9 : 100).toFixed(1)} %`;
 }

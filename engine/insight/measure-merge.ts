@@ -45,9 +45,9 @@ export async function measureMerge(
   plan: PlanPreview,
   models: InputModels,
   kernel: KernelModule,
-  base: BaseReading,
+  { base, signal }: { readonly base: BaseReading; readonly signal?: AbortSignal | undefined },
 ): Promise<MergeInsight> {
-  const reader = new TensorReader(models);
+  const reader = new TensorReader(models, signal);
   try {
     const retention = base === 'none' ? null : await measureRetention(plan, reader.read, base);
     const conflicts = (await measureConflicts(plan, reader.read, kernel)) ?? null;

@@ -12,6 +12,9 @@ export interface SpreadLimits {
   readonly costMax: number;
 }
 
+/** What costs more than this share of the whole is left out: it would displace all others. */
+const SHARE_OF_ONE_MAX = 1 / 4;
+
 /** Multiples of it fall evenly into [0, 1), however many are taken. */
 const GOLDEN_RATIO = (Math.sqrt(5) - 1) / 2;
 
@@ -38,7 +41,9 @@ export function spreadTensors(
   const chosenOfKind = new Map<string, number>();
   let spent = 0;
   for (const { tensor, kind } of inTurn(kinds)) {
-    spent += cost(tensor);
+    const own = cost(tensor);
+    if (own > costMax * SHARE_OF_ONE_MAX) continue;
+    spent += own;
     if (chosen.size >= tensorsMax || spent > costMax) break;
     chosen.add(tensor);
     chosenOfKind.set(kind, (chosenOfKind.get(kind) ?? 0) + 1);

@@ -9,13 +9,17 @@ export type InputModels = Readonly<Record<string, ModelFiles>>;
 /** Reads tensors of the inputs of a plan; each of their files is opened once. */
 export class TensorReader {
   readonly #models: InputModels;
+  readonly #signal: AbortSignal | undefined;
   readonly #sources = new Map<string, Promise<ByteSource>>();
 
-  constructor(models: InputModels) {
+  /** @param signal checked before each read */
+  constructor(models: InputModels, signal?: AbortSignal) {
     this.#models = models;
+    this.#signal = signal;
   }
 
   readonly read: ReadTensor = async ({ input, file, offset: begin }, offset, length) => {
+    this.#signal?.throwIfAborted();
     const key = `${input}/${file}`;
     let source = this.#sources.get(key);
     if (source === undefined) {

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type ConflictReport, measureConflicts } from '../../../engine/insight/conflicts.ts';
-import { conflictWarnings } from '../../../engine/insight/describe-insight.ts';
+import { conflictWarnings, describeConflicts } from '../../../engine/insight/describe-insight.ts';
 import type { PairFigures } from '../../../engine/insight/pair-sums.ts';
 import { spreadIndices } from '../../../engine/insight/spread-tensors.ts';
 import { TensorReader } from '../../../engine/insight/tensor-reader.ts';
@@ -220,6 +220,10 @@ describe('what is compared', () => {
     expect(report).toMatchObject({ comparable: 2, measured: 2, leftOut: 3, pairs: [] });
     expect(report.adapters).toMatchObject([{ tensors: 2 }, { tensors: 0, norm: 0 }]);
     expect(conflictWarnings(report)).toEqual([]);
+    expect(describeConflicts(report)).toEqual([
+      'no two adapters add to the same tensor',
+      '3 tensors cannot be compared (DoRA, replaced tensors or rows)',
+    ]);
   });
 
   it('takes no delta of which a plan says more than is known here', async () => {
@@ -261,6 +265,16 @@ describe('what is said of adapters', () => {
   ])('that %s', async (_, adapters, weights, expected) => {
     const warnings = conflictWarnings(await measure(adapters, weights));
     expect(warnings).toEqual(expected === undefined ? [] : [expect.stringMatching(expected)]);
+  });
+
+  it('of which there are many: those first that agree least', async () => {
+    const seeds = [2, 3, 4, 5, 6, 7];
+    const adapters = seeds.map((seed) => tinyAdapter({ targets: TARGETS, seed }));
+    const report = await measure([...adapters, adapter], [1, 1, 1, 1, 1, 1, -1]);
+    const lines = describeConflicts(report);
+    expect(lines).toHaveLength(16);
+    expect(lines[0]).toBe('a and g: 6 tensors in common, cosine -1.00, 100.0 % of signs opposed');
+    expect(lines.at(-1)).toBe('6 more pairs, with greater cosines');
   });
 
   it('that fight in one layer only', async () => {

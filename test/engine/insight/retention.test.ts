@@ -132,6 +132,24 @@ async function mergedValues(
   return decodeTensor(bytes, dtype as FloatName);
 }
 
+it('stops between two reads when it is told to', async () => {
+  const { plan, models } = await previewTiny(tinyBase(), [tinyAdapter()]);
+  const controller = new AbortController();
+  let reads = 0;
+  const reader = new TensorReader(models, controller.signal);
+  const measured = measureRetention(
+    plan,
+    (...given) => {
+      if (++reads === 3) controller.abort(new Error('stopped'));
+      return reader.read(...given);
+    },
+    'local',
+  );
+  await expect(measured).rejects.toThrow('stopped');
+  expect(reads).toBe(3);
+  await reader.close();
+});
+
 describe('retention', () => {
   const targets = ['self_attn.q_proj'] as const;
   const LINEAR = { combination: { method: 'linear', weights: [0.02, -0.03] } } as const;

@@ -38,7 +38,13 @@ describe('tensors that are measured', () => {
     expect(chosen.at(-1)).toMatchObject({ tensor: { name: 'lm_head.weight' }, standsFor: 1 });
   });
 
-  it('are none where one costs too much', () => {
+  it('are the others where one would displace them', () => {
+    const cost = ({ name }: PlannedTensor): number => (name === 'lm_head.weight' ? 300 : 1);
+    const chosen = spreadTensors(MODEL, cost, { tensorsMax: 1e9, costMax: 400 });
+    expect(chosen).toHaveLength(160);
+  });
+
+  it('are none where each costs too much', () => {
     expect(spreadTensors(MODEL, () => 2, { tensorsMax: 9, costMax: 1 })).toEqual([]);
   });
 });
