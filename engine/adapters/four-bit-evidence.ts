@@ -42,7 +42,7 @@ export async function findFourBitEvidence(
   });
   const { baseModel, loftqBits } = config;
   if (baseModel !== undefined && isFourBitName(baseModel)) {
-    return found(ADAPTER_CONFIG_FILE, `base_model_name_or_path ${JSON.stringify(baseModel)}`);
+    return found(ADAPTER_CONFIG_FILE, `base ${JSON.stringify(baseModel)}`);
   }
   if (loftqBits === 4) return found(ADAPTER_CONFIG_FILE, 'loftq_config, loftq_bits 4');
   const card = await readCard(files);

@@ -121,10 +121,20 @@ test('factors of MLX are those of the transpose, but for a base that is stored s
 
 test('an adapter of MLX on a quantised model is merged with a warning', async () => {
   const adapter = tinyAdapter();
-  const model = 'mlx-community/tiny-4bit';
+  const model = 'mlx-community/tiny-8bit';
   makeMlx(adapter, { ...MLX, model, lora_parameters: { rank: 4, scale: 2 } });
   const { warnings } = await planFor(tinyBase(), adapter);
-  expect(warnings).toEqual([expect.stringMatching(/mlx-community\/tiny-4bit.*quantised/)]);
+  expect(warnings).toEqual([expect.stringMatching(/mlx-community\/tiny-8bit.*quantised/)]);
+});
+
+test('an adapter of MLX on 4-bit weights needs to be told what it is merged onto', async () => {
+  const adapter = tinyAdapter();
+  const model = 'mlx-community/tiny-4bit';
+  makeMlx(adapter, { ...MLX, model, lora_parameters: { rank: 4, scale: 2 } });
+  await expect(planFor(tinyBase(), adapter)).rejects.toMatchObject({
+    code: 'adapter.quantized-training',
+    message: expect.stringMatching(/base "mlx-community\/tiny-4bit"/),
+  });
 });
 
 test('where PEFT and MLX left weights, the configuration says whose count', async () => {

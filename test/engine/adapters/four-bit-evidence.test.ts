@@ -44,7 +44,7 @@ test.each([
   'Qwen/Qwen2.5-7B-Instruct-AWQ',
   '/home/user/models/llama_nf4',
 ])('a base named %s', async (name) => {
-  const value = `base_model_name_or_path ${JSON.stringify(name)}`;
+  const value = `base ${JSON.stringify(name)}`;
   expect(await evidenceOf(named(name))).toEqual({ file: 'adapter/adapter_config.json', value });
 });
 
