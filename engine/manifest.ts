@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { WeldlineError } from './errors.ts';
+import { appliedRule } from './plan/plan-schema.ts';
 
 /** Written last: a directory without it is not a finished merge. */
 export const MANIFEST_FILE = 'weldline.json';
@@ -30,7 +31,7 @@ const manifestSchema = z.object({
   inputs: z.array(inputSchema),
   options: z.record(z.string(), z.union([z.string(), z.number()])),
   /** Names of the binding rules that were applied, by adapter. */
-  rules: z.array(z.object({ adapter: z.string(), rule: z.string() })),
+  rules: z.array(appliedRule),
   /** Keys of config.json that differ from the base's. */
   configEdits: z.array(z.object({ path: z.array(z.string()), value: z.unknown() })),
   warnings: z.array(z.string()),

@@ -53,15 +53,21 @@ export async function readAdapter(id: string, files: ModelFiles): Promise<Adapte
 type Reader = (files: ModelFiles, weightsFile: string) => Promise<AdapterContent>;
 
 const READERS: Readonly<Record<AdapterFormat, Reader>> = {
-  peft: readPeft,
-  'peft-pickle': readPeft,
+  peft: (files, weightsFile) => readPeft(files, weightsFile, readSafetensors),
+  'peft-pickle': (files, weightsFile) => readPeft(files, weightsFile, readTorchFile),
   mlx: readMlx,
   kohya: readKohya,
 };
 
-async function readPeft(files: ModelFiles, weightsFile: string): Promise<AdapterContent> {
+type TensorReader = (source: ByteSource) => Promise<readonly TensorEntry[]>;
+
+async function readPeft(
+  files: ModelFiles,
+  weightsFile: string,
+  read: TensorReader,
+): Promise<AdapterContent> {
   const config = await readAdapterConfig(files);
-  const tensors = await withSource(files, weightsFile, readTensors);
+  const tensors = await withSource(files, weightsFile, (source) => readTensors(source, read));
   for (const tensor of tensors) checkTensor(tensor, `${files.name}/${weightsFile}`);
   const { found, ...others } = sortTensors(tensors, files.name);
   const expertPairs = found.filter(isOnExperts).map((each) => toExpertPair(files.name, each));
@@ -82,7 +88,8 @@ function patternNameOf(module: string, { targetParameters }: LoraConfig): string
 }
 
 async function readMlx(files: ModelFiles, weightsFile: string): Promise<AdapterContent> {
-  const tensors = await withSource(files, weightsFile, readTensors);
+  const read = (source: ByteSource) => readTensors(source, readSafetensors);
+  const tensors = await withSource(files, weightsFile, read);
   for (const tensor of tensors) checkTensor(tensor, `${files.name}/${weightsFile}`);
   const { config, found, scaling, warnings } = await readMlxAdapter(files, tensors);
   const pairs = found.map((each) => toPair(files.name, each, scaling, config));
@@ -91,7 +98,7 @@ async function readMlx(files: ModelFiles, weightsFile: string): Promise<AdapterC
 
 async function readKohya(files: ModelFiles, weightsFile: string): Promise<AdapterContent> {
   return withSource(files, weightsFile, async (source) => {
-    const tensors = await readTensors(source);
+    const tensors = await readTensors(source, readSafetensors);
     const { metadata } = await readHeader(source);
     const kohya = await readKohyaAdapter(source, tensors, metadata);
     const { config, found, scalings, warnings } = kohya;
@@ -126,9 +133,15 @@ async function withSource<Result>(
   }
 }
 
-async function readTensors(source: ByteSource): Promise<readonly TensorEntry[]> {
-  const isPickle = source.name.endsWith('.bin');
-  const tensors = isPickle ? await readTorchFile(source) : (await readHeader(source)).tensors;
+async function readSafetensors(source: ByteSource): Promise<readonly TensorEntry[]> {
+  return (await readHeader(source)).tensors;
+}
+
+async function readTensors(
+  source: ByteSource,
+  read: TensorReader,
+): Promise<readonly TensorEntry[]> {
+  const tensors = await read(source);
   if (tensors.length > 0) return tensors;
   throw new WeldlineError(
     'adapter.empty',

@@ -90,6 +90,15 @@ export const RENAMES: readonly RenameRule[] = [
     ],
   },
   {
+    // idefics3, smolvlm: adapters of a text model on a model that sees with it, and back.
+    name: 'idefics3: model → model.text_model',
+    renames: [[/^model\.(?!(text_model|vision_model|connector)\.)/, 'model.text_model.']],
+  },
+  {
+    name: 'idefics3: model.text_model → model',
+    renames: [[/^model\.text_model\./, 'model.']],
+  },
+  {
     // The router; experts are tensors of another shape on either side.
     name: 'mixtral: mlp → block_sparse_moe',
     renames: [[/\.mlp\.(?=(gate|experts)\.)/, '.block_sparse_moe.']],

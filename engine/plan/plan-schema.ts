@@ -177,6 +177,13 @@ const inputSchema = z.object({
   files: z.array(inputFile),
 });
 
+/** How the names of an adapter were bound, and its format where that is not PEFT's safetensors. */
+export const appliedRule = z.object({
+  adapter: z.string(),
+  rule: z.string(),
+  format: z.enum(['peft-pickle', 'mlx', 'kohya']).optional(),
+});
+
 export const planSchema = z.object({
   format: z.literal('weldline.plan'),
   engineFormat: z.literal(ENGINE_FORMAT),
@@ -189,14 +196,7 @@ export const planSchema = z.object({
   }),
   /** The base first, then the adapters. */
   inputs: z.array(inputSchema),
-  /** How each adapter's names were bound, and its format where that is not PEFT's safetensors. */
-  rules: z.array(
-    z.object({
-      adapter: z.string(),
-      rule: z.string(),
-      format: z.enum(['peft-pickle', 'mlx', 'kohya']).optional(),
-    }),
-  ),
+  rules: z.array(appliedRule),
   shards: z.array(plannedShard),
   configEdits: z.array(configEdit),
   sideFiles: z.array(sideFile),

@@ -3,6 +3,7 @@ import { copyFile, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
+import { parseManifest } from '../../engine/manifest.ts';
 import { verifyMerge } from '../../engine/verify/verify-merge.ts';
 import { openModelDirectory } from '../../sources/model-directory.ts';
 import { decodeTensor, type FloatDtypeName, ordinalsOf } from '../doubles/decode-tensor.ts';
@@ -123,8 +124,10 @@ describe('adapters of MLX', () => {
 
   test.each(['lora', 'dora'])('%s merges to what mlx-lm fuses', async (kind) => {
     const base = join(CASES, 'plain-fp32', 'base');
-    const { plan, merged } = await merge(base, join(FORMATS, `mlx-${kind}`));
+    const { plan, merged, output } = await merge(base, join(FORMATS, `mlx-${kind}`));
     expect(plan.rules).toEqual([{ adapter: 'a', rule: 'exact', format: 'mlx' }]);
+    const manifest = await readFile(join(output, 'weldline.json'), 'utf8');
+    expect(parseManifest(manifest, output).rules).toEqual(plan.rules);
     const expected = await loadTensors(join(FORMATS, `mlx-${kind}`), ['expected.safetensors']);
     const before = await loadTensors(base, ['model.safetensors']);
     expectUnchanged(merged, before, expected);

@@ -71,6 +71,9 @@ def make_pickles() -> None:
     torch.save(views, folder / "views.bin")
     save_file({name: view.clone() for name, view in views.items()}, folder / "views.safetensors")
     make_refused(tensors, folder / "refused")
+    for each in (folder, folder / "refused"):
+        for path in each.glob("*.*"):
+            path.chmod(0o644)
 
 
 def make_refused(tensors: dict, folder: Path) -> None:
@@ -100,7 +103,7 @@ def rewrite(source: io.BytesIO, path: Path, compression: int, changed: dict[str,
 
 def text_config() -> dict:
     return {
-        "vocab_size": 100, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "vocab_size": 100, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
         "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
     }  # fmt: skip
@@ -108,7 +111,7 @@ def text_config() -> dict:
 
 def llava():
     vision = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
         image_size=8, patch_size=4, projection_dim=32,
     )  # fmt: skip
     config = LlavaConfig(
@@ -127,7 +130,7 @@ def qwen2_vl():
             },
         },
         vision_config={
-            "depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2,
+            "depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2,
             "patch_size": 4,
         },
         image_token_id=97, video_token_id=98, vision_start_token_id=95, vision_end_token_id=96,
@@ -173,7 +176,7 @@ def make_model(name: str, build) -> None:
     (folder / "expected.safetensors").chmod(0o644)
     shutil.rmtree(merged)
     adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
-    print(name, len(before), "tensors,", len(changed), "changed;", sorted(adapter)[0], sorted(changed)[0])
+    print(f"{name}: {len(before)} tensors, {len(changed)} changed, {len(adapter)} in the adapter")
 
 
 def main() -> None:

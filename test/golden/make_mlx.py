@@ -23,7 +23,7 @@ RANK, SCALE = 4, 10.0
 EMBEDDING = "model.embed_tokens"
 # Square, narrow and wide.
 MODULES = ["self_attn.q_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.down_proj"]
-TARGETS = [EMBEDDING, *(f"model.layers.{n}.{module}" for n in (0, 1) for module in MODULES)]
+TARGETS = [EMBEDDING, *(f"model.layers.1.{module}" for module in MODULES)]
 LAYERS = {"lora": (LoRALinear, LoRAEmbedding), "dora": (DoRALinear, DoRAEmbedding)}
 
 
@@ -63,7 +63,7 @@ def make(kind: str) -> None:
         "fine_tune_type": kind,
         "lora_parameters": {"rank": RANK, "dropout": 0.0, "scale": SCALE},
         "model": "weldline/golden-llama",
-        "num_layers": 2,
+        "num_layers": 1,
         "seed": SEED,
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=4) + "\n")

@@ -15,22 +15,25 @@ const TENSORS: readonly TensorEntry[] = [
 ];
 const SIZE = 21 + 6 * MIB;
 
-async function scan(content: Uint8Array): Promise<string[]> {
-  const adapter: Adapter = {
+function adapterOf(tensors: readonly TensorEntry[]): Adapter {
+  return {
     id: 'a',
     name: 'adapter',
     config: {} as Adapter['config'],
     pairs: [],
     expertPairs: [],
-    replacements: new Map(TENSORS.map((tensor) => [tensor.name, tensor])),
+    replacements: new Map(tensors.map((tensor) => [tensor.name, tensor])),
     copies: [],
     tokens: new Map(),
     format: 'peft',
     weightsFile: 'weights',
     warnings: [],
   };
+}
+
+async function scan(content: Uint8Array): Promise<string[]> {
   const { files } = memoryFiles('adapter', new Map([['weights', content]]));
-  return scanAdapter(adapter, await files.open('weights'));
+  return scanAdapter(adapterOf(TENSORS), await files.open('weights'));
 }
 
 test('every value is looked at once, wherever a block of the file ends', async () => {
@@ -62,4 +65,31 @@ test('the bits of two neighbours are not taken for one infinite value', async ()
   // The last half of one tensor and the first of the next make Inf together, not alone.
   content.set([0, 0, 0x80, 0x7f], 15);
   expect(await scan(content)).toEqual([]);
+});
+
+test('tensors that are views of the same bytes are each looked at', async () => {
+  const content = new Uint8Array(3 * MIB).fill(1);
+  const whole = {
+    name: 'A',
+    dtype: 'F32',
+    shape: [3 * (MIB / 4)],
+    offset: 0,
+    byteLength: 3 * MIB,
+  } as const;
+  const view = { name: 'B', dtype: 'F32', shape: [2, 1], offset: 0, byteLength: 8 } as const;
+  const pair = {
+    module: 'm',
+    layer: 'linear',
+    a: whole,
+    b: view,
+    rank: 1,
+    alpha: 1,
+    scaling: 1,
+  } as const;
+  const { files } = memoryFiles('adapter', new Map([['weights', content]]));
+  const warnings = await scanAdapter(
+    { ...adapterOf([]), pairs: [pair] },
+    await files.open('weights'),
+  );
+  expect(warnings).toEqual([]);
 });
