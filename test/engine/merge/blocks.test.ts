@@ -2,7 +2,7 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import type { MergeOptions } from '../../../engine/plan/plan.ts';
+import type { MergeOptions, Plan } from '../../../engine/plan/plan.ts';
 import { verifyMerge } from '../../../engine/verify/verify-merge.ts';
 import { openModelDirectory } from '../../../sources/model-directory.ts';
 import { dequantizeBase } from '../../doubles/dequantized-base.ts';
@@ -173,4 +173,24 @@ test.each([
   const merged = await merge(base, [adapter], { mergeOnto: 'dequantized', dtype: 'float32' });
   const expected = await merge(dequantizeBase(base), [adapter], { dtype: 'float32' });
   expect(merged).toEqual(expected);
+});
+
+test('verification sees one expert in the place of another', async () => {
+  const root = await temporaryDirectory();
+  const [base, adapter, output] = ['base', 'a', 'merged'].map((name) => join(root, name)) as [
+    string,
+    string,
+    string,
+  ];
+  await writeFiles(base, baseFiles(tinyExperts({ fused: true, dtype: 'F32' })));
+  await writeFiles(adapter, adapterFiles(fusedExpertsAdapter()));
+  const { plan } = await mergeDirectories({ base, adapter, output });
+  const wrong = structuredClone(plan);
+  const { deltas } = wrong.shards[0]!.tensors.find(({ name }) => name.endsWith('down_proj'))!;
+  deltas![1]!.bColumns = deltas![2]!.bColumns;
+  const files = await openModelDirectory(output);
+  const verify = (as: Plan): Promise<unknown> =>
+    verifyMerge({ directory: output, files, recompute: { plan: as, roots: { base, a: adapter } } });
+  await expect(verify(plan)).resolves.toBeDefined();
+  await expect(verify(wrong)).rejects.toMatchObject({ code: 'verify.recomputation-mismatch' });
 });
