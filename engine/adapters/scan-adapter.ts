@@ -31,19 +31,21 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
       (bias === undefined || zero.has(bias)) &&
       magnitude === undefined,
   );
-  const idle = idlePairs.map(({ module }) => module);
+  const idleExperts = adapter.expertPairs.filter(({ a, b }) => zero.has(a) || zero.has(b));
+  const idle = [...idlePairs, ...idleExperts].map(({ module }) => module);
+  const pairCount = adapter.pairs.length + adapter.expertPairs.length;
   if (idle.length === 0) return [];
   // Before training B is zero, but A of an embedding.
   const embedding = idlePairs.some(({ layer }) => layer === 'embedding');
   const factor = embedding ? 'lora_B or lora_embedding_A' : 'lora_B';
-  if (idle.length === adapter.pairs.length && whole.length === 0) {
+  if (idle.length === pairCount && whole.length === 0) {
     return [
       `Adapter "${adapter.id}" changes nothing: every ${factor} is zero, as before training. Check ` +
         'that this is the trained adapter.',
     ];
   }
   return [
-    `Adapter "${adapter.id}" does not change ${idle.length} of its ${adapter.pairs.length} ` +
+    `Adapter "${adapter.id}" does not change ${idle.length} of its ${pairCount} ` +
       `modules: their ${factor} is zero (${idle.slice(0, 3).join(', ')}).`,
   ];
 }

@@ -195,6 +195,24 @@ function columnsOfB({ rank, bColumns }: PlannedDelta, stored: Float64Array): Flo
   return Float64Array.from({ length: rank }, (_, k) => stored[begin + k * step]!);
 }
 
+/** The rows of B, some at a time: of all experts they are large. */
+async function rowsOfB(
+  delta: PlannedDelta,
+  b: TensorReference,
+  read: ReadTensor,
+): Promise<Float64Array[]> {
+  const [count = 0, stored = 1] = b.shape;
+  const rows: Float64Array[] = [];
+  const step = rowsPerPiece(b);
+  for (let begin = 0; begin < count; begin += step) {
+    const piece = await readRows(b, begin, Math.min(step, count - begin), stored, read);
+    for (let at = 0; at < piece.length; at += stored) {
+      rows.push(columnsOfB(delta, piece.subarray(at, at + stored)));
+    }
+  }
+  return rows;
+}
+
 /** The rows of R, one after the other: rows of A, or columns of B. */
 async function* rightRows(
   delta: PlannedDelta,
@@ -203,11 +221,7 @@ async function* rightRows(
 ): AsyncGenerator<{ k: number; right: Float64Array }> {
   const { rank, transposed } = delta;
   if (transposed && delta.b !== undefined) {
-    const stored = delta.b.shape[1] ?? 1;
-    const b = await readRows(delta.b, 0, columns, stored, read);
-    const rows = Array.from({ length: columns }, (_, i) =>
-      columnsOfB(delta, b.subarray(i * stored, (i + 1) * stored)),
-    );
+    const rows = await rowsOfB(delta, delta.b, read);
     for (let k = 0; k < rank; k++) {
       yield { k, right: Float64Array.from(rows, (row) => row[k]!) };
     }

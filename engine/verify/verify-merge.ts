@@ -13,10 +13,11 @@ import type { ReadTensor } from './sample-rows.ts';
 import { verifyRows } from './verify-rows.ts';
 
 /**
- * Rows worked out again per tensor: the first, the last, one chosen by its name, both ends of a block
- * chosen by it, and trained ones.
+ * Rows worked out again per tensor: the first, the last, one chosen by its name, trained ones, and
+ * one of each block of rows (an expert, a projection), or of some of them where there are many.
  */
-const ROWS_PER_TENSOR = 7;
+const ROWS_PER_TENSOR = 5;
+const BLOCKS_PER_TENSOR = 8;
 
 export interface Verification {
   readonly filesChecked: number;
@@ -162,10 +163,14 @@ function chooseRows(tensor: PlannedTensor): number[] {
   }
   const { indices = [] } = tensor.tokens ?? {};
   const trained = [indices[0], indices.at(-1)].filter((row) => row !== undefined);
+  const chosen = [0, hash % rows, rows - 1, ...trained].slice(0, ROWS_PER_TENSOR);
   const blocks = (tensor.deltas ?? []).flatMap(({ rows: block }) => block ?? []);
-  const block = blocks[hash % Math.max(1, blocks.length)];
-  const ends = block === undefined ? [] : [block.begin, block.begin + block.count - 1];
-  return [...new Set([0, hash % rows, rows - 1, ...ends, ...trained])].slice(0, ROWS_PER_TENSOR);
+  const every = Math.max(1, blocks.length / BLOCKS_PER_TENSOR);
+  for (let index = 0; index < blocks.length; index += every) {
+    const { begin, count } = blocks[Math.floor(index)]!;
+    chosen.push(begin + (hash % count));
+  }
+  return [...new Set(chosen)];
 }
 
 /** The inputs' files, each opened once. */

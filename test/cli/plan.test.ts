@@ -4,6 +4,9 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeSyntheticMoe, type SyntheticMoe } from '../../bench/synthetic-moe.ts';
 import { compileKernel } from '../../kernels/index.ts';
+import { writeFiles } from '../doubles/merge-directories.ts';
+import { fusedExpertsAdapter, tinyExperts } from '../doubles/tiny-experts.ts';
+import { adapterFiles, baseFiles } from '../doubles/tiny-model.ts';
 import { type CommandOptions, runCommand } from '../harness/command.ts';
 
 /** Models of holes: gigabytes of weights that take no room, so what reads them is found out. */
@@ -101,5 +104,19 @@ describe('the digest of a plan', () => {
     expect(size).toBeGreaterThan(1e9);
     await utimes(shard, 1, 1);
     expect(await planJson(model)).toMatchObject({ plan: null, unreadBytes: size });
+  });
+});
+
+describe('planning for a base that cuts its weights in another way', () => {
+  it('says for each tensor which expert or which rows a delta is for', async () => {
+    const fused = join(root, 'fused');
+    await writeFiles(join(fused, 'base'), baseFiles(tinyExperts({ fused: true })));
+    await writeFiles(join(fused, 'adapter'), adapterFiles(fusedExpertsAdapter()));
+    const paths = ['--base', join(fused, 'base'), '--adapter', join(fused, 'adapter')];
+    const run = await runCommand(['plan', ...paths, '--tensors'], options);
+    expect(run.status, run.stderr).toBe(0);
+    expect(run.stdout).toMatch(/binding +adapter: exact, adapter: fused experts\n/);
+    expect(run.stdout).toMatch(/merged +model\.layers\.0\.mlp\.experts\.down_proj /);
+    expect(run.stdout).toContain('rows 64 to 127, expert 1 of 4');
   });
 });

@@ -1,16 +1,15 @@
 /** Adapters and bases that cut the same weights differently, against what PEFT merges. */
-import { mkdir, open, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import type { Plan, PlannedTensor } from '../../engine/plan/plan.ts';
-import type { ReadTensor } from '../../engine/verify/sample-rows.ts';
 import { verifyMerge } from '../../engine/verify/verify-merge.ts';
-import { verifyRows } from '../../engine/verify/verify-rows.ts';
 import { openModelDirectory } from '../../sources/model-directory.ts';
 import { decodeTensor, ordinalsOf } from '../doubles/decode-tensor.ts';
 import { mergeDirectories, readFiles } from '../doubles/merge-directories.ts';
 import { temporaryDirectory } from '../doubles/temporary-directory.ts';
+import { verifyAllRows } from '../doubles/verify-all-rows.ts';
 import { type TestTensor, writeSafetensors } from '../doubles/write-safetensors.ts';
 import { type LoadedTensor, loadTensors } from './golden-case.ts';
 
@@ -83,25 +82,6 @@ function compare(ours: LoadedTensor, expected: LoadedTensor): number {
   const distances = ordinalsOf(ours.bytes, 'BF16').map((place, i) => Math.abs(place - theirs[i]!));
   expect(Math.max(...distances), name).toBeLessThanOrEqual(1);
   return distances.filter((distance) => distance > 0).length;
-}
-
-/** Every row of every merged tensor, worked out again in float64. */
-async function verifyAllRows(plan: Plan, roots: Record<string, string>, output: string) {
-  const read: ReadTensor = async ({ input, file, offset }, begin, length) => {
-    const handle = await open(join(roots[input]!, file));
-    const bytes = Buffer.alloc(length);
-    await handle.read(bytes, 0, length, offset + begin).finally(() => handle.close());
-    return bytes;
-  };
-  for (const shard of plan.shards) {
-    const file = await open(join(output, shard.file));
-    for (const tensor of shard.tensors.filter(({ deltas }) => deltas !== undefined)) {
-      const rows = tensor.shape.slice(0, -1).reduce((product, extent) => product * extent, 1);
-      const all = Array.from({ length: rows }, (_, row) => row);
-      await verifyRows(tensor, all, read, file);
-    }
-    await file.close();
-  }
 }
 
 async function mergeGolden({ base, adapter, merged }: Golden, name: string): Promise<Plan> {
