@@ -2,6 +2,7 @@ import { loadRecipe, mergeOptionsOf } from '../config/recipe.ts';
 import { type TensorWork, workOf } from '../engine/merge/tensor-work.ts';
 import { OVERHEAD_BYTES, outputBytes } from '../engine/plan/disk-space.ts';
 import {
+  type CombinedDeltas,
   type ConfigEdit,
   type Plan,
   type PlannedTensor,
@@ -77,7 +78,7 @@ async function toRequest(
   recipePath: string | undefined,
   options: PlanCommand,
 ): Promise<MergeRequest> {
-  const { base, adapter = [], combine, weights } = options;
+  const { base, adapter = [], combine, weights, rank, density, majoritySign } = options;
   if (recipePath === undefined) {
     if (base === undefined) throw usage('Give a recipe, or --base and --adapter.');
     return parseMergeArguments({ ...options, base, adapter });
@@ -85,9 +86,11 @@ async function toRequest(
   if (base !== undefined || adapter.length > 0) {
     throw usage('Give a recipe, or --base and --adapter, not both.');
   }
-  if (combine !== undefined || weights !== undefined) {
+  const how = [combine, weights, rank, density, majoritySign];
+  if (how.some((option) => option !== undefined)) {
     throw usage(
-      'A recipe says itself how adapters are combined; leave --combine and --weights out.',
+      'A recipe says itself how adapters are combined; leave --combine, --weights and what belongs ' +
+        'to them out.',
     );
   }
   const { recipe } = await loadRecipe(recipePath);
@@ -176,7 +179,7 @@ function describeEdit({ path, value }: ConfigEdit): string {
 }
 
 function tensorRow(tensor: PlannedTensor): string[] {
-  const { tokens } = tensor;
+  const { tokens, combined } = tensor;
   const deltas = tensor.deltas ?? [];
   const how = [
     ...deltas.flatMap((delta) => [
@@ -187,6 +190,7 @@ function tensorRow(tensor: PlannedTensor): string[] {
       ...(delta.transposed ? ['transposed'] : []),
       ...(delta.magnitude ? ['rows scaled (DoRA)'] : []),
     ]),
+    ...(combined ? [describeCombined(combined)] : []),
     ...(tokens ? [`${tokens.indices.length} rows from ${tokens.from.input}`] : []),
   ];
   return [
@@ -197,6 +201,11 @@ function tensorRow(tensor: PlannedTensor): string[] {
     describeSource(tensor.from),
     how.join(', '),
   ];
+}
+
+function describeCombined({ method, rank, density }: CombinedDeltas): string {
+  const kept = density === undefined ? '' : `, density ${density}`;
+  return `combined by ${method} to r ${rank}${kept}`;
 }
 
 function describeSource({ input, quantization }: TensorSource): string {

@@ -6,6 +6,12 @@ import type { Checkpoint } from '../safetensors/checkpoint.ts';
 import { DTYPE_BY_TORCH_NAME, type Dtype, isMergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
 import { bindAdapters, chooseWeights, type OpenedAdapter, type Part } from './combine-adapters.ts';
+import {
+  chooseCombination,
+  combinationWarnings,
+  combineDeltas,
+  planCombination,
+} from './combine-deltas.ts';
 import { planConfigEdits } from './config-edits.ts';
 import { groupByFile, planShards, type TensorGroup, type UnplacedTensor } from './output-shards.ts';
 import {
@@ -52,9 +58,12 @@ export function previewPlan({ base, adapters, options }: PlanInputs): PlanPrevie
     planTensor(name, name, base, parts, options),
   );
   const withHead = addUntiedHead(groups, base, parts, options);
+  const chosen = chooseCombination(parts, weights, options.combination);
+  const shards = planShards(combineDeltas(withHead, parts, chosen), options.shardBytesMax);
   const { dtype, shardBytesMax, mergeOnto } = options;
   const side = chooseSideFiles(base.files, tokenizerOf(parts));
-  const isPlain = parts.length === 1 && parts[0]?.weight === 1;
+  const isCombined = shards.some(({ tensors }) => tensors.some(({ combined }) => combined));
+  const isPlain = parts.length === 1 && parts[0]?.weight === 1 && !isCombined;
   return {
     format: 'weldline.plan',
     engineFormat: ENGINE_FORMAT,
@@ -62,14 +71,14 @@ export function previewPlan({ base, adapters, options }: PlanInputs): PlanPrevie
       ...(dtype === undefined ? {} : { dtype }),
       ...(shardBytesMax === undefined ? {} : { shardBytesMax }),
       ...(mergeOnto === undefined ? {} : { mergeOnto }),
-      ...(isPlain ? {} : { combination: { method: 'linear', weights: [...weights] } }),
+      ...(isPlain ? {} : { combination: planCombination(shards, chosen) }),
     },
     inputs: [
       { id: 'base', files: [...base.files] },
       ...parts.map(({ adapter, files }) => ({ id: adapter.id, files: [...files] })),
     ],
     rules: parts.map(({ adapter, binding }) => ({ adapter: adapter.id, rule: binding.rule.name })),
-    shards: planShards(withHead, shardBytesMax),
+    shards,
     configEdits: planConfigEdits(config, {
       untied: parts.some(({ binding }) => binding.untied !== undefined),
       dtype,
@@ -78,6 +87,7 @@ export function previewPlan({ base, adapters, options }: PlanInputs): PlanPrevie
     sideFiles: side,
     warnings: [
       ...new Set(parts.flatMap(({ binding }) => binding.warnings)),
+      ...combinationWarnings(shards, chosen),
       ...tokenizerWarnings(parts, side),
       ...extraFileWarnings(base.checkpoint),
     ],

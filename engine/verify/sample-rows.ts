@@ -4,6 +4,7 @@ import { assert, WeldlineError } from '../errors.ts';
 import { elementBytes, rowBytes, rowsPerPiece } from '../merge/arena-sizes.ts';
 import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
+import { recomputeCombined } from './combined-rows.ts';
 import { dequantizedRow } from './dequantized-row.ts';
 
 /** Reads bytes of a tensor of an input. */
@@ -34,7 +35,7 @@ const F64_UNIT = 2 ** -53;
  * rounded once (from a quantised base, of what that dequantises to); what is allowed beyond that is
  * the bound on fp32 accumulation of `rank` products. An F32 value is defined as the float64 one
  * rounded, and must be that; with DoRA it is within the bound on the three roundings that its steps
- * have.
+ * have, and with combined factors on the roundings of these.
  *
  * @param rows rows of the tensor as stored
  * @param output the file that holds `tensor`
@@ -48,17 +49,19 @@ export async function verifyRows(
   output: FileHandle,
 ): Promise<number> {
   const columns = tensor.shape.at(-1) ?? 1;
+  const combined = await recomputeCombined(tensor, read);
+  const deltas = combined === undefined ? (tensor.deltas ?? []) : [];
   const expected: ExpectedRow[] = [];
   for (const row of rows) {
     const base = await sourceRow(tensor, row, columns, read);
-    const terms: ExpectedTerm[] = [];
-    for (const delta of tensor.deltas ?? []) {
+    const terms: ExpectedTerm[] = combined === undefined ? [] : [combined(row)];
+    for (const delta of deltas) {
       const left = await leftRow(delta, row, read);
       terms.push({ delta, left, product: base.map(() => 0), magnitude: base.map(() => 0) });
     }
     expected.push({ row, base, terms });
   }
-  for (const [index, delta] of (tensor.deltas ?? []).entries()) {
+  for (const [index, delta] of deltas.entries()) {
     const terms = expected.map((row) => row.terms[index]!);
     await addProducts(delta, columns, terms, read);
   }
@@ -90,8 +93,8 @@ interface ExpectedRow {
   readonly terms: readonly ExpectedTerm[];
 }
 
-interface ExpectedTerm {
-  readonly delta: PlannedDelta;
+export interface ExpectedTerm {
+  readonly delta: Pick<PlannedDelta, 'rank' | 'scaling' | 'module' | 'magnitude'>;
   /** Row of L, [rank]. */
   readonly left: Float64Array;
   /** The row of L R so far, and the sum of its terms' magnitudes. */
@@ -135,7 +138,7 @@ async function compareRow(
     const distance = Math.abs(written[column]! - value);
     // Comparisons with NaN are false, so they say what is right.
     const isRight =
-      dtype === 'F32' && tensor.deltas?.[0]?.magnitude === undefined
+      dtype === 'F32' && !tensor.combined && tensor.deltas?.[0]?.magnitude === undefined
         ? written[column] === fround(value)
         : distance <= unit * (1 + 2 ** -7) + bound[column]!;
     if (!isRight) {
