@@ -8,7 +8,11 @@ import {
   type MergeResources,
 } from '../engine/merge/resources.ts';
 import type { ModelFiles } from '../engine/model-files.ts';
-import { COMBINATION_METHODS, type Combination } from '../engine/plan/combination.ts';
+import {
+  COMBINATION_METHODS,
+  type Combination,
+  MAJORITY_SIGNS,
+} from '../engine/plan/combination.ts';
 import { MERGE_ONTO, type MergeOnto } from '../engine/plan/merge-onto-choices.ts';
 import type { Plan, PlanPreview } from '../engine/plan/plan.ts';
 import { completePlan, previewMerge } from '../engine/plan/plan-merge.ts';
@@ -33,6 +37,9 @@ export interface MergeArguments {
   readonly adapter?: readonly string[];
   readonly combine?: string;
   readonly weights?: string;
+  readonly rank?: string;
+  readonly density?: string;
+  readonly majoritySign?: string;
   readonly dtype?: string;
   readonly mergeOnto?: string;
   readonly maxShardSize?: string;
@@ -206,16 +213,24 @@ export function usage(message: string): WeldlineError {
 
 function combinationOption(
   count: number,
-  { combine, weights }: MergeArguments,
+  { combine, weights, rank, density, majoritySign }: MergeArguments,
 ): Combination | undefined {
+  const options = {
+    rank: numberOption('--rank', rank),
+    density: numberOption('--density', density),
+    majoritySign: choiceOption('--majority-sign', majoritySign, MAJORITY_SIGNS),
+  };
   const method = choiceOption('--combine', combine, COMBINATION_METHODS);
+  if (method === undefined && Object.values(options).some((value) => value !== undefined)) {
+    throw usage('--rank, --density and --majority-sign belong to a method: give --combine too.');
+  }
   if (method === undefined && count > 1) {
     throw usage(
       `There are ${count} adapters. Say how they are combined: --combine linear (the sum of all, ` +
         'each times its weight; cat is the same) or --combine sequential (one after the other).',
     );
   }
-  if (weights === undefined) return method === undefined ? undefined : { method };
+  if (weights === undefined) return method === undefined ? undefined : { method, ...options };
   const numbers = weights
     .split(',')
     .map((text) => (text.trim() === '' ? Number.NaN : Number(text)));
@@ -227,7 +242,7 @@ function combinationOption(
       `--weights has ${numbers.length} numbers for ${count} adapters. Give one for each.`,
     );
   }
-  return { method: method ?? 'linear', weights: numbers };
+  return { method: method ?? 'linear', weights: numbers, ...options };
 }
 
 function choiceOption<Choice extends string>(
@@ -248,6 +263,13 @@ function sizeOption(name: string, value: string | undefined): number | undefined
   } catch {
     throw usage(`${name} ${value} is not a size; write 5GB, 500MB or a number of bytes.`);
   }
+}
+
+function numberOption(name: string, value: string | undefined): number | undefined {
+  if (value === undefined) return undefined;
+  const number = value.trim() === '' ? Number.NaN : Number(value);
+  if (Number.isNaN(number)) throw usage(`${name} ${value} is not a number.`);
+  return number;
 }
 
 function threadsOption(value: string | undefined): number | undefined {

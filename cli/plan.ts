@@ -61,7 +61,7 @@ async function toRequest(
   recipePath: string | undefined,
   options: PlanCommand,
 ): Promise<MergeRequest> {
-  const { base, adapter = [], combine, weights } = options;
+  const { base, adapter = [], combine, weights, rank, density, majoritySign } = options;
   if (recipePath === undefined) {
     if (base === undefined) throw usage('Give a recipe, or --base and --adapter.');
     return parseMergeArguments({ ...options, base, adapter });
@@ -69,9 +69,11 @@ async function toRequest(
   if (base !== undefined || adapter.length > 0) {
     throw usage('Give a recipe, or --base and --adapter, not both.');
   }
-  if (combine !== undefined || weights !== undefined) {
+  const how = [combine, weights, rank, density, majoritySign];
+  if (how.some((option) => option !== undefined)) {
     throw usage(
-      'A recipe says itself how adapters are combined; leave --combine and --weights out.',
+      'A recipe says itself how adapters are combined; leave --combine, --weights and what belongs ' +
+        'to them out.',
     );
   }
   const { recipe } = await loadRecipe(recipePath);

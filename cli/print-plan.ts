@@ -8,6 +8,7 @@ import { summarizeRetention } from '../engine/insight/retention.ts';
 import { type TensorWork, workOf } from '../engine/merge/tensor-work.ts';
 import { OVERHEAD_BYTES, outputBytes } from '../engine/plan/disk-space.ts';
 import {
+  type CombinedDeltas,
   type ConfigEdit,
   type Plan,
   type PlannedDelta,
@@ -175,7 +176,7 @@ function describeEdit({ path, value }: ConfigEdit): string {
 }
 
 function tensorRow(tensor: PlannedTensor): string[] {
-  const { tokens } = tensor;
+  const { tokens, combined } = tensor;
   const deltas = tensor.deltas ?? [];
   const how = [
     ...deltas.flatMap((delta) => [
@@ -188,6 +189,7 @@ function tensorRow(tensor: PlannedTensor): string[] {
       ...(delta.rows ? [`rows ${delta.rows.begin} to ${lastRow(delta.rows)}`] : []),
       ...(delta.bColumns ? [`expert ${delta.bColumns.begin} of ${delta.bColumns.step}`] : []),
     ]),
+    ...(combined ? [describeCombined(combined)] : []),
     ...(tokens ? [`${tokens.indices.length} rows from ${tokens.from.input}`] : []),
   ];
   return [
@@ -198,6 +200,11 @@ function tensorRow(tensor: PlannedTensor): string[] {
     describeSource(tensor.from),
     how.join(', '),
   ];
+}
+
+function describeCombined({ method, rank, density }: CombinedDeltas): string {
+  const kept = density === undefined ? '' : `, density ${density}`;
+  return `combined by ${method} to r ${rank}${kept}`;
 }
 
 function lastRow({ begin, count }: NonNullable<PlannedDelta['rows']>): number {

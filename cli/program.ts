@@ -1,5 +1,5 @@
 import { Command, Option } from 'commander';
-import { COMBINATION_METHODS } from '../engine/plan/combination.ts';
+import { COMBINATION_METHODS, MAJORITY_SIGNS } from '../engine/plan/combination.ts';
 import { MERGE_ONTO } from '../engine/plan/merge-onto-choices.ts';
 import { ENGINE_VERSION } from '../engine/version.ts';
 import type { MergeCommand } from './merge.ts';
@@ -25,10 +25,19 @@ function mergeOptions(command: Command): Command {
     .addOption(
       new Option(
         '--combine <method>',
-        'of several adapters: linear or cat, their weighted sum; sequential, one after the other',
+        'of several adapters: linear or cat, their weighted sum; sequential, one after the other; ' +
+          'svd, the sum cut to a rank; peft_*, the numbers of PEFT',
       ).choices([...COMBINATION_METHODS]),
     )
     .option('--weights <numbers>', 'what each adapter is multiplied by, e.g. 1,-0.5 (default: 1)')
+    .option('--rank <rank>', 'that svd keeps (default: the largest of an adapter)')
+    .option('--density <share>', 'of values that peft_ties and peft_magnitude_prune keep')
+    .addOption(
+      new Option(
+        '--majority-sign <method>',
+        'by which peft_ties elects signs (default: total)',
+      ).choices([...MAJORITY_SIGNS]),
+    )
     .addOption(
       new Option(
         '--dtype <dtype>',

@@ -48,7 +48,7 @@ export interface Recipe {
   version: string;
   base: ModelReference;
   adapters: readonly [RecipeAdapter, ...RecipeAdapter[]];
-  combination: { method: Combination['method'] };
+  combination: Omit<Combination, 'weights'>;
   merge: RecipeMerge;
   /** Empty when the recipe names none: the release then stays in the workspace. */
   publish: readonly PublishTarget[];
@@ -150,11 +150,21 @@ function toRecipe(document: RecipeDocument, directory: string): Recipe {
     version: document.version,
     base: toModelReference(document.base, directory),
     adapters: [first, ...others],
-    combination: document.combination ?? { method: 'linear' },
+    combination: toCombination(document.combination),
     merge: toMerge(document.merge ?? {}, document.base.merge_onto),
     publish: (document.publish ?? []).map((target) => ({
       directory: { path: toPath(target.directory.path, directory) },
     })),
+  };
+}
+
+function toCombination(combination: RecipeDocument['combination']): Recipe['combination'] {
+  const { method = 'linear', rank, density, majority_sign_method: sign } = combination ?? {};
+  return {
+    method,
+    ...(rank === undefined ? {} : { rank }),
+    ...(density === undefined ? {} : { density }),
+    ...(sign === undefined ? {} : { majoritySign: sign }),
   };
 }
 
@@ -170,9 +180,11 @@ function toAdapter(adapter: RecipeDocument['adapters'][number], directory: strin
 
 /** What a recipe asks of planning. */
 export function mergeOptionsOf({ merge, adapters, combination }: Recipe): MergeOptions {
-  const { method } = combination;
-  if (method === 'sequential') return { ...merge, combination: { method } };
-  return { ...merge, combination: { method, weights: adapters.map(({ weight }) => weight) } };
+  if (combination.method === 'sequential') return { ...merge, combination };
+  return {
+    ...merge,
+    combination: { ...combination, weights: adapters.map(({ weight }) => weight) },
+  };
 }
 
 function toMerge(

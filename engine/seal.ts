@@ -127,9 +127,7 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
       ...(dtype === undefined ? {} : { dtype }),
       ...(shardBytesMax === undefined ? {} : { max_shard_size: shardBytesMax }),
       ...(mergeOnto === undefined ? {} : { merge_onto: mergeOnto }),
-      ...(combination === undefined
-        ? {}
-        : { combination: combination.method, weights: combination.weights.join(', ') }),
+      ...(combination === undefined ? {} : describeCombination(combination)),
     },
     rules: plan.rules,
     configEdits: plan.configEdits,
@@ -141,5 +139,21 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
       replaced: tensors.filter(({ from, tokens }) => from.input !== 'base' || tokens).length,
     },
     files,
+  };
+}
+
+function describeCombination({
+  method,
+  weights,
+  rank,
+  density,
+  majoritySign,
+}: NonNullable<Plan['options']['combination']>): Manifest['options'] {
+  return {
+    combination: method,
+    weights: weights.join(', '),
+    ...(rank === undefined ? {} : { rank }),
+    ...(density === undefined ? {} : { density }),
+    ...(majoritySign === undefined ? {} : { majority_sign_method: majoritySign }),
   };
 }

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { toWriteError } from '../disk-errors.ts';
 import { digestFile } from '../durable-files.ts';
 import { WeldlineError } from '../errors.ts';
+import { withCombinedFactors } from './combined-factors.ts';
 import { readInputState } from './input-state.ts';
 import type { CompletedShard } from './journal.ts';
 import { readCompletion, ShardFile } from './shard-file.ts';
@@ -69,7 +70,9 @@ async function writeShard(options: MergeShardOptions, inputs: string): Promise<C
   const { shard, directory, planDigest, signal } = options;
   const file = await ShardFile.open({ shard, directory, planDigest, inputs, signal });
   try {
-    const result = await writeWindows(options, file);
+    const result = await withCombinedFactors(options, file.resumed.begin, (ready) =>
+      writeWindows(ready, file),
+    );
     await checkUnchanged(options, inputs);
     await file.complete(result);
     return result;

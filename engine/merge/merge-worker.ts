@@ -1,12 +1,12 @@
 /** The worker thread of a merge: takes windows from a shared counter until none are left. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { type ArenaSpec, createKernel, type KernelModule } from '../../kernels/index.ts';
-import type { ErrorCode } from '../errors.ts';
 import type { PlannedShard } from '../plan/plan.ts';
 import { toWeldlineError } from '../to-weldline-error.ts';
 import { DoraMaker } from './dora-maker.ts';
 import { InputFiles } from './input-files.ts';
 import { isStopped, takeWindow, waitUntilHashed } from './merge-control.ts';
+import type { ThreadFailure } from './merge-threads.ts';
 import { WindowMaker } from './window-maker.ts';
 import { WindowWriter } from './window-writer.ts';
 import { type WindowCut, windowAt, windowCount } from './windows.ts';
@@ -31,8 +31,7 @@ export interface MergeWorkerData {
 export type MergeWorkerMessage =
   /** The bytes of a window are there, in the thread's memory, and stay until they were hashed. */
   | { readonly kind: 'made'; readonly index: number; readonly bytes: Uint8Array }
-  | { readonly kind: 'written'; readonly index: number; readonly isDirect: boolean }
-  | { readonly kind: 'error'; readonly code: ErrorCode; readonly message: string };
+  | { readonly kind: 'written'; readonly index: number; readonly isDirect: boolean };
 
 function run(data: MergeWorkerData, report: (message: MergeWorkerMessage) => void): void {
   const control = new Int32Array(data.control);
@@ -61,7 +60,7 @@ function run(data: MergeWorkerData, report: (message: MergeWorkerMessage) => voi
 
 if (parentPort !== null && workerData !== null) {
   const port = parentPort;
-  const report = (message: MergeWorkerMessage): void => port.postMessage(message);
+  const report = (message: MergeWorkerMessage | ThreadFailure): void => port.postMessage(message);
   try {
     run(workerData as MergeWorkerData, report);
   } catch (error) {

@@ -1,8 +1,10 @@
 import { availableParallelism } from 'node:os';
 import { type ArenaSpec, arenaBytes } from '../../kernels/index.ts';
 import { WeldlineError } from '../errors.ts';
+import { combinationBytes } from '../factors/combine-factors.ts';
 import type { Plan, PlannedTensor } from '../plan/plan.ts';
 import { doraArena, windowArena } from './arena-sizes.ts';
+import { combinedShard } from './combined-shard.ts';
 import { DEQUANTIZER_BYTES } from './dequantizer.ts';
 import { unitsOf, workOf } from './tensor-work.ts';
 import { PAGE_BYTES } from './windows.ts';
@@ -35,6 +37,8 @@ export interface MergeResources {
   readonly arena: ArenaSpec;
   /** The second kernel that DoRA takes, if there is any. */
   readonly dora: ArenaSpec | undefined;
+  /** Threads that combine factors, before the windows are made. */
+  readonly factorThreads: number;
   /** Where in the kernel's output area a window begins: rows across its edge start before. */
   readonly windowOffset: number;
   /** Expected peak of the process, in bytes. */
@@ -61,7 +65,7 @@ export function chooseResources(plan: PlannedShards, limits: ResourceLimits): Me
   let memoryBytes = 0;
   for (let threads = Math.min(wanted, THREADS_MAX); threads >= 1; threads--) {
     for (let window = WINDOW_BYTES_MAX; window >= WINDOW_BYTES_MIN; window /= 2) {
-      const chosen = resourcesFor(plan, threads, window);
+      const chosen = resourcesFor(plan, threads, window, limits.memoryBudgetBytes);
       memoryBytes = chosen.memoryBytes;
       if (memoryBytes <= limits.memoryBudgetBytes) return chosen;
     }
@@ -78,13 +82,20 @@ function megabytes(bytes: number): string {
   return `${Math.ceil(bytes / 1e6)} MB`;
 }
 
-/** What a merge with these threads and windows takes. */
+/**
+ * What a merge with these threads and windows takes.
+ * @param budgetBytes decides how many threads combine factors; always at least one
+ */
 export function resourcesFor(
   plan: PlannedShards,
   threads: number,
   windowBytes: number,
+  budgetBytes = Number.POSITIVE_INFINITY,
 ): MergeResources {
-  const tensors = plan.shards.flatMap((shard) => shard.tensors);
+  const combining = combiningBytes(plan);
+  const affordable = Math.floor((budgetBytes - PROCESS_BYTES) / (THREAD_BYTES + combining));
+  const factorThreads = Math.max(1, Math.min(threads, affordable));
+  const tensors = plan.shards.flatMap((shard) => combinedShard(shard, '').tensors);
   const worked = tensors.filter((tensor) => workOf(tensor) !== 'copy');
   const beside = worked.map((tensor) => unitsOf(tensor).outputBytes);
   const windowOffset = roundUpToPage(beside.reduce((a, b) => Math.max(a, b), 0));
@@ -99,14 +110,22 @@ export function resourcesFor(
     arenaBytes(arena) +
     dequantizerBytes(others) +
     (dora === undefined ? 0 : arenaBytes(dora) + dequantizerBytes(scaled));
-  const memoryBytes = PROCESS_BYTES + threads * threadBytes;
-  return { threads, windowBytes, arena, dora, windowOffset, memoryBytes };
+  const combiningTotal = combining === 0 ? 0 : factorThreads * (THREAD_BYTES + combining);
+  // One after the other.
+  const memoryBytes = PROCESS_BYTES + Math.max(threads * threadBytes, combiningTotal);
+  return { threads, windowBytes, arena, dora, factorThreads, windowOffset, memoryBytes };
 }
 
 /** Each kernel has a dequantizer of its own, once there is a tensor for it. */
 function dequantizerBytes(tensors: readonly PlannedTensor[]): number {
   const isNeeded = tensors.some(({ from }) => from.quantization !== undefined);
   return isNeeded ? DEQUANTIZER_BYTES : 0;
+}
+
+/** The most that combining the factors of one tensor takes. */
+function combiningBytes({ shards }: PlannedShards): number {
+  const bytes = shards.flatMap(({ tensors }) => tensors.map(combinationBytes));
+  return bytes.reduce((a, b) => Math.max(a, b), 0);
 }
 
 function roundUpToPage(bytes: number): number {

@@ -3,7 +3,8 @@ import { assert } from '../errors.ts';
 import { layoutFile } from '../safetensors/layout.ts';
 import type { CompletedShard } from './journal.ts';
 import { createControl, letGo } from './merge-control.ts';
-import { runMergeThreads, type WindowMessage } from './merge-threads.ts';
+import { runThreads } from './merge-threads.ts';
+import type { MergeWorkerData, MergeWorkerMessage } from './merge-worker.ts';
 import type { ShardFile } from './shard-file.ts';
 import { type MergeShardOptions, reportProgress } from './shard-options.ts';
 import { firstEndingAfter, type WindowCut, windowAt, windowCount } from './windows.ts';
@@ -34,7 +35,7 @@ export async function writeWindows(
   const log = new WindowLog(options, file, windows, (count) =>
     letGo(new Int32Array(control), count),
   );
-  const data = {
+  const data: MergeWorkerData = {
     module: kernel,
     arena: resources.arena,
     dora: resources.dora,
@@ -48,7 +49,9 @@ export async function writeWindows(
     isHashed,
   };
   try {
-    await runMergeThreads(data, resources.threads, (message) => log.add(message), signal);
+    const count = Math.min(resources.threads, windowCount(windows));
+    const add = (message: MergeWorkerMessage): void => log.add(message);
+    await runThreads('merge-worker', data, count, add, signal);
   } finally {
     await log.flush();
   }
@@ -88,7 +91,7 @@ class WindowLog {
     reportProgress(options, windows.begin);
   }
 
-  add(message: WindowMessage): void {
+  add(message: MergeWorkerMessage): void {
     if (message.kind === 'made') {
       this.#made.set(message.index, message.bytes);
       this.#hashMade();

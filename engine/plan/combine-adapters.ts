@@ -3,7 +3,7 @@ import { type Binding, bindAdapter } from '../adapters/bind-adapter.ts';
 import type { ModelConfig } from '../architectures/model-config.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Checkpoint } from '../safetensors/checkpoint.ts';
-import type { Combination } from './combination.ts';
+import { type Combination, combinationProblems } from './combination.ts';
 import { ADAPTERS_MAX, type UnreadFile, WEIGHT_MAX } from './plan.ts';
 
 /** An adapter of a merge, and which of its files count. */
@@ -49,6 +49,8 @@ export function chooseWeights(
         'without weights.',
     );
   }
+  const [problem] = combination === undefined ? [] : combinationProblems(combination);
+  if (problem !== undefined) throw invalid(`combination.${problem.option} ${problem.problem}.`);
   const { method, weights } = combination ?? {};
   if (weights === undefined) return ids.map(() => 1);
   if (method === 'sequential') {

@@ -66,9 +66,10 @@ function placeTensors(file: string, tensors: readonly UnplacedTensor[]): Planned
     file,
     size: layout.size,
     tensors: layout.tensors.map(({ name, offset, byteLength }) => {
-      const { dtype, shape, from, deltas, tokens } = byName.get(name) as UnplacedTensor;
+      const unplaced = byName.get(name) as UnplacedTensor;
+      const { dtype, shape, from, deltas, combined, tokens } = unplaced;
       const placed = { name, dtype, shape, offset, byteLength, from };
-      const added = deltas === undefined ? {} : { deltas };
+      const added = deltas === undefined ? {} : { deltas, ...(combined && { combined }) };
       return { ...placed, ...added, ...(tokens && { tokens }) };
     }),
   };

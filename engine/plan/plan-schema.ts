@@ -138,6 +138,19 @@ const delta = z.object({
   bColumns: z.object({ begin: natural, step: natural.positive() }).optional(),
 });
 
+/**
+ * How the deltas of a tensor are combined, where they are not simply added: the factors of all become
+ * those of one delta, whose scaling is 1 (`factors/combine-factors.ts`). The others are PEFT's ways.
+ */
+const combined = z.object({
+  method: z.enum(['svd', 'peft_linear', 'peft_ties', 'peft_magnitude_prune']),
+  /** Of the delta that results. */
+  rank: natural.positive(),
+  /** The share of each factor's values that is kept. */
+  density: z.number().positive().max(1).optional(),
+  majoritySign: z.enum(['total', 'frequency']).optional(),
+});
+
 /** Rows that take the place of a tensor's, as the last step: row `indices[i]` is row i of `from`. */
 const tokens = z.object({ from: tensorReference, indices: z.array(natural) });
 
@@ -152,6 +165,8 @@ const plannedTensor = z.object({
   from: tensorSource,
   /** Of all adapters that add to this tensor, in their order: added up before one rounding. */
   deltas: z.array(delta).nonempty().optional(),
+  /** Set if `deltas` are combined into one first. */
+  combined: combined.optional(),
   tokens: tokens.optional(),
 });
 
@@ -191,8 +206,19 @@ export const planSchema = z.object({
     dtype: z.enum(['bfloat16', 'float16', 'float32']).optional(),
     shardBytesMax: natural.optional(),
     mergeOnto: z.enum(MERGE_ONTO).optional(),
-    /** Absent for one adapter of weight 1. All methods are this sum: the plan is the same. */
-    combination: z.object({ method: z.literal('linear'), weights: z.array(z.number()) }).optional(),
+    /**
+     * Absent for one adapter of weight 1. Several methods are the sum of all deltas and have one name
+     * here: the plan is the same.
+     */
+    combination: z
+      .object({
+        method: z.enum(['linear', ...combined.shape.method.options]),
+        weights: z.array(z.number()),
+        rank: natural.positive().optional(),
+        density: z.number().optional(),
+        majoritySign: combined.shape.majoritySign,
+      })
+      .optional(),
   }),
   /** The base first, then the adapters. */
   inputs: z.array(inputSchema),
@@ -213,6 +239,7 @@ export type Plan = z.infer<typeof planSchema>;
 export type PlannedShard = z.infer<typeof plannedShard>;
 export type PlannedTensor = z.infer<typeof plannedTensor>;
 export type PlannedDelta = z.infer<typeof delta>;
+export type CombinedDeltas = z.infer<typeof combined>;
 export type TensorReference = z.infer<typeof tensorReference>;
 export type TensorSource = z.infer<typeof tensorSource>;
 export type BlockQuantization = z.infer<typeof blockQuantization>;

@@ -7,6 +7,12 @@ import type { Checkpoint } from '../safetensors/checkpoint.ts';
 import { DTYPE_BY_TORCH_NAME, type Dtype, isMergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
 import { bindAdapters, chooseWeights, type OpenedAdapter, type Part } from './combine-adapters.ts';
+import {
+  chooseCombination,
+  combinationWarnings,
+  combineDeltas,
+  planCombination,
+} from './combine-deltas.ts';
 import { planConfigEdits } from './config-edits.ts';
 import { checkMergeOnto } from './merge-onto.ts';
 import { groupByFile, planShards, type TensorGroup, type UnplacedTensor } from './output-shards.ts';
@@ -60,9 +66,12 @@ export function previewPlan(inputs: PlanInputs): PlanPreview {
     planTensor(name, name, base, parts, options),
   );
   const withHead = addUntiedHead(groups, base, parts, options);
+  const chosen = chooseCombination(parts, weights, options.combination);
+  const shards = planShards(combineDeltas(withHead, parts, chosen), options.shardBytesMax);
   const { dtype, shardBytesMax, mergeOnto } = options;
   const side = chooseSideFiles(base.files, tokenizerOf(parts));
-  const isPlain = parts.length === 1 && parts[0]?.weight === 1;
+  const isCombined = shards.some(({ tensors }) => tensors.some(({ combined }) => combined));
+  const isPlain = parts.length === 1 && parts[0]?.weight === 1 && !isCombined;
   return {
     format: 'weldline.plan',
     engineFormat: ENGINE_FORMAT,
@@ -70,7 +79,7 @@ export function previewPlan(inputs: PlanInputs): PlanPreview {
       ...(dtype === undefined ? {} : { dtype }),
       ...(shardBytesMax === undefined ? {} : { shardBytesMax }),
       ...(mergeOnto === undefined ? {} : { mergeOnto }),
-      ...(isPlain ? {} : { combination: { method: 'linear', weights: [...weights] } }),
+      ...(isPlain ? {} : { combination: planCombination(shards, chosen) }),
     },
     inputs: [
       { id: 'base', files: [...base.files] },
@@ -85,7 +94,7 @@ export function previewPlan(inputs: PlanInputs): PlanPreview {
         }),
       ),
     ),
-    shards: planShards(withHead, shardBytesMax),
+    shards,
     configEdits: planConfigEdits(config, {
       untied: parts.some(({ binding }) => binding.untied !== undefined),
       dtype,
@@ -97,6 +106,7 @@ export function previewPlan(inputs: PlanInputs): PlanPreview {
       ...new Set(
         parts.flatMap(({ adapter, binding }) => [...adapter.warnings, ...binding.warnings]),
       ),
+      ...combinationWarnings(shards, chosen),
       ...tokenizerWarnings(parts, side),
       ...extraFileWarnings(base.checkpoint),
     ],

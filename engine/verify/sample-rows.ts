@@ -3,6 +3,7 @@ import { assert } from '../errors.ts';
 import { elementBytes, rowBytes, rowsPerPiece } from '../merge/arena-sizes.ts';
 import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
+import { recomputeCombined } from './combined-rows.ts';
 import { dequantizedRow } from './dequantized-row.ts';
 
 /** Reads bytes of a tensor of an input. */
@@ -43,11 +44,13 @@ export async function exactRows(
   read: ReadTensor,
 ): Promise<readonly ExactRow[]> {
   const columns = tensor.shape.at(-1) ?? 1;
+  const combined = await recomputeCombined(tensor, read);
+  const deltas = combined === undefined ? (tensor.deltas ?? []) : [];
   const expected: ExpectedRow[] = [];
   for (const row of rows) {
     const base = await sourceRow(tensor, row, columns, read);
-    const terms: ExpectedTerm[] = [];
-    for (const delta of tensor.deltas ?? []) {
+    const terms: ExpectedTerm[] = combined === undefined ? [] : [combined(row)];
+    for (const delta of deltas) {
       const { begin, count } = delta.rows ?? { begin: 0, count: Infinity };
       if (row < begin || row >= begin + count) continue;
       const left = await leftRow(delta, row - begin, read);
@@ -55,13 +58,14 @@ export async function exactRows(
     }
     expected.push({ row, base, terms });
   }
-  for (const delta of tensor.deltas ?? []) {
+  for (const delta of deltas) {
     const terms = expected.flatMap((row) => row.terms.filter((term) => term.delta === delta));
     if (terms.length > 0) await addProducts(delta, columns, terms, read);
   }
   const exact: ExactRow[] = [];
   for (const row of expected) {
-    const isSum = row.terms.every(({ delta }) => delta.magnitude === undefined);
+    const isSum =
+      combined === undefined && row.terms.every(({ delta }) => delta.magnitude === undefined);
     exact.push({ row: row.row, source: row.base, isSum, ...(await exactRow(row, read)) });
   }
   return exact;
@@ -88,8 +92,8 @@ interface ExpectedRow {
   readonly terms: readonly ExpectedTerm[];
 }
 
-interface ExpectedTerm {
-  readonly delta: PlannedDelta;
+export interface ExpectedTerm {
+  readonly delta: Pick<PlannedDelta, 'rank' | 'scaling' | 'module' | 'magnitude' | 'rows'>;
   /** Row of L, [rank]. */
   readonly left: Float64Array;
   /** The row of L R so far, and the sum of its terms' magnitudes. */

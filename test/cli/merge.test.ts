@@ -137,11 +137,30 @@ describe('several adapters', () => {
     expect(planned.stdout).toMatch(/tone, r 4, alpha 8, × 2, style, r 9, alpha 18, × -1/);
   });
 
+  it('are cut to a rank by svd, which the plan and the manifest say', async () => {
+    const how = ['--combine', 'svd', '--weights', '1,-0.5', '--rank', '3'];
+    const planned = await runCommand(['plan', ...several, ...how, '--tensors'], options);
+    expect(planned.stdout).toMatch(/adapter-2, r 9, alpha 18, × -1, combined by svd to r 3/);
+    const merged = await runCommand(['merge', ...several, ...how, '--output', 'by-svd'], options);
+    expect(merged).toMatchObject({ status: 0, stderr: '' });
+    const manifest = await readFile(join(root, 'by-svd', 'weldline.json'), 'utf8');
+    const { options: said } = JSON.parse(manifest);
+    expect(said).toMatchObject({ combination: 'svd', weights: '1, -0.5', rank: 3 });
+    const chance = ['--combine', 'peft_dare_ties', '--density', '0.5'];
+    const refused = await runCommand(['plan', ...several, ...chance], options);
+    expect(refused.status).toBe(1);
+    expect(refused.stderr).toContain('[plan.option-invalid]');
+    expect(refused.stderr.replace(/\s+/g, ' ')).toContain('PEFT drops values by chance');
+  });
+
   it.each([
     [[], /There are 2 adapters.*--combine linear.*--combine sequential/],
     [['--combine', 'linear', '--weights', '1'], /1 numbers for 2 adapters/],
     [['--combine', 'linear', '--weights', '1,half'], /not a list of numbers/],
     [['--combine', 'ties'], /linear, cat, sequential/],
+    [['--rank', '4'], /--rank, --density and --majority-sign belong to a method/],
+    [['--combine', 'svd', '--rank', 'four'], /--rank four is not a number/],
+    [['--combine', 'peft_ties', '--density', ''], /--density is not a number/],
   ])('are refused with %j', async (how, message) => {
     const run = await runCommand(['plan', ...several, ...how], options);
     expect(run.status).toBe(2);

@@ -75,10 +75,27 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
   [
     'a combination of a later version',
     `${GOOD}combination: { method: ties, density: 0.5 }\n`,
-    [
-      '13:24 combination.method: expected linear (the sum of all adapters, each times its weight)',
-      '13:30 combination.density: unknown key; known here: method',
-    ],
+    ['13:24 combination.method: expected linear (the sum of all adapters, each times its weight)'],
+  ],
+  [
+    'a method of PEFT that cannot be had',
+    `${GOOD}combination: { method: peft_dare_ties, density: 0.5 }\n`,
+    ['13:24 combination.method: is peft_dare_ties: PEFT drops values by chance'],
+  ],
+  [
+    'an option of another method',
+    `${GOOD}combination: { method: svd, density: 0.5 }\n`,
+    ['13:38 combination.density: is no option of svd'],
+  ],
+  [
+    'a rank that is none',
+    `${GOOD}combination: { method: svd, rank: 0 }\n`,
+    ['13:35 combination.rank: is 0; it must be a whole number from 1 to 1024'],
+  ],
+  [
+    'no density',
+    `${GOOD}combination: { method: peft_ties }\n`,
+    ['13:14 combination.density: is missing; peft_ties needs the share of values to keep'],
   ],
   [
     'two adapters and no method',

@@ -89,6 +89,18 @@ describe('parseRecipe', () => {
     });
   });
 
+  it('reads what a method of combining takes', () => {
+    const recipeOf = (combination: object) =>
+      parseRecipe(stringify({ ...MINIMAL, combination }), '/r/recipe.yaml').recipe;
+    expect(mergeOptionsOf(recipeOf({ method: 'svd', rank: 16 }))).toEqual({
+      combination: { method: 'svd', rank: 16, weights: [1] },
+    });
+    const ties = { method: 'peft_ties', density: 0.3, majority_sign_method: 'frequency' };
+    expect(mergeOptionsOf(recipeOf(ties))).toEqual({
+      combination: { method: 'peft_ties', density: 0.3, majoritySign: 'frequency', weights: [1] },
+    });
+  });
+
   it('keeps what is said of the base about the merge with the merge', () => {
     const base = { ...MINIMAL.base, merge_onto: 'dequantized' };
     const { recipe } = parseRecipe(stringify({ ...MINIMAL, base }), '/r/recipe.yaml');

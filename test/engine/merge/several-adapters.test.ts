@@ -8,17 +8,11 @@ import { verifyMerge } from '../../../engine/verify/verify-merge.ts';
 import { openModelDirectory } from '../../../sources/model-directory.ts';
 import { decodeTensor } from '../../doubles/decode-tensor.ts';
 import { mergeInFloat64 } from '../../doubles/float-merge.ts';
-import {
-  type Directories,
-  mergeDirectories,
-  planDirectories,
-  writeFiles,
-} from '../../doubles/merge-directories.ts';
+import { mergeVerified as weights, writeModels as write } from '../../doubles/merge-adapters.ts';
+import { mergeDirectories, planDirectories, writeFiles } from '../../doubles/merge-directories.ts';
 import { Random } from '../../doubles/random.ts';
 import { temporaryDirectory } from '../../doubles/temporary-directory.ts';
 import {
-  adapterFiles,
-  baseFiles,
   type FloatName,
   randomTensor,
   type TinyModel,
@@ -29,38 +23,6 @@ import { loadTensors } from '../../golden/golden-case.ts';
 
 const TARGETS = ['self_attn.q_proj', 'self_attn.v_proj', 'mlp.down_proj'] as const;
 const LINEAR = { combination: { method: 'linear' } } as const;
-
-async function write(base: TinyModel, adapters: readonly TinyModel[]): Promise<Directories> {
-  const root = await temporaryDirectory();
-  await writeFiles(join(root, 'base'), baseFiles(base));
-  const others: Record<string, string> = {};
-  for (const [index, adapter] of adapters.entries()) {
-    const id = String.fromCharCode(97 + index);
-    const directory = join(root, id);
-    await writeFiles(directory, adapterFiles(adapter));
-    if (index > 0) others[id] = directory;
-  }
-  return { base: join(root, 'base'), adapter: join(root, 'a'), others };
-}
-
-interface Manner {
-  readonly threads?: number;
-  readonly windowBytes?: number;
-}
-
-/** Merges, has the result verified against the inputs, and returns the bytes of the weights. */
-async function weights(
-  inputs: Directories,
-  options: MergeOptions,
-  manner: Manner = {},
-): Promise<Buffer> {
-  const output = join(await temporaryDirectory(), 'merged');
-  const { plan } = await mergeDirectories({ ...inputs, output, options, ...manner });
-  const files = await openModelDirectory(output);
-  const roots = { base: inputs.base, a: inputs.adapter, ...inputs.others };
-  await verifyMerge({ directory: output, files, recompute: { plan, roots } });
-  return readFile(join(output, 'model.safetensors'));
-}
 
 interface Values {
   readonly rows: number;

@@ -1,0 +1,193 @@
+import { WeldlineError } from '../errors.ts';
+import {
+  type CombinedPart,
+  checkPeftCombination,
+  largestRank,
+  unequalRanks,
+} from './check-peft-combination.ts';
+import type { Combination, CombinationMethod } from './combination.ts';
+import type { TensorGroup, UnplacedTensor } from './output-shards.ts';
+import type { CombinedDeltas, Plan, PlannedDelta, PlannedTensor } from './plan-schema.ts';
+
+/** What a method is told, all defaults filled in. */
+export interface ChosenCombination extends Combination {
+  /** Of the result of `svd`. */
+  readonly rank: number;
+  readonly weights: readonly number[];
+}
+
+/**
+ * Work and memory go with the square of the sum of ranks and more: at this one a tensor takes about
+ * a minute.
+ */
+const RANK_SUM_MAX = 1024;
+
+/** All that a delta of two factors has. One with more is another kind, which is not combined. */
+const FACTOR_KEYS = new Set([
+  'adapter',
+  'module',
+  'a',
+  'b',
+  'rank',
+  'alpha',
+  'scaling',
+  'transposed',
+]);
+
+/**
+ * Says of every tensor how its deltas are combined. They stay as they are: what is added.
+ *
+ * @param parts in the order of the weights
+ * @throws WeldlineError `plan.option-invalid`, `adapter.contradiction` for deltas that the method
+ *   cannot combine
+ */
+export function combineDeltas(
+  groups: readonly TensorGroup[],
+  parts: readonly CombinedPart[],
+  chosen: ChosenCombination,
+): readonly TensorGroup[] {
+  checkPeftCombination(parts, chosen);
+  return groups.map(({ file, tensors }) => ({
+    file,
+    tensors: tensors.map((tensor) => {
+      const combined = combinationOf(tensor, chosen);
+      return combined === undefined ? tensor : { ...tensor, combined };
+    }),
+  }));
+}
+
+/** Fills in what a combination leaves open. */
+export function chooseCombination(
+  parts: readonly CombinedPart[],
+  weights: readonly number[],
+  { method, ...options }: Combination = { method: 'linear' },
+): ChosenCombination {
+  const rank = options.rank ?? Math.max(...parts.map(({ adapter }) => largestRank(adapter)));
+  return { ...options, method, rank, weights };
+}
+
+/**
+ * @returns undefined if the deltas of a tensor are added up as they are: `svd` of a rank that cuts
+ *   nothing off is the exact sum
+ */
+function combinationOf(
+  { name, shape, deltas }: UnplacedTensor,
+  chosen: ChosenCombination,
+): CombinedDeltas | undefined {
+  const method = factoredMethod(chosen);
+  if (deltas === undefined || method === undefined) return undefined;
+  const ranks = deltas.map(({ rank }) => rank);
+  const total = ranks.reduce((sum, rank) => sum + rank, 0);
+  for (const delta of deltas) checkKind(name, delta, chosen);
+  // A bias is a matrix of one row.
+  const rankMax = shape.length === 1 ? 1 : Math.min(...shape);
+  if (method === 'svd') {
+    if (total <= chosen.rank || rankMax <= chosen.rank) return undefined;
+    checkOrientation(name, deltas);
+    if (total > RANK_SUM_MAX) throw tooManyRanks(name, total);
+    return { method, rank: chosen.rank };
+  }
+  checkOrientation(name, deltas);
+  const [rank = 0] = ranks;
+  if (ranks.some((other) => other !== rank)) throw unequalRanks(`"${name}"`, ranks, chosen);
+  return { method, rank, ...optionsOf(chosen) };
+}
+
+/** The methods that are not the sum of all deltas. */
+const FACTORED: Readonly<Partial<Record<CombinationMethod, CombinedDeltas['method']>>> = {
+  svd: 'svd',
+  peft_svd: 'svd',
+  peft_linear: 'peft_linear',
+  peft_ties: 'peft_ties',
+  peft_magnitude_prune: 'peft_magnitude_prune',
+};
+
+/** PEFT scales a single adapter, whatever the method is called. */
+function factoredMethod({
+  method,
+  weights,
+}: ChosenCombination): CombinedDeltas['method'] | undefined {
+  return method !== 'svd' && weights.length === 1 ? undefined : FACTORED[method];
+}
+
+/** What PEFT's numbers differ by from those of a method that has its name. */
+export function combinationWarnings(
+  shards: Plan['shards'],
+  { method, weights }: ChosenCombination,
+): string[] {
+  const isRounded = ({ deltas, from }: PlannedTensor): boolean =>
+    deltas !== undefined && from.quantization === undefined && from.dtype !== 'F32';
+  if (method !== 'peft_cat' || weights.length === 1) return [];
+  if (!shards.some(({ tensors }) => tensors.some(isRounded))) return [];
+  return [
+    'peft_cat: on 16-bit layers PEFT rounds the combined factors and the delta to 16 bits before it ' +
+      'adds it; here the same sum is rounded once, and is the nearer one.',
+  ];
+}
+
+/** What a plan says of a combination as a whole: of one that only adds, that it is a sum. */
+export function planCombination(
+  shards: Plan['shards'],
+  chosen: ChosenCombination,
+): Plan['options']['combination'] {
+  const tensors = shards.flatMap((shard) => shard.tensors);
+  const method = tensors.find(({ combined }) => combined !== undefined)?.combined?.method;
+  const planned = { method: method ?? ('linear' as const), weights: [...chosen.weights] };
+  if (method === undefined || method === 'peft_linear') return planned;
+  if (method === 'svd') return { ...planned, rank: chosen.rank };
+  return { ...planned, ...optionsOf(chosen) };
+}
+
+/** What decides elements; the default is left out. */
+function optionsOf({
+  density,
+  majoritySign,
+}: ChosenCombination): Pick<CombinedDeltas, 'density' | 'majoritySign'> {
+  return {
+    ...(density && { density }),
+    ...(majoritySign === 'frequency' && { majoritySign }),
+  };
+}
+
+/** Bytes that the factors of combined deltas take, in float32. */
+export function combinedFactorBytes({ deltas, combined }: PlannedTensor): {
+  readonly a: number;
+  readonly b: number;
+} {
+  const [delta] = deltas ?? [];
+  if (delta === undefined || combined === undefined) return { a: 0, b: 0 };
+  const [inputs, outputs] = [delta.a.shape[1] ?? 0, delta.b?.shape[0] ?? 0];
+  return { a: 4 * combined.rank * inputs, b: 4 * outputs * combined.rank };
+}
+
+function checkKind(name: string, delta: PlannedDelta, { method }: Combination): void {
+  const other = Object.keys(delta).find((key) => !FACTOR_KEYS.has(key));
+  if (other === undefined) return;
+  const what = other === 'magnitude' ? 'scales the rows of (DoRA)' : `changes by its ${other}`;
+  throw new WeldlineError(
+    'plan.option-invalid',
+    `Adapter "${delta.adapter}" ${what} "${name}", and ${method} combines plain LoRA factors ` +
+      'only. Use combination.method (--combine) sequential, or merge the adapter by itself. Nothing ' +
+      'was written.',
+  );
+}
+
+function checkOrientation(name: string, deltas: readonly PlannedDelta[]): void {
+  const [first, ...others] = deltas;
+  const other = others.find(({ transposed }) => transposed !== first?.transposed);
+  if (first === undefined || other === undefined) return;
+  throw new WeldlineError(
+    'adapter.contradiction',
+    `Adapters "${first.adapter}" and "${other.adapter}" disagree on which way round "${name}" is ` +
+      'stored (fan_in_fan_out), so their factors cannot be combined. Set it alike in copies of both. ' +
+      'Nothing was written.',
+  );
+}
+
+function tooManyRanks(name: string, total: number): WeldlineError {
+  return new WeldlineError(
+    'plan.option-invalid',
+    `The ranks of all adapters of "${name}" add up to ${total}, and svd takes at most ` +
+      `${RANK_SUM_MAX}. Combine fewer adapters, or use linear, which is the exact sum.`,
+  );
+}
