@@ -42,7 +42,7 @@ const WORDS: Readonly<Record<TensorWork, string>> = {
   cast: 'cast',
   dequantize: 'dequantized',
   delta: 'merged',
-  dora: 'merged',
+  band: 'merged',
 };
 
 const WORK_ORDER = [WORDS.delta, WORDS.dequantize, WORDS.cast, WORDS.copy];

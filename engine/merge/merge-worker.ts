@@ -4,7 +4,8 @@ import { type ArenaSpec, createKernel, type KernelModule } from '../../kernels/i
 import type { ErrorCode } from '../errors.ts';
 import type { PlannedShard } from '../plan/plan.ts';
 import { toWeldlineError } from '../to-weldline-error.ts';
-import { DoraMaker } from './dora-maker.ts';
+import type { BandArenas } from './arena-sizes.ts';
+import { BandMaker } from './band-maker.ts';
 import { InputFiles } from './input-files.ts';
 import { isStopped, takeWindow, waitUntilHashed } from './merge-control.ts';
 import { WindowMaker } from './window-maker.ts';
@@ -14,7 +15,7 @@ import { type WindowCut, windowAt, windowCount } from './windows.ts';
 export interface MergeWorkerData {
   readonly module: KernelModule;
   readonly arena: ArenaSpec;
-  readonly dora: ArenaSpec | undefined;
+  readonly bands: BandArenas | undefined;
   readonly windowOffset: number;
   readonly shard: PlannedShard;
   readonly header: Uint8Array;
@@ -40,8 +41,8 @@ function run(data: MergeWorkerData, report: (message: MergeWorkerMessage) => voi
   const writer = new WindowWriter(data.outputPath);
   try {
     const kernel = createKernel(data.module, data.arena);
-    const dora = data.dora && new DoraMaker(data.module, data.dora, files);
-    const maker = new WindowMaker(data.shard, data.header, kernel, data.windowOffset, files, dora);
+    const bands = data.bands && new BandMaker(data.module, data.bands, files);
+    const maker = new WindowMaker(data.shard, data.header, kernel, data.windowOffset, files, bands);
     const count = windowCount(data.windows);
     while (!isStopped(control)) {
       const index = takeWindow(control);

@@ -37,7 +37,7 @@ export async function writeWindows(
   const data = {
     module: kernel,
     arena: resources.arena,
-    dora: resources.dora,
+    bands: resources.bands,
     windowOffset: resources.windowOffset,
     shard,
     header: layoutFile(shard.tensors).header,
