@@ -1,7 +1,6 @@
 import { basename, resolve } from 'node:path';
 import { readEnvironment } from '../config/environment.ts';
 import { parseSize } from '../config/parse-size.ts';
-import { WeldlineError } from '../engine/errors.ts';
 import {
   chooseResources,
   MEMORY_BUDGET_BYTES_DEFAULT,
@@ -21,7 +20,9 @@ import {
   unreadBytes,
 } from '../sources/model-input.ts';
 import { modelAccess } from '../workers/model-access.ts';
+import { numbersOption, parametersOption } from './combination-parameters.ts';
 import type { Progress } from './progress.ts';
+import { usage } from './usage.ts';
 
 /** The options that `merge` and `plan` share, as the command line gives them. */
 export interface MergeArguments {
@@ -29,6 +30,9 @@ export interface MergeArguments {
   readonly adapter?: readonly string[];
   readonly combine?: string;
   readonly weights?: string;
+  readonly density?: string;
+  readonly seed?: string;
+  readonly majoritySign?: string;
   readonly dtype?: string;
   readonly mergeOnto?: string;
   readonly maxShardSize?: string;
@@ -181,14 +185,8 @@ function publicModelName(model: string): string {
   return model.startsWith('hf://') ? model : basename(resolve(model));
 }
 
-export function usage(message: string): WeldlineError {
-  return new WeldlineError('cli.usage', message);
-}
-
-function combinationOption(
-  count: number,
-  { combine, weights }: MergeArguments,
-): Combination | undefined {
+function combinationOption(count: number, options: MergeArguments): Combination | undefined {
+  const { combine, weights } = options;
   const method = choiceOption('--combine', combine, COMBINATION_METHODS);
   if (method === undefined && count > 1) {
     throw usage(
@@ -196,19 +194,17 @@ function combinationOption(
         'each times its weight; cat is the same) or --combine sequential (one after the other).',
     );
   }
-  if (weights === undefined) return method === undefined ? undefined : { method };
-  const numbers = weights
-    .split(',')
-    .map((text) => (text.trim() === '' ? Number.NaN : Number(text)));
-  if (numbers.some(Number.isNaN)) {
-    throw usage(`--weights ${weights} is not a list of numbers such as 1,-0.5.`);
+  const parameters = parametersOption(method ?? 'linear', count, options);
+  if (weights === undefined) {
+    return method === undefined ? undefined : { method, ...(parameters && { parameters }) };
   }
+  const numbers = numbersOption('--weights', weights, '1,-0.5');
   if (numbers.length !== count) {
     throw usage(
       `--weights has ${numbers.length} numbers for ${count} adapters. Give one for each.`,
     );
   }
-  return { method: method ?? 'linear', weights: numbers };
+  return { method: method ?? 'linear', weights: numbers, ...(parameters && { parameters }) };
 }
 
 function choiceOption<Choice extends string>(

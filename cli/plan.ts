@@ -18,10 +18,10 @@ import {
   type PreparedMerge,
   parseMergeArguments,
   prepareMerge,
-  usage,
 } from './merge-inputs.ts';
 import type { Output } from './output.ts';
 import { Progress } from './progress.ts';
+import { usage } from './usage.ts';
 
 export interface PlanCommand extends Partial<MergeArguments> {
   readonly tensors?: boolean;
@@ -77,7 +77,7 @@ async function toRequest(
   recipePath: string | undefined,
   options: PlanCommand,
 ): Promise<MergeRequest> {
-  const { base, adapter = [], combine, weights } = options;
+  const { base, adapter = [], combine, weights, density, seed, majoritySign } = options;
   if (recipePath === undefined) {
     if (base === undefined) throw usage('Give a recipe, or --base and --adapter.');
     return parseMergeArguments({ ...options, base, adapter });
@@ -85,9 +85,9 @@ async function toRequest(
   if (base !== undefined || adapter.length > 0) {
     throw usage('Give a recipe, or --base and --adapter, not both.');
   }
-  if (combine !== undefined || weights !== undefined) {
+  if ([combine, weights, density, seed, majoritySign].some((option) => option !== undefined)) {
     throw usage(
-      'A recipe says itself how adapters are combined; leave --combine and --weights out.',
+      'A recipe says itself how adapters are combined; leave --combine and what goes with it out.',
     );
   }
   const { recipe } = await loadRecipe(recipePath);
@@ -176,15 +176,17 @@ function describeEdit({ path, value }: ConfigEdit): string {
 }
 
 function tensorRow(tensor: PlannedTensor): string[] {
-  const { tokens } = tensor;
+  const { tokens, combination } = tensor;
   const deltas = tensor.deltas ?? [];
   const how = [
-    ...deltas.flatMap((delta) => [
+    ...(combination ? [combination.method] : []),
+    ...deltas.flatMap((delta, index) => [
       ...(deltas.length > 1 ? [delta.adapter] : []),
       `r ${delta.rank}`,
       `alpha ${delta.alpha}`,
       `× ${delta.scaling}`,
       ...(delta.transposed ? ['transposed'] : []),
+      ...describePart(combination?.parts[index]),
       ...(delta.magnitude ? ['rows scaled (DoRA)'] : []),
     ]),
     ...(tokens ? [`${tokens.indices.length} rows from ${tokens.from.input}`] : []),
@@ -197,6 +199,12 @@ function tensorRow(tensor: PlannedTensor): string[] {
     describeSource(tensor.from),
     how.join(', '),
   ];
+}
+
+function describePart(
+  part: { readonly weight: number; readonly density: number } | undefined,
+): string[] {
+  return part === undefined ? [] : [`weight ${part.weight}`, `density ${part.density}`];
 }
 
 function describeSource({ input, quantization }: TensorSource): string {

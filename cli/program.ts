@@ -1,5 +1,5 @@
 import { Command, Option } from 'commander';
-import { COMBINATION_METHODS } from '../engine/plan/combination.ts';
+import { COMBINATION_METHODS, MAJORITY_SIGNS } from '../engine/plan/combination.ts';
 import { ENGINE_VERSION } from '../engine/version.ts';
 import type { MergeCommand } from './merge.ts';
 import { Output } from './output.ts';
@@ -24,10 +24,18 @@ function mergeOptions(command: Command): Command {
     .addOption(
       new Option(
         '--combine <method>',
-        'of several adapters: linear or cat, their weighted sum; sequential, one after the other',
+        'of several adapters: linear or cat, their weighted sum; sequential, one after the other; ' +
+          'ties, dare_linear, dare_ties or magnitude_prune, of deltas thinned out',
       ).choices([...COMBINATION_METHODS]),
     )
     .option('--weights <numbers>', 'what each adapter is multiplied by, e.g. 1,-0.5 (default: 1)')
+    .option('--density <numbers>', 'share of each delta that stays, one for all or e.g. 0.2,0.3')
+    .option('--seed <number>', 'decides what DARE keeps (default: 0)')
+    .addOption(
+      new Option('--majority-sign <rule>', 'whose sign wins (default: total)').choices([
+        ...MAJORITY_SIGNS,
+      ]),
+    )
     .addOption(
       new Option(
         '--dtype <dtype>',

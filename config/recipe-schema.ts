@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { COMBINATION_METHODS } from '../engine/plan/combination.ts';
 import { ADAPTERS_MAX, WEIGHT_MAX } from '../engine/plan/plan.ts';
+import { combination, density, refineParameters } from './combination-schema.ts';
 import { parseSize, SIZE_EXPECTATION } from './parse-size.ts';
 
 /**
@@ -121,6 +121,7 @@ const adapter = z
         `a number from -${WEIGHT_MAX} to ${WEIGHT_MAX} and not 0, times which the adapter is added ` +
           '(default 1)',
       ),
+    density,
     training_run: text('the name of the training run, for the records').optional(),
     version: version.optional(),
   })
@@ -168,17 +169,7 @@ export const recipeSchema = z
       .min(1)
       .max(ADAPTERS_MAX)
       .describe(`a list of 1 to ${ADAPTERS_MAX} adapters`),
-    combination: z
-      .strictObject({
-        method: z
-          .enum(COMBINATION_METHODS)
-          .describe(
-            'linear (the sum of all adapters, each times its weight), cat (the same) or sequential ' +
-              '(one after the other, without weights)',
-          ),
-      })
-      .optional()
-      .describe('a mapping {method}, which a recipe with several adapters needs'),
+    combination: combination.optional(),
     merge: merge.optional(),
     publish: z
       .array(publishTarget)
@@ -187,6 +178,7 @@ export const recipeSchema = z
       .describe('a list of targets; without it the release stays in the workspace'),
   })
   .superRefine(refineCombination)
+  .superRefine(refineParameters)
   .describe('a mapping with name, version, base and adapters');
 
 /** Several adapters need a method and ids that differ; `sequential` takes no weights. */

@@ -5,6 +5,7 @@ import { digestOf } from '../engine/canonical-json.ts';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
 import type { Combination } from '../engine/plan/combination.ts';
 import type { MergeOptions } from '../engine/plan/plan.ts';
+import { combinationParameters } from './combination-schema.ts';
 import { parseSize } from './parse-size.ts';
 import { recipeInvalid } from './recipe-problems.ts';
 import { type RecipeDocument, recipeSchema } from './recipe-schema.ts';
@@ -47,7 +48,7 @@ export interface Recipe {
   version: string;
   base: ModelReference;
   adapters: readonly [RecipeAdapter, ...RecipeAdapter[]];
-  combination: { method: Combination['method'] };
+  combination: Pick<Combination, 'method' | 'parameters'>;
   merge: RecipeMerge;
   /** Empty when the recipe names none: the release then stays in the workspace. */
   publish: readonly PublishTarget[];
@@ -149,7 +150,7 @@ function toRecipe(document: RecipeDocument, directory: string): Recipe {
     version: document.version,
     base: toModelReference(document.base, directory),
     adapters: [first, ...others],
-    combination: document.combination ?? { method: 'linear' },
+    combination: toCombination(document),
     merge: toMerge(document.merge ?? {}, document.base.merge_onto),
     publish: (document.publish ?? []).map((target) => ({
       directory: { path: toPath(target.directory.path, directory) },
@@ -167,11 +168,17 @@ function toAdapter(adapter: RecipeDocument['adapters'][number], directory: strin
   };
 }
 
+function toCombination(document: RecipeDocument): Recipe['combination'] {
+  const parameters = combinationParameters(document);
+  const { method = 'linear' } = document.combination ?? {};
+  return { method, ...(parameters === undefined ? {} : { parameters }) };
+}
+
 /** What a recipe asks of planning. */
 export function mergeOptionsOf({ merge, adapters, combination }: Recipe): MergeOptions {
-  const { method } = combination;
-  if (method === 'sequential') return { ...merge, combination: { method } };
-  return { ...merge, combination: { method, weights: adapters.map(({ weight }) => weight) } };
+  if (combination.method === 'sequential') return { ...merge, combination };
+  const weights = adapters.map(({ weight }) => weight);
+  return { ...merge, combination: { ...combination, weights } };
 }
 
 function toMerge(

@@ -129,7 +129,11 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
       ...(mergeOnto === undefined ? {} : { merge_onto: mergeOnto }),
       ...(combination === undefined
         ? {}
-        : { combination: combination.method, weights: combination.weights.join(', ') }),
+        : {
+            combination: combination.method,
+            weights: combination.weights.join(', '),
+            ...parameterTexts(combination.parameters ?? {}),
+          }),
     },
     rules: plan.rules,
     configEdits: plan.configEdits,
@@ -141,4 +145,16 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
     },
     files,
   };
+}
+
+/** A method's parameters, named as in recipes. */
+function parameterTexts(
+  parameters: NonNullable<NonNullable<Plan['options']['combination']>['parameters']>,
+): Record<string, string | number> {
+  return Object.fromEntries(
+    Object.entries(parameters).map(([name, value]) => [
+      name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
+      Array.isArray(value) ? value.join(', ') : value,
+    ]),
+  );
 }

@@ -5,6 +5,7 @@ import {
   packedRightBytes,
 } from '../../kernels/index.ts';
 import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import { FIND_CUT_BYTES } from './find-cut.ts';
 import { bandDeltas, matrixOf, unitsOf } from './tensor-work.ts';
 import { unitsPerWindow } from './windows.ts';
 
@@ -74,7 +75,9 @@ export function bandArenas(tensors: readonly PlannedTensor[]): BandArenas | unde
 }
 
 export function bandArenasBytes({ sums, dense, denseCount }: BandArenas): number {
-  return arenaBytes(sums) + (dense === undefined ? 0 : denseCount * arenaBytes(dense));
+  return (
+    arenaBytes(sums) + (dense === undefined ? 0 : denseCount * arenaBytes(dense) + FIND_CUT_BYTES)
+  );
 }
 
 /** Rows that are worked out at once of a tensor that is made in bands. */

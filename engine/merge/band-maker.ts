@@ -2,7 +2,9 @@ import { createKernel, type KernelModule, type MergeKernel } from '../../kernels
 import { assert } from '../errors.ts';
 import type { PlannedDelta, PlannedTensor } from '../plan/plan.ts';
 import { type BandArenas, bandRows } from './arena-sizes.ts';
+import { combineRows } from './combine-rows.ts';
 import { type Band, DenseDeltas, type DenseRows } from './dense-deltas.ts';
+import type { Cuts } from './find-cuts.ts';
 import type { InputFiles } from './input-files.ts';
 import { FactorPacker, segmentsOf } from './pack-factors.ts';
 import { scaleRows } from './scale-rows.ts';
@@ -27,10 +29,12 @@ export class BandMaker {
   readonly #factors: FactorPacker;
   readonly #sources: SourceReader;
   readonly #dense: DenseDeltas | undefined;
+  readonly #cuts: Cuts;
   /** The tensor whose right factors are packed. */
   #packed: PlannedTensor | undefined;
 
-  constructor(module: KernelModule, arenas: BandArenas, files: InputFiles) {
+  constructor(module: KernelModule, arenas: BandArenas, files: InputFiles, cuts: Cuts) {
+    this.#cuts = cuts;
     this.#kernel = createKernel(module, arenas.sums);
     this.#files = files;
     this.#factors = new FactorPacker(this.#kernel, files);
@@ -74,7 +78,12 @@ export class BandMaker {
   }
 
   /** @param values [rows, columns]: what the rows are before they are rounded to the dtype */
-  #finish(tensor: PlannedTensor, band: Band, { sums }: BandParts, values: Float32Array): void {
+  #finish(tensor: PlannedTensor, band: Band, parts: BandParts, values: Float32Array): void {
+    const { sums, dense } = parts;
+    if (tensor.combination !== undefined) {
+      combineRows(tensor, band, sums, dense, this.#cuts.get(tensor.name) ?? [], values);
+      return;
+    }
     const [delta] = tensor.deltas ?? [];
     assert(delta?.magnitude !== undefined, `${tensor.name} has no magnitude`);
     scaleRows(delta.magnitude, band, this.#files, sums, values);

@@ -21,7 +21,8 @@ import {
  */
 export type TensorWork = 'copy' | 'cast' | 'dequantize' | 'delta' | 'band';
 
-export function workOf({ from, dtype, deltas }: PlannedTensor): TensorWork {
+export function workOf({ from, dtype, deltas, combination }: PlannedTensor): TensorWork {
+  if (combination !== undefined) return 'band';
   if (deltas !== undefined) return deltas[0]?.magnitude === undefined ? 'delta' : 'band';
   if (from.quantization !== undefined) return 'dequantize';
   return from.dtype === dtype ? 'copy' : 'cast';
@@ -31,11 +32,14 @@ export function workOf({ from, dtype, deltas }: PlannedTensor): TensorWork {
  * Of a tensor that is made in bands: the deltas that are added to its source at once (`summed`), and
  * those that are needed as rows of their own (`dense`).
  */
-export function bandDeltas({ deltas = [] }: Pick<PlannedTensor, 'deltas'>): {
+export function bandDeltas({
+  deltas = [],
+  combination,
+}: Pick<PlannedTensor, 'deltas' | 'combination'>): {
   readonly summed: readonly PlannedDelta[];
   readonly dense: readonly PlannedDelta[];
 } {
-  return { summed: deltas, dense: [] };
+  return combination === undefined ? { summed: deltas, dense: [] } : { summed: [], dense: deltas };
 }
 
 /** Whether a tensor has the bytes of its source and no others. */

@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto';
 import { assert } from '../errors.ts';
 import { layoutFile } from '../safetensors/layout.ts';
+import { type Cuts, findCuts } from './find-cuts.ts';
 import type { CompletedShard } from './journal.ts';
 import { createControl, letGo } from './merge-control.ts';
-import { runMergeThreads, type WindowMessage } from './merge-threads.ts';
+import { runMergeThreads } from './merge-threads.ts';
+import type { WindowMessage } from './merge-worker.ts';
 import type { ShardFile } from './shard-file.ts';
 import { type MergeShardOptions, reportProgress } from './shard-options.ts';
 import { firstEndingAfter, type WindowCut, windowAt, windowCount } from './windows.ts';
@@ -38,6 +40,7 @@ export async function writeWindows(
     module: kernel,
     arena: resources.arena,
     bands: resources.bands,
+    cuts: await cutsFrom(options, begin),
     windowOffset: resources.windowOffset,
     shard,
     header: layoutFile(shard.tensors).header,
@@ -55,6 +58,23 @@ export async function writeWindows(
   const { size } = shard;
   if (!isHashed) return { size, sha256: createHash('sha256').digest('hex') };
   return { size, sha256: log.finish() };
+}
+
+/**
+ * Of all tensors that are still to be made, at least in part. Takes no more memory than the merge
+ * that follows: a thread has one kernel for a delta, where that has several and a window.
+ */
+function cutsFrom(options: MergeShardOptions, begin: number): Promise<Cuts> {
+  const { shard, resources, kernel: module, roots, signal } = options;
+  return findCuts({
+    tensors: shard.tensors.filter(({ offset, byteLength }) => offset + byteLength > begin),
+    module,
+    arena: resources.bands?.dense,
+    threads: resources.threads,
+    roots,
+    onFound: ({ name }) => reportProgress(options, begin, name),
+    signal,
+  });
 }
 
 /** Hashes windows in file order as they are made, and journals what of the file is written. */

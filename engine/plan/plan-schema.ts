@@ -71,9 +71,23 @@ const delta = z.object({
   magnitude: tensorReference.optional(),
   rank: natural,
   alpha: z.number(),
-  /** What the product is multiplied by: the adapter's own scaling times its weight. */
+  /** What the product is multiplied by: the adapter's own scaling, in a sum times its weight. */
   scaling: z.number(),
   transposed: z.boolean(),
+});
+
+/**
+ * How deltas are combined that are not simply added up (`combine-rows.ts`); `scaling` is then each
+ * adapter's own.
+ */
+const tensorCombination = z.object({
+  method: z.enum(['ties', 'dare_linear', 'dare_ties', 'magnitude_prune']),
+  /** With DARE. */
+  seed: natural.optional(),
+  /** With TIES. */
+  majoritySign: z.enum(['total', 'frequency']).optional(),
+  /** One for each delta, in their order. */
+  parts: z.array(z.object({ weight: z.number(), density: z.number() })),
 });
 
 /** Rows that take the place of a tensor's, as the last step: row `indices[i]` is row i of `from`. */
@@ -88,8 +102,10 @@ const plannedTensor = z.object({
   byteLength: natural,
   /** Where the weight comes from: the base, or an adapter that replaces it. */
   from: tensorSource,
-  /** Of all adapters that add to this tensor, in their order: added up before one rounding. */
+  /** Of all adapters that add to this tensor, in their order: combined before one rounding. */
   deltas: z.array(delta).nonempty().optional(),
+  /** Absent where they are added up. */
+  combination: tensorCombination.optional(),
   tokens: tokens.optional(),
 });
 
@@ -120,8 +136,16 @@ export const planSchema = z.object({
     dtype: z.enum(['bfloat16', 'float16', 'float32']).optional(),
     shardBytesMax: natural.optional(),
     mergeOnto: z.enum(['original', 'dequantized']).optional(),
-    /** Absent for one adapter of weight 1. All methods are this sum: the plan is the same. */
-    combination: z.object({ method: z.literal('linear'), weights: z.array(z.number()) }).optional(),
+    /** Absent for one adapter of weight 1. Methods that are the same sum are all called linear. */
+    combination: z
+      .object({
+        method: z.enum(['linear', 'ties', 'dare_linear', 'dare_ties', 'magnitude_prune']),
+        weights: z.array(z.number()),
+        parameters: z
+          .record(z.string(), z.union([z.string(), z.number(), z.array(z.number())]))
+          .optional(),
+      })
+      .optional(),
   }),
   /** The base first, then the adapters. */
   inputs: z.array(inputSchema),
@@ -140,6 +164,7 @@ export type Plan = z.infer<typeof planSchema>;
 export type PlannedShard = z.infer<typeof plannedShard>;
 export type PlannedTensor = z.infer<typeof plannedTensor>;
 export type PlannedDelta = z.infer<typeof delta>;
+export type TensorCombination = z.infer<typeof tensorCombination>;
 export type TensorReference = z.infer<typeof tensorReference>;
 export type TensorSource = z.infer<typeof tensorSource>;
 export type BlockQuantization = z.infer<typeof blockQuantization>;

@@ -5,7 +5,13 @@ import { WeldlineError } from '../errors.ts';
 import type { Checkpoint } from '../safetensors/checkpoint.ts';
 import { DTYPE_BY_TORCH_NAME, type Dtype, isMergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
-import { bindAdapters, chooseWeights, type OpenedAdapter, type Part } from './combine-adapters.ts';
+import {
+  bindAdapters,
+  chooseWeights,
+  inPlanOrder,
+  type OpenedAdapter,
+  type Part,
+} from './combine-adapters.ts';
 import { planConfigEdits } from './config-edits.ts';
 import { groupByFile, planShards, type TensorGroup, type UnplacedTensor } from './output-shards.ts';
 import {
@@ -18,7 +24,15 @@ import {
   type TensorSource,
   type UnreadFile,
 } from './plan.ts';
+import {
+  combinationOption,
+  planCombination,
+  refuseDora,
+  type ThinnedPart,
+  withDensities,
+} from './plan-combination.ts';
 import { chooseSideFiles } from './side-files.ts';
+import { type Thinning, thinningOf } from './thinning.ts';
 
 /** What a plan is made of: what headers and configurations say, and which files count. */
 export interface PlanInputs {
@@ -29,7 +43,7 @@ export interface PlanInputs {
     readonly config: ModelConfig;
     readonly files: readonly UnreadFile[];
   };
-  /** In the order in which they are added. */
+  /** In the order in which they are named; they are added in that of `inPlanOrder`. */
   readonly adapters: readonly OpenedAdapter[];
   readonly options: MergeOptions;
 }
@@ -47,14 +61,16 @@ export function previewPlan({ base, adapters, options }: PlanInputs): PlanPrevie
   const ids = adapters.map(({ adapter }) => adapter.id);
   const weights = chooseWeights(ids, options.combination);
   checkMergeOnto(base, options.mergeOnto);
-  const parts = bindAdapters(adapters, weights, base.checkpoint, config);
+  const thinning = thinningOf(options.combination, ids.length);
+  const bound = bindAdapters(adapters, weights, base.checkpoint, config);
+  const parts = inPlanOrder(withDensities(bound, thinning), options.combination);
+  refuseDora(parts, thinning);
   const groups = groupByFile(base.checkpoint.files, (name) =>
-    planTensor(name, name, base, parts, options),
+    planTensor(name, name, base, parts, thinning, options),
   );
-  const withHead = addUntiedHead(groups, base, parts, options);
+  const withHead = addUntiedHead(groups, base, parts, thinning, options);
   const { dtype, shardBytesMax, mergeOnto } = options;
   const side = chooseSideFiles(base.files, tokenizerOf(parts));
-  const isPlain = parts.length === 1 && parts[0]?.weight === 1;
   return {
     format: 'weldline.plan',
     engineFormat: ENGINE_FORMAT,
@@ -62,7 +78,7 @@ export function previewPlan({ base, adapters, options }: PlanInputs): PlanPrevie
       ...(dtype === undefined ? {} : { dtype }),
       ...(shardBytesMax === undefined ? {} : { shardBytesMax }),
       ...(mergeOnto === undefined ? {} : { mergeOnto }),
-      ...(isPlain ? {} : { combination: { method: 'linear', weights: [...weights] } }),
+      ...combinationOption(parts, thinning),
     },
     inputs: [
       { id: 'base', files: [...base.files] },
@@ -121,7 +137,8 @@ function planTensor(
   name: string,
   source: string,
   { checkpoint, quantized }: PlanInputs['base'],
-  parts: readonly Part[],
+  parts: readonly ThinnedPart[],
+  thinning: Thinning | undefined,
   options: MergeOptions,
 ): UnplacedTensor {
   const inBase = checkpoint.tensors.get(source);
@@ -129,6 +146,7 @@ function planTensor(
   let { shape } = inBase!;
   let tokens: UnplacedTensor['tokens'];
   const deltas: PlannedDelta[] = [];
+  const combination = planCombination(name, parts, thinning);
   // No two replace a tensor or rows of it: that was refused as a contradiction.
   for (const { adapter, binding, weight } of parts) {
     const replacement = binding.replacements.get(name);
@@ -143,7 +161,9 @@ function planTensor(
       tokens = { from: rowsFrom, indices: [...rows.indices] };
     }
     const bound = binding.deltas.get(name);
-    if (bound !== undefined) deltas.push(planDelta(adapter.id, bound, weight));
+    if (bound !== undefined) {
+      deltas.push(planDelta(adapter.id, bound, combination === undefined ? weight : 1));
+    }
   }
   const dtype = outputDtype(inBase!.dtype, options);
   const [first, ...others] = deltas;
@@ -154,6 +174,7 @@ function planTensor(
     shape: [...shape],
     from,
     ...(first && { deltas: [first, ...others] }),
+    ...(combination && { combination }),
     ...(tokens && { tokens }),
   };
 }
@@ -193,13 +214,14 @@ function outputDtype(dtype: Dtype, options: MergeOptions): Dtype {
 function addUntiedHead(
   groups: readonly TensorGroup[],
   base: PlanInputs['base'],
-  parts: readonly Part[],
+  parts: readonly ThinnedPart[],
+  thinning: Thinning | undefined,
   options: MergeOptions,
 ): readonly TensorGroup[] {
   const untied = parts.find(({ binding }) => binding.untied !== undefined)?.binding.untied;
   if (untied === undefined) return groups;
   // Also where a head is on disk: while the pair is tied, loaders use the embedding in its place.
-  const head = planTensor(untied.head, untied.embedding, base, parts, options);
+  const head = planTensor(untied.head, untied.embedding, base, parts, thinning, options);
   const { checkpoint } = base;
   const file = checkpoint.tensors.get(untied.head)?.file ?? checkpoint.files.at(-1)?.path;
   return groups.map((group) =>

@@ -2,8 +2,10 @@ import type { FileHandle } from 'node:fs/promises';
 import { decodeElements } from '../../kernels/index.ts';
 import { assert, WeldlineError } from '../errors.ts';
 import { elementBytes, rowBytes, rowsPerPiece } from '../merge/arena-sizes.ts';
+import type { Cut } from '../merge/find-cut.ts';
 import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
+import { combinedRow } from './combined-row.ts';
 import { dequantizedRow } from './dequantized-row.ts';
 
 /** Reads bytes of a tensor of an input. */
@@ -34,10 +36,11 @@ const F64_UNIT = 2 ** -53;
  * rounded once (from a quantised base, of what that dequantises to); what is allowed beyond that is
  * the bound on fp32 accumulation of `rank` products. An F32 value is defined as the float64 one
  * rounded, and must be that; with DoRA it is within the bound on the three roundings that its steps
- * have.
+ * have. Of deltas that are combined otherwise than by their sum see `combinedRow`.
  *
  * @param rows rows of the tensor as stored
  * @param output the file that holds `tensor`
+ * @param cuts of each delta, where a combination keeps the largest
  * @returns the largest distance from the exact value, in units of the dtype's rounding
  * @throws WeldlineError `verify.recomputation-mismatch`
  */
@@ -46,6 +49,7 @@ export async function verifyRows(
   rows: readonly number[],
   read: ReadTensor,
   output: FileHandle,
+  cuts: readonly Cut[] = [],
 ): Promise<number> {
   const columns = tensor.shape.at(-1) ?? 1;
   const expected: ExpectedRow[] = [];
@@ -64,7 +68,7 @@ export async function verifyRows(
   }
   let worst = 0;
   for (const row of expected) {
-    worst = Math.max(worst, await compareRow(tensor, row, read, output));
+    worst = Math.max(worst, await compareRow(tensor, row, read, output, cuts));
   }
   return worst;
 }
@@ -122,12 +126,14 @@ async function compareRow(
   expected: ExpectedRow,
   read: ReadTensor,
   output: FileHandle,
+  cuts: readonly Cut[],
 ): Promise<number> {
   const { row } = expected;
   const dtype = tensor.dtype as MergeDtype;
   const written = await writtenRow(tensor, row, expected.base.length, output);
   const { halfUlp, smallest } = PRECISION[dtype];
-  const { exact, bound } = await exactRow(expected, read);
+  const { exact, bound } = await exactRow(tensor, expected, read, cuts);
+  const isSum = tensor.combination === undefined && !tensor.deltas?.[0]?.magnitude;
   let worst = 0;
   for (let column = 0; column < exact.length; column++) {
     const value = exact[column]!;
@@ -135,7 +141,7 @@ async function compareRow(
     const distance = Math.abs(written[column]! - value);
     // Comparisons with NaN are false, so they say what is right.
     const isRight =
-      dtype === 'F32' && tensor.deltas?.[0]?.magnitude === undefined
+      isSum && dtype === 'F32'
         ? written[column] === fround(value)
         : distance <= unit * (1 + 2 ** -7) + bound[column]!;
     if (!isRight) {
@@ -164,9 +170,19 @@ async function writtenRow(
 
 /** A row in float64, and how far from it float32 arithmetic may come before the last rounding. */
 async function exactRow(
+  tensor: PlannedTensor,
   { row, base, terms }: ExpectedRow,
   read: ReadTensor,
+  cuts: readonly Cut[],
 ): Promise<{ readonly exact: Float64Array; readonly bound: Float64Array }> {
+  const { combination } = tensor;
+  if (combination !== undefined) {
+    const rows = terms.map(({ delta, product }) => ({
+      adapter: delta.adapter,
+      values: product.map((value) => delta.scaling * value),
+    }));
+    return combinedRow({ ...tensor, combination }, row, base, rows, cuts);
+  }
   const exact = Float64Array.from(base);
   const bound = base.map(() => 0);
   for (const { delta, product, magnitude } of terms) {

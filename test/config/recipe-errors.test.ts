@@ -74,11 +74,40 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
   ],
   [
     'a combination of a later version',
-    `${GOOD}combination: { method: ties, density: 0.5 }\n`,
+    `${GOOD}combination: { method: svd, rank: 8 }\n`,
     [
       '13:24 combination.method: expected linear (the sum of all adapters, each times its weight)',
-      '13:30 combination.density: unknown key; known here: method',
+      '13:29 combination.rank: unknown key; known here: method, density, seed, majority_sign',
     ],
+  ],
+  [
+    'parameters that a method does not take, or not so',
+    `${GOOD}combination: { method: ties, density: 1.5, seed: -1, majority_sign: most }\n`,
+    [
+      '13:39 combination.density: expected a number above 0 and up to 1',
+      '13:50 combination.seed: expected a whole number of at least 0',
+      '13:69 combination.majority_sign: expected total or frequency',
+    ],
+  ],
+  [
+    'a seed where nothing is random',
+    `${GOOD}combination: { method: ties, density: 0.5, seed: 1 }\n`,
+    ['13:50 combination.seed: ties chooses nothing at random and takes no seed'],
+  ],
+  [
+    'no density',
+    `${GOOD}combination: { method: dare_ties }\n`,
+    ['13:14 combination.density: dare_ties needs a density'],
+  ],
+  [
+    'a density of one of two adapters',
+    `${withLine(7, '    model: ./support', '  - { id: sales, model: ./b, density: 0.5 }')}combination: { method: ties }\n`,
+    ['6:5 adapters.0: there is no density for this adapter'],
+  ],
+  [
+    'a density of an adapter that is only added',
+    withLine(7, '    model: ./support', '    density: 0.5'),
+    ['8:14 adapters.0.density: linear takes no density'],
   ],
   [
     'two adapters and no method',

@@ -89,6 +89,25 @@ describe('parseRecipe', () => {
     });
   });
 
+  it('reads how adapters are thinned out: by a density for all, or one of its own', () => {
+    const adapters = [...MINIMAL.adapters, { id: 'c', model: './c', density: 0.3 }];
+    const combination = { method: 'ties', density: 0.2, majority_sign: 'frequency' };
+    const { recipe } = parseRecipe(stringify({ ...MINIMAL, adapters, combination }), '/r/a.yaml');
+    expect(mergeOptionsOf(recipe)).toEqual({
+      combination: {
+        method: 'ties',
+        weights: [1, 1],
+        parameters: { density: [0.2, 0.3], majoritySign: 'frequency' },
+      },
+    });
+    const random = { method: 'dare_linear', density: 0.5, seed: 7 };
+    const { recipe: dare } = parseRecipe(
+      stringify({ ...MINIMAL, combination: random }),
+      '/r/a.yaml',
+    );
+    expect(dare.combination.parameters).toEqual({ density: [0.5], seed: 7 });
+  });
+
   it('keeps what is said of the base about the merge with the merge', () => {
     const base = { ...MINIMAL.base, merge_onto: 'dequantized' };
     const { recipe } = parseRecipe(stringify({ ...MINIMAL, base }), '/r/recipe.yaml');
