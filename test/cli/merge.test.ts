@@ -138,6 +138,23 @@ describe('several adapters', () => {
     expect(planned.stdout).toMatch(/style, r 9, alpha 18, × -1, tone, r 4, alpha 8, × 2/);
   });
 
+  it('are thinned out and combined as the options say', async () => {
+    const how = ['--combine', 'dare_ties', '--density', '0.5,0.25', '--seed', '3', '--json'];
+    const merged = await runCommand(
+      ['merge', ...several, ...how, '--majority-sign', 'frequency', '--output', 'thinned'],
+      options,
+    );
+    expect(merged).toMatchObject({ status: 0, stderr: '' });
+    const manifest = JSON.parse(await readFile(join(root, 'thinned', 'weldline.json'), 'utf8'));
+    expect(manifest.options).toMatchObject({
+      ...{ combination: 'dare_ties', weights: '1, 1', densities: '0.5, 0.25' },
+      ...{ majority_sign: 'frequency', seed: 3 },
+    });
+    const ties = ['--combine', 'ties', '--density', '0.2', '--tensors'];
+    const planned = await runCommand(['plan', ...several, ...ties], options);
+    expect(planned.stdout).toMatch(/ties, adapter-1, r 4, alpha 8, × 2, weight 1, density 0.2/);
+  });
+
   it.each([
     [[], /There are 2 adapters.*--combine linear.*--combine sequential/],
     [['--combine', 'linear', '--weights', '1'], /1 numbers for 2 adapters/],
