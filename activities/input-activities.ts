@@ -40,7 +40,10 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         const artefact = artefactName({
           base: recipe.base.model,
           version: recipe.version,
-          ...nameOfAdapters(resolvedAdapters({ recipe }, { adapter, otherAdapters })),
+          ...nameOfAdapters(
+            resolvedAdapters({ recipe }, { adapter, otherAdapters }),
+            recipe.combination,
+          ),
         });
         return { base, adapter, ...(others.length > 0 && { otherAdapters }), artefact };
       });

@@ -1,4 +1,4 @@
-import type { RecipeAdapter } from '../config/recipe.ts';
+import type { Recipe, RecipeAdapter } from '../config/recipe.ts';
 import { digestOf } from '../engine/canonical-json.ts';
 import { assert } from '../engine/errors.ts';
 import type { NamedAdapter } from '../sources/adapter-lineage.ts';
@@ -38,22 +38,32 @@ export function namedAdapters(
   });
 }
 
-/** What the name of an artefact says of its adapters; of several, a digest of what they are. */
-export function nameOfAdapters(adapters: readonly ResolvedAdapter[]): {
+/**
+ * What the name of an artefact says of its adapters; of several, or where a method has parameters, a
+ * digest of what they are and how.
+ */
+export function nameOfAdapters(
+  adapters: readonly ResolvedAdapter[],
+  combination: Recipe['combination'],
+): {
   readonly adapter: string;
   readonly adapterVersion?: string | undefined;
   readonly adapterDigest: string;
 } {
   const [first, ...others] = adapters;
   assert(first !== undefined, 'a release without adapters');
-  if (others.length === 0) {
+  const isThinned = combination.parameters !== undefined;
+  if (others.length === 0 && !isThinned) {
     const { id, version, resolved } = first;
     return { adapter: id, adapterVersion: version, adapterDigest: identityOf(resolved) };
   }
+  const described = adapters.map(({ id, weight, resolved }) => ({
+    id,
+    weight,
+    identity: identityOf(resolved),
+  }));
   return {
     adapter: adapters.map(({ id }) => id).join('-'),
-    adapterDigest: digestOf(
-      adapters.map(({ id, weight, resolved }) => ({ id, weight, identity: identityOf(resolved) })),
-    ),
+    adapterDigest: digestOf(isThinned ? [...described, combination] : described),
   };
 }

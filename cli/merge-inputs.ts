@@ -1,18 +1,13 @@
 import { basename, resolve } from 'node:path';
 import { readEnvironment } from '../config/environment.ts';
 import { parseSize } from '../config/parse-size.ts';
-import { WeldlineError } from '../engine/errors.ts';
 import {
   chooseResources,
   MEMORY_BUDGET_BYTES_DEFAULT,
   type MergeResources,
 } from '../engine/merge/resources.ts';
 import type { ModelFiles } from '../engine/model-files.ts';
-import {
-  COMBINATION_METHODS,
-  type Combination,
-  MAJORITY_SIGNS,
-} from '../engine/plan/combination.ts';
+import { COMBINATION_METHODS, type Combination } from '../engine/plan/combination.ts';
 import { MERGE_ONTO, type MergeOnto } from '../engine/plan/merge-onto-choices.ts';
 import type { Plan, PlanPreview } from '../engine/plan/plan.ts';
 import { completePlan, previewMerge } from '../engine/plan/plan-merge.ts';
@@ -29,7 +24,9 @@ import {
   unreadBytes,
 } from '../sources/model-input.ts';
 import { modelAccess } from '../workers/model-access.ts';
+import { numbersOption, parametersOption } from './combination-parameters.ts';
 import type { Progress } from './progress.ts';
+import { usage } from './usage.ts';
 
 /** The options that `merge` and `plan` share, as the command line gives them. */
 export interface MergeArguments {
@@ -39,6 +36,7 @@ export interface MergeArguments {
   readonly weights?: string;
   readonly rank?: string;
   readonly density?: string;
+  readonly seed?: string;
   readonly majoritySign?: string;
   readonly dtype?: string;
   readonly mergeOnto?: string;
@@ -207,42 +205,26 @@ function publicModelName(model: string): string {
   return model.startsWith('hf://') ? model : basename(resolve(model));
 }
 
-export function usage(message: string): WeldlineError {
-  return new WeldlineError('cli.usage', message);
-}
-
-function combinationOption(
-  count: number,
-  { combine, weights, rank, density, majoritySign }: MergeArguments,
-): Combination | undefined {
-  const options = {
-    rank: numberOption('--rank', rank),
-    density: numberOption('--density', density),
-    majoritySign: choiceOption('--majority-sign', majoritySign, MAJORITY_SIGNS),
-  };
+function combinationOption(count: number, options: MergeArguments): Combination | undefined {
+  const { combine, weights } = options;
   const method = choiceOption('--combine', combine, COMBINATION_METHODS);
-  if (method === undefined && Object.values(options).some((value) => value !== undefined)) {
-    throw usage('--rank, --density and --majority-sign belong to a method: give --combine too.');
-  }
   if (method === undefined && count > 1) {
     throw usage(
       `There are ${count} adapters. Say how they are combined: --combine linear (the sum of all, ` +
         'each times its weight; cat is the same) or --combine sequential (one after the other).',
     );
   }
-  if (weights === undefined) return method === undefined ? undefined : { method, ...options };
-  const numbers = weights
-    .split(',')
-    .map((text) => (text.trim() === '' ? Number.NaN : Number(text)));
-  if (numbers.some(Number.isNaN)) {
-    throw usage(`--weights ${weights} is not a list of numbers such as 1,-0.5.`);
+  const parameters = parametersOption(method ?? 'linear', count, options);
+  if (weights === undefined) {
+    return method === undefined ? undefined : { method, ...(parameters && { parameters }) };
   }
+  const numbers = numbersOption('--weights', weights, '1,-0.5');
   if (numbers.length !== count) {
     throw usage(
       `--weights has ${numbers.length} numbers for ${count} adapters. Give one for each.`,
     );
   }
-  return { method: method ?? 'linear', weights: numbers, ...options };
+  return { method: method ?? 'linear', weights: numbers, ...(parameters && { parameters }) };
 }
 
 function choiceOption<Choice extends string>(
@@ -263,13 +245,6 @@ function sizeOption(name: string, value: string | undefined): number | undefined
   } catch {
     throw usage(`${name} ${value} is not a size; write 5GB, 500MB or a number of bytes.`);
   }
-}
-
-function numberOption(name: string, value: string | undefined): number | undefined {
-  if (value === undefined) return undefined;
-  const number = value.trim() === '' ? Number.NaN : Number(value);
-  if (Number.isNaN(number)) throw usage(`${name} ${value} is not a number.`);
-  return number;
 }
 
 function threadsOption(value: string | undefined): number | undefined {

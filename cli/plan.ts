@@ -8,11 +8,11 @@ import {
   type MergeRequest,
   parseMergeArguments,
   prepareMerge,
-  usage,
 } from './merge-inputs.ts';
 import type { Output } from './output.ts';
 import { printPlan } from './print-plan.ts';
 import { Progress } from './progress.ts';
+import { usage } from './usage.ts';
 
 export interface PlanCommand extends Partial<MergeArguments> {
   readonly tensors?: boolean;
@@ -61,7 +61,7 @@ async function toRequest(
   recipePath: string | undefined,
   options: PlanCommand,
 ): Promise<MergeRequest> {
-  const { base, adapter = [], combine, weights, rank, density, majoritySign } = options;
+  const { base, adapter = [], combine, weights, rank, density, seed, majoritySign } = options;
   if (recipePath === undefined) {
     if (base === undefined) throw usage('Give a recipe, or --base and --adapter.');
     return parseMergeArguments({ ...options, base, adapter });
@@ -69,11 +69,10 @@ async function toRequest(
   if (base !== undefined || adapter.length > 0) {
     throw usage('Give a recipe, or --base and --adapter, not both.');
   }
-  const how = [combine, weights, rank, density, majoritySign];
+  const how = [combine, weights, rank, density, seed, majoritySign];
   if (how.some((option) => option !== undefined)) {
     throw usage(
-      'A recipe says itself how adapters are combined; leave --combine, --weights and what belongs ' +
-        'to them out.',
+      'A recipe says itself how adapters are combined; leave --combine and what goes with it out.',
     );
   }
   const { recipe } = await loadRecipe(recipePath);

@@ -32,7 +32,7 @@ const WORDS: Readonly<Record<TensorWork, string>> = {
   cast: 'cast',
   dequantize: 'dequantized',
   delta: 'merged',
-  dora: 'merged',
+  band: 'merged',
 };
 
 const WORK_ORDER = [WORDS.delta, WORDS.dequantize, WORDS.cast, WORDS.copy];
@@ -176,15 +176,17 @@ function describeEdit({ path, value }: ConfigEdit): string {
 }
 
 function tensorRow(tensor: PlannedTensor): string[] {
-  const { tokens, combined } = tensor;
+  const { tokens, combined, combination } = tensor;
   const deltas = tensor.deltas ?? [];
   const how = [
-    ...deltas.flatMap((delta) => [
+    ...(combination ? [combination.method] : []),
+    ...deltas.flatMap((delta, index) => [
       ...(deltas.length > 1 ? [delta.adapter] : []),
       `r ${delta.rank}`,
       `alpha ${delta.alpha}`,
       `× ${delta.scaling}`,
       ...(delta.transposed ? ['transposed'] : []),
+      ...describePart(combination?.parts[index]),
       ...(delta.magnitude ? ['rows scaled (DoRA)'] : []),
       ...(delta.rows ? [`rows ${delta.rows.begin} to ${lastRow(delta.rows)}`] : []),
       ...(delta.bColumns ? [`expert ${delta.bColumns.begin} of ${delta.bColumns.step}`] : []),
@@ -200,6 +202,12 @@ function tensorRow(tensor: PlannedTensor): string[] {
     describeSource(tensor.from),
     how.join(', '),
   ];
+}
+
+function describePart(
+  part: { readonly weight: number; readonly density: number } | undefined,
+): string[] {
+  return part === undefined ? [] : [`weight ${part.weight}`, `density ${part.density}`];
 }
 
 function describeCombined({ method, rank, density }: CombinedDeltas): string {

@@ -26,17 +26,18 @@ function mergeOptions(command: Command): Command {
       new Option(
         '--combine <method>',
         'of several adapters: linear or cat, their weighted sum; sequential, one after the other; ' +
-          'svd, the sum cut to a rank; peft_*, the numbers of PEFT',
+          'svd, the sum cut to a rank; ties, dare_linear, dare_ties or magnitude_prune, of deltas ' +
+          'thinned out; peft_*, the numbers of PEFT',
       ).choices([...COMBINATION_METHODS]),
     )
     .option('--weights <numbers>', 'what each adapter is multiplied by, e.g. 1,-0.5 (default: 1)')
-    .option('--rank <rank>', 'that svd keeps (default: the largest of an adapter)')
-    .option('--density <share>', 'of values that peft_ties and peft_magnitude_prune keep')
+    .option('--rank <number>', 'that svd keeps (default: the largest of an adapter)')
+    .option('--density <numbers>', 'share of each delta that stays, one for all or e.g. 0.2,0.3')
+    .option('--seed <number>', 'decides what DARE keeps (default: 0)')
     .addOption(
-      new Option(
-        '--majority-sign <method>',
-        'by which peft_ties elects signs (default: total)',
-      ).choices([...MAJORITY_SIGNS]),
+      new Option('--majority-sign <rule>', 'whose sign wins (default: total)').choices([
+        ...MAJORITY_SIGNS,
+      ]),
     )
     .addOption(
       new Option(

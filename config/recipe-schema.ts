@@ -1,14 +1,7 @@
 import { z } from 'zod';
-import {
-  COMBINATION_METHODS,
-  type CombinationMethod,
-  combinationProblems,
-  MAJORITY_SIGNS,
-  type MajoritySign,
-  SVD_RANK_MAX,
-} from '../engine/plan/combination.ts';
 import { MERGE_ONTO } from '../engine/plan/merge-onto-choices.ts';
 import { ADAPTERS_MAX, WEIGHT_MAX } from '../engine/plan/plan.ts';
+import { combination, density, refineParameters } from './combination-schema.ts';
 import { parseSize, SIZE_EXPECTATION } from './parse-size.ts';
 
 /**
@@ -129,6 +122,7 @@ const adapter = z
         `a number from -${WEIGHT_MAX} to ${WEIGHT_MAX} and not 0, times which the adapter is added ` +
           '(default 1)',
       ),
+    density,
     training_run: text('the name of the training run, for the records').optional(),
     version: version.optional(),
   })
@@ -163,14 +157,7 @@ const publishTarget = z
 /** What of a recipe decides how adapters are combined. */
 interface RecipeShape {
   readonly adapters: readonly z.infer<typeof adapter>[];
-  readonly combination?:
-    | {
-        readonly method: CombinationMethod;
-        readonly rank?: number | undefined;
-        readonly density?: number | undefined;
-        readonly majority_sign_method?: MajoritySign | undefined;
-      }
-    | undefined;
+  readonly combination?: { readonly method: string } | undefined;
 }
 
 export const recipeSchema = z
@@ -183,32 +170,7 @@ export const recipeSchema = z
       .min(1)
       .max(ADAPTERS_MAX)
       .describe(`a list of 1 to ${ADAPTERS_MAX} adapters`),
-    combination: z
-      .strictObject({
-        method: z
-          .enum(COMBINATION_METHODS)
-          .describe(
-            'linear (the sum of all adapters, each times its weight), cat (the same), sequential ' +
-              '(one after the other, without weights), svd (the sum, cut to a rank) or peft_linear, ' +
-              'peft_cat, peft_svd, peft_ties, peft_magnitude_prune (the numbers of PEFT)',
-          ),
-        rank: z
-          .int()
-          .optional()
-          .describe(`the rank that svd keeps, a whole number from 1 to ${SVD_RANK_MAX}`),
-        density: z
-          .number()
-          .optional()
-          .describe('the share of values that is kept, above 0 and at most 1'),
-        majority_sign_method: z
-          .enum(MAJORITY_SIGNS)
-          .optional()
-          .describe('total or frequency, by which signs are elected'),
-      })
-      .optional()
-      .describe(
-        'a mapping {method}, and what the method takes, which a recipe with several adapters needs',
-      ),
+    combination: combination.optional(),
     merge: merge.optional(),
     publish: z
       .array(publishTarget)
@@ -217,6 +179,7 @@ export const recipeSchema = z
       .describe('a list of targets; without it the release stays in the workspace'),
   })
   .superRefine(refineCombination)
+  .superRefine(refineParameters)
   .describe('a mapping with name, version, base and adapters');
 
 /** Several adapters need a method and ids that differ; `sequential` takes no weights. */
@@ -228,9 +191,6 @@ function refineCombination({ adapters, combination }: RecipeShape, context: z.Re
       'other)';
     context.addIssue({ code: 'custom', path: ['adapters'], message });
   }
-  for (const { option, problem } of combination ? problemsOf(combination) : []) {
-    context.addIssue({ code: 'custom', path: ['combination', option], message: problem });
-  }
   for (const [index, { id, weight }] of adapters.entries()) {
     if (adapters.findIndex((other) => other.id === id) < index) {
       const message = `two adapters have the id "${id}"; give each an id of its own`;
@@ -241,13 +201,6 @@ function refineCombination({ adapters, combination }: RecipeShape, context: z.Re
       context.addIssue({ code: 'custom', path: ['adapters', index, 'weight'], message });
     }
   }
-}
-
-function problemsOf({
-  majority_sign_method: majoritySign,
-  ...others
-}: NonNullable<RecipeShape['combination']>): ReturnType<typeof combinationProblems> {
-  return combinationProblems({ ...others, majoritySign });
 }
 
 export type RecipeDocument = z.infer<typeof recipeSchema>;

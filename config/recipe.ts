@@ -6,6 +6,7 @@ import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
 import type { Combination } from '../engine/plan/combination.ts';
 import type { MergeOnto } from '../engine/plan/merge-onto-choices.ts';
 import type { MergeOptions } from '../engine/plan/plan.ts';
+import { combinationParameters } from './combination-schema.ts';
 import { parseSize } from './parse-size.ts';
 import { recipeInvalid } from './recipe-problems.ts';
 import { type RecipeDocument, recipeSchema } from './recipe-schema.ts';
@@ -48,7 +49,7 @@ export interface Recipe {
   version: string;
   base: ModelReference;
   adapters: readonly [RecipeAdapter, ...RecipeAdapter[]];
-  combination: Omit<Combination, 'weights'>;
+  combination: Pick<Combination, 'method' | 'parameters'>;
   merge: RecipeMerge;
   /** Empty when the recipe names none: the release then stays in the workspace. */
   publish: readonly PublishTarget[];
@@ -150,21 +151,11 @@ function toRecipe(document: RecipeDocument, directory: string): Recipe {
     version: document.version,
     base: toModelReference(document.base, directory),
     adapters: [first, ...others],
-    combination: toCombination(document.combination),
+    combination: toCombination(document),
     merge: toMerge(document.merge ?? {}, document.base.merge_onto),
     publish: (document.publish ?? []).map((target) => ({
       directory: { path: toPath(target.directory.path, directory) },
     })),
-  };
-}
-
-function toCombination(combination: RecipeDocument['combination']): Recipe['combination'] {
-  const { method = 'linear', rank, density, majority_sign_method: sign } = combination ?? {};
-  return {
-    method,
-    ...(rank === undefined ? {} : { rank }),
-    ...(density === undefined ? {} : { density }),
-    ...(sign === undefined ? {} : { majoritySign: sign }),
   };
 }
 
@@ -178,13 +169,17 @@ function toAdapter(adapter: RecipeDocument['adapters'][number], directory: strin
   };
 }
 
+function toCombination(document: RecipeDocument): Recipe['combination'] {
+  const parameters = combinationParameters(document);
+  const { method = 'linear' } = document.combination ?? {};
+  return { method, ...(parameters === undefined ? {} : { parameters }) };
+}
+
 /** What a recipe asks of planning. */
 export function mergeOptionsOf({ merge, adapters, combination }: Recipe): MergeOptions {
   if (combination.method === 'sequential') return { ...merge, combination };
-  return {
-    ...merge,
-    combination: { ...combination, weights: adapters.map(({ weight }) => weight) },
-  };
+  const weights = adapters.map(({ weight }) => weight);
+  return { ...merge, combination: { ...combination, weights } };
 }
 
 function toMerge(

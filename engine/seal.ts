@@ -127,7 +127,13 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
       ...(dtype === undefined ? {} : { dtype }),
       ...(shardBytesMax === undefined ? {} : { max_shard_size: shardBytesMax }),
       ...(mergeOnto === undefined ? {} : { merge_onto: mergeOnto }),
-      ...(combination === undefined ? {} : describeCombination(combination)),
+      ...(combination === undefined
+        ? {}
+        : {
+            combination: combination.method,
+            weights: combination.weights.join(', '),
+            ...parameterTexts(combination.parameters ?? {}),
+          }),
     },
     rules: plan.rules,
     configEdits: plan.configEdits,
@@ -142,18 +148,15 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
   };
 }
 
-function describeCombination({
-  method,
-  weights,
-  rank,
-  density,
-  majoritySign,
-}: NonNullable<Plan['options']['combination']>): Manifest['options'] {
-  return {
-    combination: method,
-    weights: weights.join(', '),
-    ...(rank === undefined ? {} : { rank }),
-    ...(density === undefined ? {} : { density }),
-    ...(majoritySign === undefined ? {} : { majority_sign_method: majoritySign }),
-  };
+/** A method's parameters, named as in recipes. */
+function parameterTexts(
+  parameters: NonNullable<NonNullable<Plan['options']['combination']>['parameters']>,
+): Record<string, string | number> {
+  const texts: Record<string, string | number> = {};
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value === undefined) continue;
+    const inRecipes = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+    texts[inRecipes] = Array.isArray(value) ? value.join(', ') : value;
+  }
+  return texts;
 }

@@ -58,8 +58,15 @@ function nf4Distance({ nf4Distance: distance }: ReleaseFacts): string {
 
 /** Weights stand in the order of the adapters above. */
 function combined({ options }: ReleaseFacts): string {
-  const { combination, weights } = options;
-  return combination === undefined ? '' : `| combined | ${combination}, weights ${weights} |\n`;
+  const { combination, weights, densities, seed, majority_sign: sign } = options;
+  if (combination === undefined) return '';
+  const parameters = [
+    `weights ${weights}`,
+    ...(densities === undefined ? [] : [`densities ${densities}`]),
+    ...(sign === undefined ? [] : [`sign by ${sign}`]),
+    ...(seed === undefined ? [] : [`seed ${seed}`]),
+  ];
+  return `| combined | ${combination}, ${parameters.join(', ')} |\n`;
 }
 
 function inputCell(input: ReleaseFacts['inputs'][number] | undefined): string {

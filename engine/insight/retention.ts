@@ -1,4 +1,5 @@
 import { loadElement, storeElement } from '../../kernels/index.ts';
+import { isRandom } from '../merge/combine-rows.ts';
 import { workOf } from '../merge/tensor-work.ts';
 import type { PlannedTensor, PlanPreview } from '../plan/plan.ts';
 import { elementCount, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
@@ -63,7 +64,7 @@ export async function measureRetention(
 ): Promise<RetentionReport> {
   const merged = plan.shards.flatMap(({ tensors }) => tensors).filter(isMerged);
   const limits = { tensorsMax: TENSORS_MAX[base], costMax: FACTOR_ELEMENTS_MAX };
-  const chosen = spreadTensors(merged, factorElements, limits);
+  const chosen = spreadTensors(merged.filter(isMeasurable), factorElements, limits);
   const tensors: TensorRetention[] = [];
   let delta = 0;
   let error = 0;
@@ -95,6 +96,14 @@ export function summarizeRetention({ tensors, ...summary }: RetentionReport): Re
 
 function isMerged(tensor: PlannedTensor): boolean {
   return !['copy', 'cast', 'dequantize'].includes(workOf(tensor)) && tensor.byteLength > 0;
+}
+
+/**
+ * What stays of deltas that are thinned out to their largest elements, and which directions are the
+ * largest of a sum, takes a pass over all of a tensor: too long for a plan.
+ */
+function isMeasurable({ combination, combined }: PlannedTensor): boolean {
+  return combined === undefined && (combination === undefined || isRandom(combination));
 }
 
 function factorElements(tensor: PlannedTensor): number {

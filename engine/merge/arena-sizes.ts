@@ -1,7 +1,13 @@
-import { type ArenaSpec, packedLeftBytes, packedRightBytes } from '../../kernels/index.ts';
+import {
+  type ArenaSpec,
+  arenaBytes,
+  packedLeftBytes,
+  packedRightBytes,
+} from '../../kernels/index.ts';
 import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import { FIND_CUT_BYTES } from './find-cut.ts';
 import { largestRank } from './row-blocks.ts';
-import { matrixOf, unitsOf } from './tensor-work.ts';
+import { bandDeltas, matrixOf, unitsOf } from './tensor-work.ts';
 import { unitsPerWindow } from './windows.ts';
 
 /** Factors are staged in pieces of this size, or of one row if a row is longer. */
@@ -9,8 +15,8 @@ const FACTOR_BYTES_MAX = 1024 * 1024;
 
 const FLOAT32_BYTES = 4;
 
-/** DoRA takes bands of rows of this size in float32, or of one row if a row is longer. */
-const DORA_BAND_BYTES_MAX = 512 * 1024;
+/** Bands of rows have this size in float32, or that of one row if a row is longer. */
+const BAND_BYTES_MAX = 512 * 1024;
 
 type Sizes = { -readonly [Area in keyof ArenaSpec]: ArenaSpec[Area] };
 
@@ -32,29 +38,53 @@ export function windowArena(
   for (const { tensor, ...each } of units) {
     const count = unitsPerWindow(each, windowBytes);
     if (!isInPlace) grow(sizes, 'inputBytesMax', count * each.inputBytes);
-    growForDelta(sizes, tensor, count);
+    growForDeltas(sizes, tensor, tensor.deltas ?? [], count);
   }
   return sizes;
 }
 
-/** Memory of the kernel that works a band of rows out in float32, and then casts it. */
-export function doraArena(tensors: readonly PlannedTensor[]): ArenaSpec | undefined {
+/** Memory of the kernels that make bands of rows. */
+export interface BandArenas {
+  /** Of the kernel that adds to the source and rounds at the end. */
+  readonly sums: ArenaSpec;
+  /** Of each kernel that makes rows of a single delta, if any does. */
+  readonly dense: ArenaSpec | undefined;
+  /** How many of those there are. */
+  readonly denseCount: number;
+}
+
+/** @param tensors all that is made in bands */
+export function bandArenas(tensors: readonly PlannedTensor[]): BandArenas | undefined {
   if (tensors.length === 0) return undefined;
-  const sizes = sizesFrom(1, 1);
+  const sums = sizesFrom(1, 1);
+  const dense = sizesFrom(1, 0);
+  let denseCount = 0;
   for (const tensor of tensors) {
-    const rows = doraBandRows(tensor);
+    const rows = bandRows(tensor);
     const bytes = rows * matrixOf(tensor).columns * FLOAT32_BYTES;
-    grow(sizes, 'inputBytesMax', bytes);
-    grow(sizes, 'outputBytesMax', bytes);
-    growForDelta(sizes, tensor, rows);
+    const deltas = bandDeltas(tensor);
+    grow(sums, 'inputBytesMax', bytes);
+    grow(sums, 'outputBytesMax', bytes);
+    growForDeltas(sums, tensor, deltas.summed, rows);
+    denseCount = Math.max(denseCount, deltas.dense.length);
+    for (const delta of deltas.dense) {
+      grow(dense, 'inputBytesMax', bytes);
+      growForDeltas(dense, tensor, [delta], rows);
+    }
   }
-  return sizes;
+  return { sums, dense: denseCount === 0 ? undefined : dense, denseCount };
 }
 
-/** Rows that DoRA works out at once. */
-export function doraBandRows(tensor: PlannedTensor): number {
+export function bandArenasBytes({ sums, dense, denseCount }: BandArenas): number {
+  return (
+    arenaBytes(sums) + (dense === undefined ? 0 : denseCount * arenaBytes(dense) + FIND_CUT_BYTES)
+  );
+}
+
+/** Rows that are worked out at once of a tensor that is made in bands. */
+export function bandRows(tensor: PlannedTensor): number {
   const { rows, columns } = matrixOf(tensor);
-  const rowsMax = Math.floor(DORA_BAND_BYTES_MAX / (columns * FLOAT32_BYTES));
+  const rowsMax = Math.floor(BAND_BYTES_MAX / (columns * FLOAT32_BYTES));
   return Math.max(1, Math.min(rows, rowsMax));
 }
 
@@ -66,10 +96,14 @@ function grow(sizes: Sizes, area: keyof Sizes, bytes: number): void {
   sizes[area] = Math.max(sizes[area], bytes);
 }
 
-function growForDelta(sizes: Sizes, tensor: PlannedTensor, rows: number): void {
-  const deltas = tensor.deltas ?? [];
+function growForDeltas(
+  sizes: Sizes,
+  tensor: PlannedTensor,
+  deltas: readonly PlannedDelta[],
+  rows: number,
+): void {
   if (deltas.length === 0) return;
-  const rank = largestRank(tensor);
+  const rank = largestRank({ ...tensor, deltas: [...deltas] });
   grow(sizes, 'leftBytesMax', packedLeftBytes(rows, rank));
   grow(sizes, 'rightBytesMax', packedRightBytes(matrixOf(tensor).columns, rank));
   for (const delta of deltas) {

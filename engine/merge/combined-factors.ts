@@ -4,7 +4,7 @@ import { temporaryBeside } from '../durable-files.ts';
 import { COMBINED_INPUT, combinedShard } from './combined-shard.ts';
 import type { CombinedMessage, CombiningTask, FactorWorkerData } from './factor-worker.ts';
 import { createControl } from './merge-control.ts';
-import { runThreads } from './merge-threads.ts';
+import { runThreads, threadUrl } from './run-threads.ts';
 import { type MergeShardOptions, reportProgress } from './shard-options.ts';
 
 /**
@@ -51,6 +51,6 @@ async function combineAll(
   const { roots, resources, signal } = options;
   const data: FactorWorkerData = { tasks, roots, path, control: createControl() };
   const count = Math.min(resources.factorThreads, tasks.length);
-  const onDone = ({ tensor }: CombinedMessage): void => reportProgress(options, begin, tensor);
-  await runThreads('factor-worker', data, count, onDone, signal);
+  const onMessage = ({ tensor }: CombinedMessage): void => reportProgress(options, begin, tensor);
+  await runThreads({ url: threadUrl('factor-worker'), data, count, onMessage, signal });
 }

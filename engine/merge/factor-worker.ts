@@ -5,10 +5,9 @@ import { toWriteError } from '../disk-errors.ts';
 import { assert, WeldlineError } from '../errors.ts';
 import { combineFactors } from '../factors/combine-factors.ts';
 import type { PlannedTensor } from '../plan/plan.ts';
-import { toWeldlineError } from '../to-weldline-error.ts';
 import { InputFiles } from './input-files.ts';
-import { isStopped, takeWindow } from './merge-control.ts';
-import type { ThreadFailure } from './merge-threads.ts';
+import { isStopped, takeNext } from './merge-control.ts';
+import { threadError } from './run-threads.ts';
 
 export interface CombiningTask {
   readonly tensor: PlannedTensor;
@@ -37,7 +36,7 @@ function run(data: FactorWorkerData, report: (message: CombinedMessage) => void)
   const output = openSync(data.path, 'r+');
   try {
     while (!isStopped(control)) {
-      const task = data.tasks[takeWindow(control)];
+      const task = data.tasks[takeNext(control)];
       if (task === undefined) return;
       combine(task, files, (bytes, offset) => writeFully(output, data.path, bytes, offset));
       report({ kind: 'combined', tensor: task.tensor.name });
@@ -84,11 +83,9 @@ function writeFully(file: number, path: string, bytes: Uint8Array, position: num
 
 if (parentPort !== null && workerData !== null) {
   const port = parentPort;
-  const report = (message: CombinedMessage | ThreadFailure): void => port.postMessage(message);
   try {
-    run(workerData as FactorWorkerData, report);
+    run(workerData as FactorWorkerData, (message) => port.postMessage(message));
   } catch (error) {
-    const { code, message } = toWeldlineError(error);
-    report({ kind: 'error', code, message });
+    port.postMessage(threadError(error));
   }
 }

@@ -5,7 +5,7 @@
  * hashed them, which happens in file order too, so a thread that waits is never waited for by the
  * one before it.
  */
-const NEXT_WINDOW = 0;
+const NEXT = 0;
 const STOPPED = 1;
 const HASHED_WINDOWS = 2;
 const SLOTS = 3;
@@ -17,16 +17,16 @@ export function createControl(): SharedArrayBuffer {
   return new SharedArrayBuffer(SLOTS * Int32Array.BYTES_PER_ELEMENT);
 }
 
-/** Index of a window that no other thread gets; beyond the last one when none are left. */
-export function takeWindow(control: Int32Array): number {
-  return Atomics.add(control, NEXT_WINDOW, 1);
+/** Index of a window, or other piece of work, that no other thread gets; beyond the last at the end. */
+export function takeNext(control: Int32Array): number {
+  return Atomics.add(control, NEXT, 1);
 }
 
 export function isStopped(control: Int32Array): boolean {
   return Atomics.load(control, STOPPED) !== 0;
 }
 
-/** Makes every thread end after the window it is at. */
+/** Makes every thread end after the work it is at. */
 export function stop(control: Int32Array): void {
   Atomics.store(control, STOPPED, 1);
   letGo(control, ALL);

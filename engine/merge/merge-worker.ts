@@ -2,11 +2,12 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { type ArenaSpec, createKernel, type KernelModule } from '../../kernels/index.ts';
 import type { PlannedShard } from '../plan/plan.ts';
-import { toWeldlineError } from '../to-weldline-error.ts';
-import { DoraMaker } from './dora-maker.ts';
+import type { BandArenas } from './arena-sizes.ts';
+import { BandMaker } from './band-maker.ts';
+import type { Cuts } from './find-cuts.ts';
 import { InputFiles } from './input-files.ts';
-import { isStopped, takeWindow, waitUntilHashed } from './merge-control.ts';
-import type { ThreadFailure } from './merge-threads.ts';
+import { isStopped, takeNext, waitUntilHashed } from './merge-control.ts';
+import { threadError } from './run-threads.ts';
 import { WindowMaker } from './window-maker.ts';
 import { WindowWriter } from './window-writer.ts';
 import { type WindowCut, windowAt, windowCount } from './windows.ts';
@@ -14,7 +15,9 @@ import { type WindowCut, windowAt, windowCount } from './windows.ts';
 export interface MergeWorkerData {
   readonly module: KernelModule;
   readonly arena: ArenaSpec;
-  readonly dora: ArenaSpec | undefined;
+  readonly bands: BandArenas | undefined;
+  /** What stays of deltas that are thinned out to their largest elements. */
+  readonly cuts: Cuts;
   readonly windowOffset: number;
   readonly shard: PlannedShard;
   readonly header: Uint8Array;
@@ -28,22 +31,22 @@ export interface MergeWorkerData {
   readonly isHashed: boolean;
 }
 
-export type MergeWorkerMessage =
+export type WindowMessage =
   /** The bytes of a window are there, in the thread's memory, and stay until they were hashed. */
   | { readonly kind: 'made'; readonly index: number; readonly bytes: Uint8Array }
   | { readonly kind: 'written'; readonly index: number; readonly isDirect: boolean };
 
-function run(data: MergeWorkerData, report: (message: MergeWorkerMessage) => void): void {
+function run(data: MergeWorkerData, report: (message: WindowMessage) => void): void {
   const control = new Int32Array(data.control);
   const files = new InputFiles(data.roots);
   const writer = new WindowWriter(data.outputPath);
   try {
     const kernel = createKernel(data.module, data.arena);
-    const dora = data.dora && new DoraMaker(data.module, data.dora, files);
-    const maker = new WindowMaker(data.shard, data.header, kernel, data.windowOffset, files, dora);
+    const bands = data.bands && new BandMaker(data.module, data.bands, files, data.cuts);
+    const maker = new WindowMaker(data.shard, data.header, kernel, data.windowOffset, files, bands);
     const count = windowCount(data.windows);
     while (!isStopped(control)) {
-      const index = takeWindow(control);
+      const index = takeNext(control);
       if (index >= count) return;
       const window = windowAt(data.windows, index);
       const bytes = maker.make(window);
@@ -60,11 +63,9 @@ function run(data: MergeWorkerData, report: (message: MergeWorkerMessage) => voi
 
 if (parentPort !== null && workerData !== null) {
   const port = parentPort;
-  const report = (message: MergeWorkerMessage | ThreadFailure): void => port.postMessage(message);
   try {
-    run(workerData as MergeWorkerData, report);
+    run(workerData as MergeWorkerData, (message) => port.postMessage(message));
   } catch (error) {
-    const { code, message } = toWeldlineError(error);
-    report({ kind: 'error', code, message });
+    port.postMessage(threadError(error));
   }
 }

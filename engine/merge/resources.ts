@@ -3,7 +3,7 @@ import { type ArenaSpec, arenaBytes } from '../../kernels/index.ts';
 import { WeldlineError } from '../errors.ts';
 import { combinationBytes } from '../factors/combine-factors.ts';
 import type { Plan, PlannedTensor } from '../plan/plan.ts';
-import { doraArena, windowArena } from './arena-sizes.ts';
+import { type BandArenas, bandArenas, bandArenasBytes, windowArena } from './arena-sizes.ts';
 import { combinedShard } from './combined-shard.ts';
 import { DEQUANTIZER_BYTES } from './dequantizer.ts';
 import { unitsOf, workOf } from './tensor-work.ts';
@@ -35,8 +35,8 @@ export interface MergeResources {
   readonly threads: number;
   readonly windowBytes: number;
   readonly arena: ArenaSpec;
-  /** The second kernel that DoRA takes, if there is any. */
-  readonly dora: ArenaSpec | undefined;
+  /** The kernels beside it for what is made in bands, if anything is. */
+  readonly bands: BandArenas | undefined;
   /** Threads that combine factors, before the windows are made. */
   readonly factorThreads: number;
   /** Where in the kernel's output area a window begins: rows across its edge start before. */
@@ -100,20 +100,20 @@ export function resourcesFor(
   const beside = worked.map((tensor) => unitsOf(tensor).outputBytes);
   const windowOffset = roundUpToPage(beside.reduce((a, b) => Math.max(a, b), 0));
   const outputBytes = windowBytes + 2 * windowOffset;
-  // What takes DoRA is only put into the window.
-  const scaled = worked.filter((tensor) => workOf(tensor) === 'dora');
-  const others = worked.filter((tensor) => workOf(tensor) !== 'dora');
+  // What is made in bands is only put into the window.
+  const banded = worked.filter((tensor) => workOf(tensor) === 'band');
+  const others = worked.filter((tensor) => workOf(tensor) !== 'band');
   const arena = windowArena(others, windowBytes, outputBytes);
-  const dora = doraArena(scaled);
+  const bands = bandArenas(banded);
   const threadBytes =
     THREAD_BYTES +
     arenaBytes(arena) +
     dequantizerBytes(others) +
-    (dora === undefined ? 0 : arenaBytes(dora) + dequantizerBytes(scaled));
+    (bands === undefined ? 0 : bandArenasBytes(bands) + dequantizerBytes(banded));
   const combiningTotal = combining === 0 ? 0 : factorThreads * (THREAD_BYTES + combining);
   // One after the other.
   const memoryBytes = PROCESS_BYTES + Math.max(threads * threadBytes, combiningTotal);
-  return { threads, windowBytes, arena, dora, factorThreads, windowOffset, memoryBytes };
+  return { threads, windowBytes, arena, bands, factorThreads, windowOffset, memoryBytes };
 }
 
 /** Each kernel has a dequantizer of its own, once there is a tensor for it. */

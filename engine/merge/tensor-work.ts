@@ -1,5 +1,10 @@
 import { assert } from '../errors.ts';
-import { type PlannedTensor, sourceReferences, type TensorReference } from '../plan/plan.ts';
+import {
+  type PlannedDelta,
+  type PlannedTensor,
+  sourceReferences,
+  type TensorReference,
+} from '../plan/plan.ts';
 import {
   bytesOf,
   elementCount,
@@ -10,16 +15,31 @@ import {
 
 /**
  * How an output tensor comes about, in this order: values are read from a source (as stored, or as
- * what a quantised weight dequantises to), deltas are added (and rows are scaled, with DoRA), the
- * result is rounded to the output's dtype, and rows that were trained take their places (`tokens`).
+ * what a quantised weight dequantises to), deltas are added (`band`: and more is done, see
+ * `band-maker.ts`), the result is rounded to the output's dtype, and rows that were trained take their places (`tokens`).
  * The name is that of the step that decides how it is cut: rows of a matrix, elements or bytes.
  */
-export type TensorWork = 'copy' | 'cast' | 'dequantize' | 'delta' | 'dora';
+export type TensorWork = 'copy' | 'cast' | 'dequantize' | 'delta' | 'band';
 
-export function workOf({ from, dtype, deltas }: PlannedTensor): TensorWork {
-  if (deltas !== undefined) return deltas[0]?.magnitude === undefined ? 'delta' : 'dora';
+export function workOf({ from, dtype, deltas, combination }: PlannedTensor): TensorWork {
+  if (combination !== undefined) return 'band';
+  if (deltas !== undefined) return deltas[0]?.magnitude === undefined ? 'delta' : 'band';
   if (from.quantization !== undefined) return 'dequantize';
   return from.dtype === dtype ? 'copy' : 'cast';
+}
+
+/**
+ * Of a tensor that is made in bands: the deltas that are added to its source at once (`summed`), and
+ * those that are needed as rows of their own (`dense`).
+ */
+export function bandDeltas({
+  deltas = [],
+  combination,
+}: Pick<PlannedTensor, 'deltas' | 'combination'>): {
+  readonly summed: readonly PlannedDelta[];
+  readonly dense: readonly PlannedDelta[];
+} {
+  return combination === undefined ? { summed: deltas, dense: [] } : { summed: [], dense: deltas };
 }
 
 /** Whether a tensor has the bytes of its source and no others. */

@@ -1,7 +1,7 @@
 import type { MergeKernel } from '../../kernels/index.ts';
 import { assert, WeldlineError } from '../errors.ts';
 import type { PlannedDelta, PlannedShard, PlannedTensor, TensorReference } from '../plan/plan.ts';
-import type { DoraMaker } from './dora-maker.ts';
+import type { BandMaker } from './band-maker.ts';
 import type { InputFiles } from './input-files.ts';
 import { FactorPacker, segmentsOf } from './pack-factors.ts';
 import { replaceRows } from './replace-rows.ts';
@@ -31,7 +31,7 @@ export class WindowMaker {
   /** Where windows begin in the kernel's output area. */
   readonly #windowOffset: number;
   readonly #isInPlace: boolean;
-  readonly #dora: DoraMaker | undefined;
+  readonly #bands: BandMaker | undefined;
   /** The deltas whose right factors are packed: a tensor, and the first of its rows that has them. */
   #packed = '';
 
@@ -41,9 +41,9 @@ export class WindowMaker {
     kernel: MergeKernel,
     windowOffset: number,
     files: InputFiles,
-    dora: DoraMaker | undefined,
+    bands: BandMaker | undefined,
   ) {
-    this.#dora = dora;
+    this.#bands = bands;
     this.#shard = shard;
     this.#header = header;
     this.#kernel = kernel;
@@ -114,7 +114,7 @@ export class WindowMaker {
   #isReadAtOnce(tensor: PlannedTensor): boolean {
     const work = workOf(tensor);
     if (work === 'copy') return true;
-    return this.#isInPlace && work !== 'dora' && tensor.from.quantization === undefined;
+    return this.#isInPlace && work !== 'band' && tensor.from.quantization === undefined;
   }
 
   #compute(piece: Piece, window: ByteRange): void {
@@ -124,12 +124,12 @@ export class WindowMaker {
     const count = piece.end - piece.begin;
     const place = this.#placeOf(piece, window);
     const inputOffset = this.#isInPlace ? place : 0;
-    if (work !== 'dora' && !this.#isReadAtOnce(tensor)) {
+    if (work !== 'band' && !this.#isReadAtOnce(tensor)) {
       this.#sources.read(tensor, piece.begin, count, inputOffset);
     }
     const options = { ...kernelDtypes(tensor), inputOffset, outputOffset: place };
     let nonFinite: number;
-    if (work === 'dora') nonFinite = this.#scale(tensor, piece, place);
+    if (work === 'band') nonFinite = this.#makeBands(tensor, piece, place);
     else if (work === 'delta') nonFinite = this.#merge(tensor, piece, options);
     else nonFinite = this.#kernel.cast({ count, ...options });
     if (nonFinite > 0) {
@@ -174,10 +174,10 @@ export class WindowMaker {
     return this.#kernel.merge({ segments: segmentsOf(deltas), ...options });
   }
 
-  #scale(tensor: PlannedTensor, { begin, end }: Piece, place: number): number {
-    assert(this.#dora !== undefined, `nothing is there to make ${tensor.name}`);
+  #makeBands(tensor: PlannedTensor, { begin, end }: Piece, place: number): number {
+    assert(this.#bands !== undefined, `nothing is there to make ${tensor.name}`);
     const bytes = (end - begin) * unitsOf(tensor).outputBytes;
-    return this.#dora.make(tensor, begin, end, this.#kernel.output.subarray(place, place + bytes));
+    return this.#bands.make(tensor, begin, end, this.#kernel.output.subarray(place, place + bytes));
   }
 }
 

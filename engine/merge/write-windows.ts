@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
 import { assert } from '../errors.ts';
 import { layoutFile } from '../safetensors/layout.ts';
+import { type Cuts, findCuts } from './find-cuts.ts';
 import type { CompletedShard } from './journal.ts';
 import { createControl, letGo } from './merge-control.ts';
-import { runThreads } from './merge-threads.ts';
-import type { MergeWorkerData, MergeWorkerMessage } from './merge-worker.ts';
+import { runMergeThreads } from './merge-threads.ts';
+import type { WindowMessage } from './merge-worker.ts';
 import type { ShardFile } from './shard-file.ts';
 import { type MergeShardOptions, reportProgress } from './shard-options.ts';
 import { firstEndingAfter, type WindowCut, windowAt, windowCount } from './windows.ts';
@@ -35,10 +36,11 @@ export async function writeWindows(
   const log = new WindowLog(options, file, windows, (count) =>
     letGo(new Int32Array(control), count),
   );
-  const data: MergeWorkerData = {
+  const data = {
     module: kernel,
     arena: resources.arena,
-    dora: resources.dora,
+    bands: resources.bands,
+    cuts: await cutsFrom(options, begin),
     windowOffset: resources.windowOffset,
     shard,
     header: layoutFile(shard.tensors).header,
@@ -49,15 +51,30 @@ export async function writeWindows(
     isHashed,
   };
   try {
-    const count = Math.min(resources.threads, windowCount(windows));
-    const add = (message: MergeWorkerMessage): void => log.add(message);
-    await runThreads('merge-worker', data, count, add, signal);
+    await runMergeThreads(data, resources.threads, (message) => log.add(message), signal);
   } finally {
     await log.flush();
   }
   const { size } = shard;
   if (!isHashed) return { size, sha256: createHash('sha256').digest('hex') };
   return { size, sha256: log.finish() };
+}
+
+/**
+ * Of all tensors that are still to be made, at least in part. Takes no more memory than the merge
+ * that follows: a thread has one kernel for a delta, where that has several and a window.
+ */
+function cutsFrom(options: MergeShardOptions, begin: number): Promise<Cuts> {
+  const { shard, resources, kernel: module, roots, signal } = options;
+  return findCuts({
+    tensors: shard.tensors.filter(({ offset, byteLength }) => offset + byteLength > begin),
+    module,
+    arena: resources.bands?.dense,
+    threads: resources.threads,
+    roots,
+    onFound: ({ name }) => reportProgress(options, begin, name),
+    signal,
+  });
 }
 
 /** Hashes windows in file order as they are made, and journals what of the file is written. */
@@ -91,7 +108,7 @@ class WindowLog {
     reportProgress(options, windows.begin);
   }
 
-  add(message: MergeWorkerMessage): void {
+  add(message: WindowMessage): void {
     if (message.kind === 'made') {
       this.#made.set(message.index, message.bytes);
       this.#hashMade();

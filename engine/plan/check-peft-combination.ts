@@ -16,7 +16,7 @@ export interface CombinedPart {
  */
 export function checkPeftCombination(
   parts: readonly CombinedPart[],
-  combination: Combination,
+  combination: Pick<Combination, 'method'>,
 ): void {
   const { method } = combination;
   if (!method.startsWith('peft_')) return;
@@ -80,7 +80,7 @@ function checkFirst(parts: readonly CombinedPart[], method: string): void {
 export function unequalRanks(
   where: string,
   ranks: readonly number[],
-  { method }: Combination,
+  { method }: Pick<Combination, 'method'>,
 ): WeldlineError {
   return new WeldlineError(
     'plan.option-invalid',

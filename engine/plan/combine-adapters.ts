@@ -3,7 +3,8 @@ import { type Binding, bindAdapter } from '../adapters/bind-adapter.ts';
 import type { ModelConfig } from '../architectures/model-config.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Checkpoint } from '../safetensors/checkpoint.ts';
-import { type Combination, combinationProblems } from './combination.ts';
+import type { Combination } from './combination.ts';
+import { combinationProblem } from './combination-problem.ts';
 import { ADAPTERS_MAX, type UnreadFile, WEIGHT_MAX } from './plan.ts';
 
 /** An adapter of a merge, and which of its files count. */
@@ -19,7 +20,7 @@ export interface Part extends OpenedAdapter {
 }
 
 /**
- * Checks how adapters are to be combined, from their ids alone.
+ * Checks how adapters are to be combined, from their ids alone, and the method's parameters.
  *
  * @returns the weight of each
  * @throws WeldlineError `plan.option-invalid`
@@ -46,12 +47,12 @@ export function chooseWeights(
       `There are ${ids.length} adapters, and nothing says how to combine them. Set ` +
         'combination.method (--combine): linear adds them up, each times its weight (cat is the ' +
         'same sum under the name that PEFT has for it); sequential merges one after the other, ' +
-        'without weights.',
+        'without weights; ties, dare_linear, dare_ties and magnitude_prune thin them out.',
     );
   }
-  const [problem] = combination === undefined ? [] : combinationProblems(combination);
-  if (problem !== undefined) throw invalid(`combination.${problem.option} ${problem.problem}.`);
-  const { method, weights } = combination ?? {};
+  const { method, weights, parameters } = combination ?? {};
+  const problem = combinationProblem(method ?? 'linear', parameters ?? {}, ids.length);
+  if (problem !== undefined) throw invalid(`combination: ${problem.message}.`);
   if (weights === undefined) return ids.map(() => 1);
   if (method === 'sequential') {
     throw invalid(
@@ -104,6 +105,20 @@ export function bindAdapters(
     }
   }
   return parts;
+}
+
+/**
+ * The order in which deltas are combined: by their ids, so that the same adapters give the same
+ * plan and the same roundings however they are listed. Only `sequential` keeps that order, and PEFT,
+ * which gives the result the configuration of the first.
+ */
+export function inPlanOrder<Each extends Part>(
+  parts: readonly Each[],
+  combination: Combination | undefined,
+): readonly Each[] {
+  const { method } = combination ?? {};
+  if (method === 'sequential' || method?.startsWith('peft_')) return parts;
+  return parts.toSorted((a, b) => (a.adapter.id < b.adapter.id ? -1 : 1));
 }
 
 const ADDS = 'adds to it';

@@ -5,14 +5,18 @@ import {
   largestRank,
   unequalRanks,
 } from './check-peft-combination.ts';
-import type { Combination, CombinationMethod } from './combination.ts';
+import type { Combination, CombinationMethod, MajoritySign } from './combination.ts';
 import type { TensorGroup, UnplacedTensor } from './output-shards.ts';
 import type { CombinedDeltas, Plan, PlannedDelta, PlannedTensor } from './plan-schema.ts';
 
 /** What a method is told, all defaults filled in. */
-export interface ChosenCombination extends Combination {
+export interface ChosenCombination {
+  readonly method: CombinationMethod;
   /** Of the result of `svd`. */
   readonly rank: number;
+  /** The share of each factor's values that is kept. */
+  readonly density: number | undefined;
+  readonly majoritySign: MajoritySign | undefined;
   readonly weights: readonly number[];
 }
 
@@ -37,7 +41,7 @@ const FACTOR_KEYS = new Set([
 /**
  * Says of every tensor how its deltas are combined. They stay as they are: what is added.
  *
- * @param parts in the order of the weights
+ * @param parts in the order of the deltas
  * @throws WeldlineError `plan.option-invalid`, `adapter.contradiction` for deltas that the method
  *   cannot combine
  */
@@ -58,12 +62,18 @@ export function combineDeltas(
 
 /** Fills in what a combination leaves open. */
 export function chooseCombination(
-  parts: readonly CombinedPart[],
-  weights: readonly number[],
-  { method, ...options }: Combination = { method: 'linear' },
+  parts: readonly (CombinedPart & { readonly weight: number })[],
+  { method, parameters = {} }: Combination = { method: 'linear' },
 ): ChosenCombination {
-  const rank = options.rank ?? Math.max(...parts.map(({ adapter }) => largestRank(adapter)));
-  return { ...options, method, rank, weights };
+  const { density, majoritySign } = parameters;
+  return {
+    method,
+    rank: parameters.rank ?? Math.max(...parts.map(({ adapter }) => largestRank(adapter))),
+    // They have one for all.
+    density: typeof density === 'object' ? density[0] : density,
+    majoritySign,
+    weights: parts.map(({ weight }) => weight),
+  };
 }
 
 /**
@@ -125,17 +135,18 @@ export function combinationWarnings(
   ];
 }
 
-/** What a plan says of a combination as a whole: of one that only adds, that it is a sum. */
-export function planCombination(
+/** What a plan says of factors that are combined as a whole; undefined where none are. */
+export function factoredOption(
   shards: Plan['shards'],
   chosen: ChosenCombination,
 ): Plan['options']['combination'] {
   const tensors = shards.flatMap((shard) => shard.tensors);
   const method = tensors.find(({ combined }) => combined !== undefined)?.combined?.method;
-  const planned = { method: method ?? ('linear' as const), weights: [...chosen.weights] };
-  if (method === undefined || method === 'peft_linear') return planned;
-  if (method === 'svd') return { ...planned, rank: chosen.rank };
-  return { ...planned, ...optionsOf(chosen) };
+  if (method === undefined) return undefined;
+  const planned = { method, weights: [...chosen.weights] };
+  if (method === 'peft_linear') return planned;
+  if (method === 'svd') return { ...planned, parameters: { rank: chosen.rank } };
+  return { ...planned, parameters: optionsOf(chosen) };
 }
 
 /** What decides elements; the default is left out. */
@@ -160,7 +171,11 @@ export function combinedFactorBytes({ deltas, combined }: PlannedTensor): {
   return { a: 4 * combined.rank * inputs, b: 4 * outputs * combined.rank };
 }
 
-function checkKind(name: string, delta: PlannedDelta, { method }: Combination): void {
+function checkKind(
+  name: string,
+  delta: PlannedDelta,
+  { method }: Pick<Combination, 'method'>,
+): void {
   const other = Object.keys(delta).find((key) => !FACTOR_KEYS.has(key));
   if (other === undefined) return;
   const what = other === 'magnitude' ? 'scales the rows of (DoRA)' : `changes by its ${other}`;

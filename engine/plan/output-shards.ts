@@ -65,13 +65,11 @@ function placeTensors(file: string, tensors: readonly UnplacedTensor[]): Planned
   return {
     file,
     size: layout.size,
-    tensors: layout.tensors.map(({ name, offset, byteLength }) => {
-      const unplaced = byName.get(name) as UnplacedTensor;
-      const { dtype, shape, from, deltas, combined, tokens } = unplaced;
-      const placed = { name, dtype, shape, offset, byteLength, from };
-      const added = deltas === undefined ? {} : { deltas, ...(combined && { combined }) };
-      return { ...placed, ...added, ...(tokens && { tokens }) };
-    }),
+    tensors: layout.tensors.map(({ name, offset, byteLength }) => ({
+      ...(byName.get(name) as UnplacedTensor),
+      offset,
+      byteLength,
+    })),
   };
 }
 

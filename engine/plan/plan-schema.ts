@@ -127,7 +127,7 @@ const delta = z.object({
   magnitude: tensorReference.optional(),
   rank: natural,
   alpha: z.number(),
-  /** What the product is multiplied by: the adapter's own scaling times its weight. */
+  /** What the product is multiplied by: the adapter's own scaling, in a sum times its weight. */
   scaling: z.number(),
   transposed: z.boolean(),
   /** Rows of the weight that it is added to, as a matrix of all dimensions but the last; or all. */
@@ -151,6 +151,20 @@ const combined = z.object({
   majoritySign: z.enum(['total', 'frequency']).optional(),
 });
 
+/**
+ * How deltas are combined that are not simply added up (`combine-rows.ts`); `scaling` is then each
+ * adapter's own.
+ */
+const tensorCombination = z.object({
+  method: z.enum(['ties', 'dare_linear', 'dare_ties', 'magnitude_prune']),
+  /** With DARE. */
+  seed: natural.optional(),
+  /** With TIES. */
+  majoritySign: z.enum(['total', 'frequency']).optional(),
+  /** One for each delta, in their order. */
+  parts: z.array(z.object({ weight: z.number(), density: z.number() })),
+});
+
 /** Rows that take the place of a tensor's, as the last step: row `indices[i]` is row i of `from`. */
 const tokens = z.object({ from: tensorReference, indices: z.array(natural) });
 
@@ -163,10 +177,12 @@ const plannedTensor = z.object({
   byteLength: natural,
   /** Where the weight comes from: the base, or an adapter that replaces it. */
   from: tensorSource,
-  /** Of all adapters that add to this tensor, in their order: added up before one rounding. */
+  /** Of all adapters that add to this tensor, in their order: combined before one rounding. */
   deltas: z.array(delta).nonempty().optional(),
-  /** Set if `deltas` are combined into one first. */
+  /** Set if `deltas` are combined into one first, by their factors. */
   combined: combined.optional(),
+  /** Set if they are combined element by element. */
+  combination: tensorCombination.optional(),
   tokens: tokens.optional(),
 });
 
@@ -206,17 +222,24 @@ export const planSchema = z.object({
     dtype: z.enum(['bfloat16', 'float16', 'float32']).optional(),
     shardBytesMax: natural.optional(),
     mergeOnto: z.enum(MERGE_ONTO).optional(),
-    /**
-     * Absent for one adapter of weight 1. Several methods are the sum of all deltas and have one name
-     * here: the plan is the same.
-     */
+    /** Absent for one adapter of weight 1. Methods that are the same sum are all called linear. */
     combination: z
       .object({
-        method: z.enum(['linear', ...combined.shape.method.options]),
+        method: z.enum([
+          'linear',
+          ...combined.shape.method.options,
+          ...tensorCombination.shape.method.options,
+        ]),
         weights: z.array(z.number()),
-        rank: natural.positive().optional(),
-        density: z.number().optional(),
-        majoritySign: combined.shape.majoritySign,
+        parameters: z
+          .object({
+            rank: natural.optional(),
+            density: z.number().optional(),
+            densities: z.array(z.number()).optional(),
+            seed: natural.optional(),
+            majoritySign: z.enum(['total', 'frequency']).optional(),
+          })
+          .optional(),
       })
       .optional(),
   }),
@@ -240,6 +263,7 @@ export type PlannedShard = z.infer<typeof plannedShard>;
 export type PlannedTensor = z.infer<typeof plannedTensor>;
 export type PlannedDelta = z.infer<typeof delta>;
 export type CombinedDeltas = z.infer<typeof combined>;
+export type TensorCombination = z.infer<typeof tensorCombination>;
 export type TensorReference = z.infer<typeof tensorReference>;
 export type TensorSource = z.infer<typeof tensorSource>;
 export type BlockQuantization = z.infer<typeof blockQuantization>;

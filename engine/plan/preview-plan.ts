@@ -6,12 +6,18 @@ import { WeldlineError } from '../errors.ts';
 import type { Checkpoint } from '../safetensors/checkpoint.ts';
 import { DTYPE_BY_TORCH_NAME, type Dtype, isMergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
-import { bindAdapters, chooseWeights, type OpenedAdapter, type Part } from './combine-adapters.ts';
+import {
+  bindAdapters,
+  chooseWeights,
+  inPlanOrder,
+  type OpenedAdapter,
+  type Part,
+} from './combine-adapters.ts';
 import {
   chooseCombination,
   combinationWarnings,
   combineDeltas,
-  planCombination,
+  factoredOption,
 } from './combine-deltas.ts';
 import { planConfigEdits } from './config-edits.ts';
 import { checkMergeOnto } from './merge-onto.ts';
@@ -25,8 +31,16 @@ import {
   type TensorSource,
   type UnreadFile,
 } from './plan.ts';
+import {
+  combinationOption,
+  planCombination,
+  refuseUnthinnable,
+  type ThinnedPart,
+  withDensities,
+} from './plan-combination.ts';
 import { replicateLayers, replicationOf } from './replicate-layers.ts';
 import { chooseSideFiles } from './side-files.ts';
+import { type Thinning, thinningOf } from './thinning.ts';
 
 /** What a plan is made of: what headers and configurations say, and which files count. */
 export interface PlanInputs {
@@ -39,7 +53,7 @@ export interface PlanInputs {
   };
   /** What says that an adapter was trained on 4-bit weights. */
   readonly evidence?: FourBitEvidence | undefined;
-  /** In the order in which they are added. */
+  /** In the order in which they are named; they are added in that of `inPlanOrder`. */
   readonly adapters: readonly OpenedAdapter[];
   readonly options: MergeOptions;
 }
@@ -61,17 +75,18 @@ export function previewPlan(inputs: PlanInputs): PlanPreview {
   const ids = adapters.map(({ adapter }) => adapter.id);
   const weights = chooseWeights(ids, options.combination);
   checkMergeOnto(base, options.mergeOnto, evidence);
-  const parts = bindAdapters(adapters, weights, base.checkpoint, config);
+  const thinning = thinningOf(options.combination, ids.length);
+  const bound = bindAdapters(adapters, weights, base.checkpoint, config);
+  const parts = inPlanOrder(withDensities(bound, thinning), options.combination);
+  refuseUnthinnable(parts, thinning);
   const groups = groupByFile(base.checkpoint.files, (name) =>
-    planTensor(name, name, base, parts, options),
+    planTensor(name, name, base, parts, thinning, options),
   );
-  const withHead = addUntiedHead(groups, base, parts, options);
-  const chosen = chooseCombination(parts, weights, options.combination);
+  const withHead = addUntiedHead(groups, base, parts, thinning, options);
+  const chosen = chooseCombination(parts, options.combination);
   const shards = planShards(combineDeltas(withHead, parts, chosen), options.shardBytesMax);
   const { dtype, shardBytesMax, mergeOnto } = options;
   const side = chooseSideFiles(base.files, tokenizerOf(parts));
-  const isCombined = shards.some(({ tensors }) => tensors.some(({ combined }) => combined));
-  const isPlain = parts.length === 1 && parts[0]?.weight === 1 && !isCombined;
   return {
     format: 'weldline.plan',
     engineFormat: ENGINE_FORMAT,
@@ -79,7 +94,7 @@ export function previewPlan(inputs: PlanInputs): PlanPreview {
       ...(dtype === undefined ? {} : { dtype }),
       ...(shardBytesMax === undefined ? {} : { shardBytesMax }),
       ...(mergeOnto === undefined ? {} : { mergeOnto }),
-      ...(isPlain ? {} : { combination: planCombination(shards, chosen) }),
+      ...combinationOption(parts, thinning, factoredOption(shards, chosen)),
     },
     inputs: [
       { id: 'base', files: [...base.files] },
@@ -130,7 +145,8 @@ function planTensor(
   name: string,
   source: string,
   { checkpoint, quantized }: PlanInputs['base'],
-  parts: readonly Part[],
+  parts: readonly ThinnedPart[],
+  thinning: Thinning | undefined,
   options: MergeOptions,
 ): UnplacedTensor {
   const inBase = checkpoint.tensors.get(source);
@@ -138,6 +154,7 @@ function planTensor(
   let { shape } = inBase!;
   let tokens: UnplacedTensor['tokens'];
   const deltas: PlannedDelta[] = [];
+  const combination = planCombination(name, parts, thinning);
   // No two replace a tensor or rows of it: that was refused as a contradiction.
   for (const { adapter, binding, weight } of parts) {
     const replacement = binding.replacements.get(name);
@@ -151,10 +168,12 @@ function planTensor(
       const rowsFrom = referTo(adapter.id, adapter.weightsFile, rows.entry);
       tokens = { from: rowsFrom, indices: [...rows.indices] };
     }
+    // Where deltas are combined one by one, each keeps its own scaling.
+    const factor = combination === undefined ? weight : 1;
     const bound = binding.deltas.get(name);
-    if (bound !== undefined) deltas.push(planDelta(adapter, bound, weight));
+    if (bound !== undefined) deltas.push(planDelta(adapter, bound, factor));
     for (const block of binding.blocks.get(name) ?? []) {
-      deltas.push(planDelta(adapter, block, weight));
+      deltas.push(planDelta(adapter, block, factor));
     }
   }
   const dtype = outputDtype(inBase!.dtype, options);
@@ -166,6 +185,7 @@ function planTensor(
     shape: [...shape],
     from,
     ...(first && { deltas: [first, ...others] }),
+    ...(combination && { combination }),
     ...(tokens && { tokens }),
   };
 }
@@ -211,13 +231,14 @@ function outputDtype(dtype: Dtype, options: MergeOptions): Dtype {
 function addUntiedHead(
   groups: readonly TensorGroup[],
   base: PlanInputs['base'],
-  parts: readonly Part[],
+  parts: readonly ThinnedPart[],
+  thinning: Thinning | undefined,
   options: MergeOptions,
 ): readonly TensorGroup[] {
   const untied = parts.find(({ binding }) => binding.untied !== undefined)?.binding.untied;
   if (untied === undefined) return groups;
   // Also where a head is on disk: while the pair is tied, loaders use the embedding in its place.
-  const head = planTensor(untied.head, untied.embedding, base, parts, options);
+  const head = planTensor(untied.head, untied.embedding, base, parts, thinning, options);
   const { checkpoint } = base;
   const file = checkpoint.tensors.get(untied.head)?.file ?? checkpoint.files.at(-1)?.path;
   return groups.map((group) =>

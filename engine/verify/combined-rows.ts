@@ -52,7 +52,7 @@ export async function recomputeCombined(
       ? truncatedRows(tensor, factors, (reference) => bytes.get(reference) as Uint8Array)
       : elementRows(tensor, combined, factors);
   const rank = combined.rank + FACTOR_ROUNDINGS;
-  const delta = { module: first.module, rank, scaling: 1 };
+  const delta = { adapter: first.adapter, module: first.module, rank, scaling: 1 };
   return (row) => ({ delta, left: new Float64Array(), ...added(row) });
 }
 

@@ -1,10 +1,12 @@
 import { decodeElements } from '../../kernels/index.ts';
 import { assert } from '../errors.ts';
 import { elementBytes, rowBytes, rowsPerPiece } from '../merge/arena-sizes.ts';
+import type { Cut } from '../merge/find-cut.ts';
 import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
 import { recomputeCombined } from './combined-rows.ts';
 import { dequantizedRow } from './dequantized-row.ts';
+import { thinnedRow } from './thinned-row.ts';
 
 /** Reads bytes of a tensor of an input. */
 export type ReadTensor = (
@@ -37,11 +39,13 @@ export interface ExactRow {
  * bands): what verification compares with, and what retention is measured against.
  *
  * @param rows rows of the tensor as stored; a vector has one
+ * @param cuts of each delta, where a combination keeps the largest
  */
 export async function exactRows(
   tensor: PlannedTensor,
   rows: readonly number[],
   read: ReadTensor,
+  cuts: readonly Cut[] = [],
 ): Promise<readonly ExactRow[]> {
   const columns = tensor.shape.at(-1) ?? 1;
   const combined = await recomputeCombined(tensor, read);
@@ -65,8 +69,11 @@ export async function exactRows(
   const exact: ExactRow[] = [];
   for (const row of expected) {
     const isSum =
-      combined === undefined && row.terms.every(({ delta }) => delta.magnitude === undefined);
-    exact.push({ row: row.row, source: row.base, isSum, ...(await exactRow(row, read)) });
+      combined === undefined &&
+      tensor.combination === undefined &&
+      row.terms.every(({ delta }) => delta.magnitude === undefined);
+    const worked = await exactRow(tensor, row, read, cuts);
+    exact.push({ row: row.row, source: row.base, isSum, ...worked });
   }
   return exact;
 }
@@ -93,7 +100,10 @@ interface ExpectedRow {
 }
 
 export interface ExpectedTerm {
-  readonly delta: Pick<PlannedDelta, 'rank' | 'scaling' | 'module' | 'magnitude' | 'rows'>;
+  readonly delta: Pick<
+    PlannedDelta,
+    'adapter' | 'rank' | 'scaling' | 'module' | 'magnitude' | 'rows'
+  >;
   /** Row of L, [rank]. */
   readonly left: Float64Array;
   /** The row of L R so far, and the sum of its terms' magnitudes. */
@@ -121,9 +131,19 @@ async function addProducts(
 
 /** A row in float64, and how far from it float32 arithmetic may come before the last rounding. */
 async function exactRow(
+  tensor: PlannedTensor,
   { row, base, terms }: ExpectedRow,
   read: ReadTensor,
+  cuts: readonly Cut[],
 ): Promise<{ readonly exact: Float64Array; readonly bound: Float64Array }> {
+  const { combination } = tensor;
+  if (combination !== undefined) {
+    const rows = terms.map(({ delta, product }) => ({
+      adapter: delta.adapter,
+      values: product.map((value) => delta.scaling * value),
+    }));
+    return thinnedRow({ ...tensor, combination }, row, base, rows, cuts);
+  }
   const exact = Float64Array.from(base);
   const bound = base.map(() => 0);
   for (const { delta, product, magnitude } of terms) {

@@ -1,9 +1,13 @@
 import { type FileHandle, open, readdir, readFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { compileKernel } from '../../kernels/index.ts';
 import { toReadError } from '../disk-errors.ts';
 import { digestFile } from '../durable-files.ts';
 import { WeldlineError } from '../errors.ts';
 import { MANIFEST_FILE, type Manifest, parseManifest } from '../manifest.ts';
+import { bandArenas } from '../merge/arena-sizes.ts';
+import { type Cuts, findCuts } from '../merge/find-cuts.ts';
 import { isCopied } from '../merge/tensor-work.ts';
 import type { ModelFiles } from '../model-files.ts';
 import type { Plan, PlannedTensor } from '../plan/plan.ts';
@@ -18,6 +22,9 @@ import { verifyRows } from './verify-rows.ts';
  */
 const ROWS_PER_TENSOR = 5;
 const BLOCKS_PER_TENSOR = 8;
+
+/** A thread takes some 15 MB. */
+const CUT_THREADS_MAX = 4;
 
 export interface Verification {
   readonly filesChecked: number;
@@ -128,6 +135,7 @@ async function verifyTensors(
   roots: Readonly<Record<string, string>>,
   options: VerifyOptions,
 ): Promise<{ rows: number; worst: number }> {
+  const cuts = await provenCuts(plan, roots, options.signal);
   const inputs = new InputFiles(roots);
   let rows = 0;
   let worst = 0;
@@ -140,7 +148,9 @@ async function verifyTensors(
           if (isCopied(tensor) || tensor.byteLength === 0) continue;
           await findNonFinite(tensor, output);
           const chosen = chooseRows(tensor);
-          worst = Math.max(worst, await verifyRows(tensor, chosen, inputs.read, output));
+          const found = cuts.get(tensor.name);
+          const far = await verifyRows(tensor, chosen, inputs.read, output, found);
+          worst = Math.max(worst, far);
           rows += chosen.length;
         }
       } finally {
@@ -151,6 +161,29 @@ async function verifyTensors(
     await inputs.close();
   }
   return { rows, worst };
+}
+
+/** Where deltas are thinned out to their largest elements: found again, and each proven. */
+async function provenCuts(
+  plan: Plan,
+  roots: Readonly<Record<string, string>>,
+  signal: AbortSignal | undefined,
+): Promise<Cuts> {
+  const tensors = plan.shards.flatMap((shard) => shard.tensors.filter(isCombined));
+  if (tensors.length === 0) return new Map();
+  return findCuts({
+    tensors,
+    module: await compileKernel(),
+    arena: bandArenas(tensors)?.dense,
+    threads: Math.min(availableParallelism(), CUT_THREADS_MAX),
+    roots,
+    isChecked: true,
+    signal,
+  });
+}
+
+function isCombined({ combination }: PlannedTensor): boolean {
+  return combination !== undefined;
 }
 
 /** Deterministic: the same rows on every run, others for every tensor. */

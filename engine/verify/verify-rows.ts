@@ -1,6 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { decodeElements } from '../../kernels/index.ts';
 import { WeldlineError } from '../errors.ts';
+import type { Cut } from '../merge/find-cut.ts';
 import type { PlannedTensor } from '../plan/plan.ts';
 import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
 import { type ExactRow, exactRows, type ReadTensor } from './sample-rows.ts';
@@ -20,10 +21,11 @@ const PRECISION: Readonly<Record<MergeDtype, { halfUlp: number; smallest: number
  * rounded once (from a quantised base, of what that dequantises to); what is allowed beyond that is
  * the bound on fp32 accumulation of `rank` products. An F32 value is defined as the float64 one
  * rounded, and must be that; with DoRA it is within the bound on the three roundings that its steps
- * have.
+ * have. Of deltas that are combined otherwise than by their sum see `thinnedRow`.
  *
  * @param rows rows of the tensor as stored
  * @param output the file that holds `tensor`
+ * @param cuts of each delta, where a combination keeps the largest
  * @returns the largest distance from the exact value, in units of the dtype's rounding
  * @throws WeldlineError `verify.recomputation-mismatch`
  */
@@ -32,9 +34,10 @@ export async function verifyRows(
   rows: readonly number[],
   read: ReadTensor,
   output: FileHandle,
+  cuts: readonly Cut[] = [],
 ): Promise<number> {
   let worst = 0;
-  for (const row of await exactRows(tensor, rows, read)) {
+  for (const row of await exactRows(tensor, rows, read, cuts)) {
     worst = Math.max(worst, await compareRow(tensor, row, output));
   }
   return worst;

@@ -134,7 +134,25 @@ describe('several adapters', () => {
     const recipe = await writeRecipe(setup, { others, combination: 'linear' });
     const planned = await runCommand(['plan', recipe, '--tensors'], options);
     expect(planned).toMatchObject({ status: 0, stderr: '' });
-    expect(planned.stdout).toMatch(/tone, r 4, alpha 8, × 2, style, r 9, alpha 18, × -1/);
+    // By their ids, whatever the order in the recipe is.
+    expect(planned.stdout).toMatch(/style, r 9, alpha 18, × -1, tone, r 4, alpha 8, × 2/);
+  });
+
+  it('are thinned out and combined as the options say', async () => {
+    const how = ['--combine', 'dare_ties', '--density', '0.5,0.25', '--seed', '3', '--json'];
+    const merged = await runCommand(
+      ['merge', ...several, ...how, '--majority-sign', 'frequency', '--output', 'thinned'],
+      options,
+    );
+    expect(merged).toMatchObject({ status: 0, stderr: '' });
+    const manifest = JSON.parse(await readFile(join(root, 'thinned', 'weldline.json'), 'utf8'));
+    expect(manifest.options).toMatchObject({
+      ...{ combination: 'dare_ties', weights: '1, 1', densities: '0.5, 0.25' },
+      ...{ majority_sign: 'frequency', seed: 3 },
+    });
+    const ties = ['--combine', 'ties', '--density', '0.2', '--tensors'];
+    const planned = await runCommand(['plan', ...several, ...ties], options);
+    expect(planned.stdout).toMatch(/ties, adapter-1, r 4, alpha 8, × 2, weight 1, density 0.2/);
   });
 
   it('are cut to a rank by svd, which the plan and the manifest say', async () => {
@@ -157,10 +175,17 @@ describe('several adapters', () => {
     [[], /There are 2 adapters.*--combine linear.*--combine sequential/],
     [['--combine', 'linear', '--weights', '1'], /1 numbers for 2 adapters/],
     [['--combine', 'linear', '--weights', '1,half'], /not a list of numbers/],
-    [['--combine', 'ties'], /linear, cat, sequential/],
-    [['--rank', '4'], /--rank, --density and --majority-sign belong to a method/],
-    [['--combine', 'svd', '--rank', 'four'], /--rank four is not a number/],
-    [['--combine', 'peft_ties', '--density', ''], /--density is not a number/],
+    [['--combine', 'sum'], /linear, cat, sequential, svd, ties/],
+    [['--combine', 'ties'], /--density: ties needs a density/],
+    [['--combine', 'ties', '--density', '0.2,0.3,0.4'], /--density: there are 3 densities for 2/],
+    [['--combine', 'ties', '--density', 'half'], /not a list of numbers/],
+    [['--combine', 'ties', '--density', '1', '--seed', '1'], /--seed: ties chooses nothing/],
+    [['--combine', 'dare_ties', '--density', '1', '--seed', ''], /--seed: the seed NaN/],
+    [['--combine', 'linear', '--majority-sign', 'total'], /--majority-sign: linear elects no/],
+    [['--combine', 'linear', '--rank', '4'], /--rank: linear takes no rank/],
+    [['--combine', 'svd', '--rank', 'four'], /--rank: the rank NaN/],
+    [['--combine', 'peft_dare_ties', '--density', '1'], /--combine: peft_dare_ties: PEFT drops/],
+    [['--combine', 'peft_ties', '--density', '0.2,0.3'], /one density for all/],
   ])('are refused with %j', async (how, message) => {
     const run = await runCommand(['plan', ...several, ...how], options);
     expect(run.status).toBe(2);

@@ -74,28 +74,60 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
   ],
   [
     'a combination of a later version',
-    `${GOOD}combination: { method: ties, density: 0.5 }\n`,
-    ['13:24 combination.method: expected linear (the sum of all adapters, each times its weight)'],
+    `${GOOD}combination: { method: mean, mean: 0.5 }\n`,
+    [
+      '13:24 combination.method: expected linear (the sum of all adapters, each times its weight)',
+      '13:30 combination.mean: unknown key; known here: method, rank, density, seed, majority_sign',
+    ],
   ],
   [
     'a method of PEFT that cannot be had',
     `${GOOD}combination: { method: peft_dare_ties, density: 0.5 }\n`,
-    ['13:24 combination.method: is peft_dare_ties: PEFT drops values by chance'],
+    ['13:24 combination.method: peft_dare_ties: PEFT drops values by chance'],
   ],
   [
     'an option of another method',
     `${GOOD}combination: { method: svd, density: 0.5 }\n`,
-    ['13:38 combination.density: is no option of svd'],
+    ['13:38 combination.density: svd takes no density'],
   ],
   [
     'a rank that is none',
     `${GOOD}combination: { method: svd, rank: 0 }\n`,
-    ['13:35 combination.rank: is 0; it must be a whole number from 1 to 1024'],
+    ['13:35 combination.rank: expected a whole number from 1 to 1024'],
   ],
   [
     'no density',
     `${GOOD}combination: { method: peft_ties }\n`,
-    ['13:14 combination.density: is missing; peft_ties needs the share of values to keep'],
+    ['13:14 combination.density: peft_ties needs a density'],
+  ],
+  [
+    'parameters that a method does not take, or not so',
+    `${GOOD}combination: { method: ties, density: 1.5, seed: -1, majority_sign: most }\n`,
+    [
+      '13:39 combination.density: expected a number above 0 and up to 1',
+      '13:50 combination.seed: expected a whole number of at least 0',
+      '13:69 combination.majority_sign: expected total or frequency',
+    ],
+  ],
+  [
+    'a seed where nothing is random',
+    `${GOOD}combination: { method: ties, density: 0.5, seed: 1 }\n`,
+    ['13:50 combination.seed: ties chooses nothing at random and takes no seed'],
+  ],
+  [
+    'no density',
+    `${GOOD}combination: { method: dare_ties }\n`,
+    ['13:14 combination.density: dare_ties needs a density'],
+  ],
+  [
+    'a density of one of two adapters',
+    `${withLine(7, '    model: ./support', '  - { id: sales, model: ./b, density: 0.5 }')}combination: { method: ties }\n`,
+    ['6:5 adapters.0: there is no density for this adapter'],
+  ],
+  [
+    'a density of an adapter that is only added',
+    withLine(7, '    model: ./support', '    density: 0.5'),
+    ['8:14 adapters.0.density: linear takes no density'],
   ],
   [
     'two adapters and no method',

@@ -89,16 +89,36 @@ describe('parseRecipe', () => {
     });
   });
 
-  it('reads what a method of combining takes', () => {
+  it('reads the rank of svd, and what methods of PEFT take', () => {
     const recipeOf = (combination: object) =>
       parseRecipe(stringify({ ...MINIMAL, combination }), '/r/recipe.yaml').recipe;
     expect(mergeOptionsOf(recipeOf({ method: 'svd', rank: 16 }))).toEqual({
-      combination: { method: 'svd', rank: 16, weights: [1] },
+      combination: { method: 'svd', parameters: { rank: 16 }, weights: [1] },
     });
-    const ties = { method: 'peft_ties', density: 0.3, majority_sign_method: 'frequency' };
-    expect(mergeOptionsOf(recipeOf(ties))).toEqual({
-      combination: { method: 'peft_ties', density: 0.3, majoritySign: 'frequency', weights: [1] },
+    const ties = { method: 'peft_ties', density: 0.3, majority_sign: 'frequency' };
+    expect(mergeOptionsOf(recipeOf(ties)).combination?.parameters).toEqual({
+      density: [0.3],
+      majoritySign: 'frequency',
     });
+  });
+
+  it('reads how adapters are thinned out: by a density for all, or one of its own', () => {
+    const adapters = [...MINIMAL.adapters, { id: 'c', model: './c', density: 0.3 }];
+    const combination = { method: 'ties', density: 0.2, majority_sign: 'frequency' };
+    const { recipe } = parseRecipe(stringify({ ...MINIMAL, adapters, combination }), '/r/a.yaml');
+    expect(mergeOptionsOf(recipe)).toEqual({
+      combination: {
+        method: 'ties',
+        weights: [1, 1],
+        parameters: { density: [0.2, 0.3], majoritySign: 'frequency' },
+      },
+    });
+    const random = { method: 'dare_linear', density: 0.5, seed: 7 };
+    const { recipe: dare } = parseRecipe(
+      stringify({ ...MINIMAL, combination: random }),
+      '/r/a.yaml',
+    );
+    expect(dare.combination.parameters).toEqual({ density: [0.5], seed: 7 });
   });
 
   it('keeps what is said of the base about the merge with the merge', () => {

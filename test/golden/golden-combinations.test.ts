@@ -56,7 +56,8 @@ const totals = { count: 0, differing: 0 };
 async function merge({ model, method, adapters, weights, options }: Run) {
   const place = (name: string): string => join(FOLDER, model, name);
   const { svd_rank: rank, density, majority_sign_method: majoritySign } = options;
-  const combination: Combination = { method, weights, rank, density, majoritySign };
+  const parameters = { rank, density, majoritySign };
+  const combination: Combination = { method, weights, parameters };
   const [first = '', ...rest] = adapters;
   const others = Object.fromEntries(rest.map((name) => [name, place(name)]));
   const roots = { base: place('base'), a: place(first), ...others };

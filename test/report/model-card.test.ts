@@ -77,6 +77,17 @@ describe('the model card', () => {
     expect(modelCard(releaseFacts(INPUT))).not.toContain('merged onto');
   });
 
+  it('says how adapters were combined, with all that another merge would need', () => {
+    const options = {
+      ...{ combination: 'dare_ties', weights: '1, 0.5', densities: '0.2, 0.3' },
+      ...{ majority_sign: 'total', seed: 7 },
+    };
+    const card = modelCard(releaseFacts({ ...INPUT, manifest: { ...MANIFEST, options } }));
+    expect(card).toContain(
+      '| combined | dare_ties, weights 1, 0.5, densities 0.2, 0.3, sign by total, seed 7 |',
+    );
+  });
+
   it('says what was made of what, and what was checked', () => {
     const card = modelCard(releaseFacts(INPUT));
     for (const part of [

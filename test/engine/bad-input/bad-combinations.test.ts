@@ -118,6 +118,50 @@ test.each<[string, readonly (readonly [string, TinyModel])[], Combination | unde
   ['a weight that is no number', two, { method: 'linear', weights: [1, Number.NaN] }, ['NaN']],
   ['an infinite weight', two, { method: 'linear', weights: [1, Infinity] }, ['Infinity']],
   ['weights in a sequence', two, { method: 'sequential', weights: [1, 1] }, ['sequential']],
+  ['no density', two, { method: 'ties' }, ['ties needs a density']],
+  ['a density of 0', two, { method: 'ties', parameters: { density: 0 } }, ['density 0', 'share']],
+  [
+    'a density above 1',
+    two,
+    { method: 'magnitude_prune', parameters: { density: [0.5, 1.5] } },
+    ['density 1.5'],
+  ],
+  [
+    'a density that is no number',
+    two,
+    { method: 'dare_ties', parameters: { density: Number.NaN } },
+    ['density NaN'],
+  ],
+  [
+    'too few densities',
+    two,
+    { method: 'dare_linear', parameters: { density: [0.5] } },
+    ['1 densities', '2 adapters'],
+  ],
+  [
+    'a density for a sum',
+    two,
+    { method: 'linear', parameters: { density: 0.5 } },
+    ['linear takes no density'],
+  ],
+  [
+    'a seed where nothing is random',
+    two,
+    { method: 'ties', parameters: { density: 0.5, seed: 1 } },
+    ['ties', 'no seed'],
+  ],
+  [
+    'a seed that is no whole number',
+    two,
+    { method: 'dare_ties', parameters: { density: 0.5, seed: 0.5 } },
+    ['seed 0.5'],
+  ],
+  [
+    'a sign that is not elected',
+    two,
+    { method: 'dare_linear', parameters: { density: 0.5, majoritySign: 'total' } },
+    ['dare_linear elects no sign'],
+  ],
   [
     'more adapters than anyone merges',
     Array.from({ length: 33 }, (_, index) => [`a${index}`, tinyAdapter()] as const),
@@ -127,6 +171,42 @@ test.each<[string, readonly (readonly [string, TinyModel])[], Combination | unde
   ['no adapters', [], LINEAR, ['at least one']],
 ])('%s', async (_what, adapters, how, names) => {
   await expectRefused(adapters, how, 'plan.option-invalid', names);
+});
+
+test.each(['ties', 'dare_linear', 'dare_ties', 'magnitude_prune'] as const)(
+  '%s of an adapter with DoRA, which is more than a delta',
+  async (method) => {
+    const adapters = [
+      ['one', tinyAdapter({ targets: ['mlp.up_proj'] })],
+      ['two', doraAdapter()],
+    ] as const;
+    const how: Combination = { method, parameters: { density: 0.5 } };
+    const names = ['"two"', 'DoRA', 'q_proj.weight', method, 'sequential'];
+    await expectRefused(adapters, how, 'adapter.contradiction', names);
+    // Alone and whole it is what it is without a combination.
+    const whole: Combination = { method, parameters: { density: 1 } };
+    const alone = [['two', doraAdapter()]] as const;
+    expect(await preview(alone, whole)).toEqual(await preview(alone));
+  },
+);
+
+test('an adapter alone on a tensor is not divided by how many adapters there are', async () => {
+  const adapters = [
+    ['one', tinyAdapter({ targets: ['mlp.up_proj'] })],
+    ['two', tinyAdapter({ targets: ['mlp.up_proj', 'mlp.down_proj'], seed: 3 })],
+  ] as const;
+  const how: Combination = { method: 'ties', weights: [1, 3], parameters: { density: 1 } };
+  const { shards } = await preview(adapters, how);
+  const tensors = shards.flatMap((shard) => shard.tensors);
+  const both = tensors.find(({ name }) => name.includes('0.mlp.up_proj'));
+  const alone = tensors.find(({ name }) => name.includes('0.mlp.down_proj'));
+  expect(both?.combination?.parts).toEqual([
+    { weight: 1, density: 1 },
+    { weight: 3, density: 1 },
+  ]);
+  // Nobody outvotes it and all of it stays: 3 times its scaling of 2 is added.
+  expect(alone?.combination).toBeUndefined();
+  expect(alone?.deltas?.map(({ scaling }) => scaling)).toEqual([6]);
 });
 
 test.each<[string, TinyModel, string]>([

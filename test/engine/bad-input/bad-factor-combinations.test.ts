@@ -14,7 +14,7 @@ import {
 } from '../../doubles/tiny-model.ts';
 import { expectError } from './expect-refusal.ts';
 
-const SVD: Combination = { method: 'svd', rank: 2 };
+const SVD: Combination = { method: 'svd', parameters: { rank: 2 } };
 const PEFT: Combination = { method: 'peft_linear' };
 
 async function preview(
@@ -39,16 +39,28 @@ async function refusalOf(...args: Parameters<typeof preview>): Promise<unknown> 
 const two = [tinyAdapter(), tinyAdapter({ seed: 3 })];
 
 test.each<[string, Combination, readonly string[]]>([
-  ['a rank of 0', { method: 'svd', rank: 0 }, ['combination.rank is 0', '1024']],
-  ['a rank that is not whole', { method: 'peft_svd', rank: 2.5 }, ['2.5']],
-  ['a rank beyond all', { method: 'svd', rank: 1025 }, ['1025']],
-  ['a rank of a sum', { method: 'linear', rank: 4 }, ['rank is no option of linear']],
-  ['a density of svd', { method: 'svd', density: 0.5 }, ['density is no option of svd']],
-  ['signs of a sum', { ...PEFT, majoritySign: 'total' }, ['majority_sign_method is no option']],
-  ['no density', { method: 'peft_ties' }, ['combination.density is missing', 'peft_ties']],
-  ['a density of 0', { method: 'peft_magnitude_prune', density: 0 }, ['density is 0']],
-  ['a density above 1', { method: 'peft_ties', density: 1.5 }, ['density is 1.5']],
-  ['a density that is no number', { method: 'peft_ties', density: Number.NaN }, ['NaN']],
+  ['a rank of 0', { method: 'svd', parameters: { rank: 0 } }, ['the rank 0', '1024']],
+  ['a rank that is not whole', { method: 'peft_svd', parameters: { rank: 2.5 } }, ['2.5']],
+  ['a rank beyond all', { method: 'svd', parameters: { rank: 1025 } }, ['1025']],
+  ['a rank of a sum', { method: 'linear', parameters: { rank: 4 } }, ['linear takes no rank']],
+  ['a density of svd', { method: 'svd', parameters: { density: 0.5 } }, ['svd takes no density']],
+  [
+    'signs of a sum',
+    { ...PEFT, parameters: { majoritySign: 'total' } },
+    ['peft_linear elects no sign'],
+  ],
+  ['no density', { method: 'peft_ties' }, ['peft_ties needs a density']],
+  [
+    'a density of 0',
+    { method: 'peft_magnitude_prune', parameters: { density: 0 } },
+    ['density 0 is not'],
+  ],
+  ['a density above 1', { method: 'peft_ties', parameters: { density: 1.5 } }, ['density 1.5']],
+  [
+    'a density that is no number',
+    { method: 'peft_ties', parameters: { density: Number.NaN } },
+    ['NaN'],
+  ],
 ])('%s', async (_what, combination, names) => {
   expectError(await refusalOf(two, combination), 'plan.option-invalid', names);
 });
@@ -57,8 +69,8 @@ test('methods of PEFT with chance, or on whole deltas, say what to use instead',
   const refused = COMBINATION_METHODS.filter((name) => /^peft_(dare|.*._svd)/.test(name));
   expect(refused).toHaveLength(6);
   for (const method of refused) {
-    const remedy = method.includes('dare') ? 'without chance' : 'prunes the factors';
-    const error = await refusalOf(two, { method, density: 0.5 });
+    const remedy = method.includes('dare') ? 'with a seed' : 'without that cut';
+    const error = await refusalOf(two, { method, parameters: { density: 0.5 } });
     expectError(error, 'plan.option-invalid', [method, remedy]);
   }
 });

@@ -9,13 +9,13 @@ import { type Plan, planDigest } from '../../../engine/plan/plan.ts';
 import { verifyMerge } from '../../../engine/verify/verify-merge.ts';
 import { openModelDirectory } from '../../../sources/model-directory.ts';
 import { decodeTensor } from '../../doubles/decode-tensor.ts';
-import { mergeVerified, writeModels } from '../../doubles/merge-adapters.ts';
 import {
   type Directories,
   mergeDirectories,
   planDirectories,
 } from '../../doubles/merge-directories.ts';
 import { Random } from '../../doubles/random.ts';
+import { mergedWeights, writeModels } from '../../doubles/several-models.ts';
 import { temporaryDirectory } from '../../doubles/temporary-directory.ts';
 import { randomTensor, type TinyModel, tinyAdapter, tinyBase } from '../../doubles/tiny-model.ts';
 import { loadTensors } from '../../golden/golden-case.ts';
@@ -23,14 +23,16 @@ import { loadTensors } from '../../golden/golden-case.ts';
 const TARGETS = ['self_attn.q_proj', 'self_attn.v_proj', 'mlp.down_proj'] as const;
 const Q_PROJ = 'model.layers.0.self_attn.q_proj.weight';
 const EMBEDDING = 'model.embed_tokens.weight';
-const SVD = { combination: { method: 'svd', weights: [1, -0.5], rank: 3 } } as const;
+const SVD = {
+  combination: { method: 'svd', weights: [1, -0.5], parameters: { rank: 3 } },
+} as const;
 
 /** One of each way in which factors are combined. */
 const COMBINATIONS: readonly Combination[] = [
-  { method: 'svd', weights: [1, -0.5], rank: 3 },
+  { method: 'svd', weights: [1, -0.5], parameters: { rank: 3 } },
   { method: 'peft_linear', weights: [1, -0.5] },
-  { method: 'peft_ties', weights: [1, 2], density: 0.5 },
-  { method: 'peft_magnitude_prune', weights: [0.3, 1], density: 0.25 },
+  { method: 'peft_ties', weights: [1, 2], parameters: { density: 0.5 } },
+  { method: 'peft_magnitude_prune', weights: [0.3, 1], parameters: { density: 0.25 } },
 ];
 
 /** A tiny adapter that is also on the embedding, whose factors are transposed. */
@@ -63,14 +65,14 @@ async function deltaOf(inputs: Directories, combination: Combination, name: stri
 test.each(COMBINATIONS)('$method: threads and windows make no difference', async (combination) => {
   const inputs = await writeModels(tinyBase(), [withEmbedding(2), withEmbedding(3)]);
   const options = { combination };
-  const whole = await mergeVerified(inputs, options, { threads: 1, windowBytes: 4_194_304 });
-  const cut = await mergeVerified(inputs, options, { threads: 3, windowBytes: 4096 });
+  const whole = await mergedWeights(inputs, options, { threads: 1, windowBytes: 4_194_304 });
+  const cut = await mergedWeights(inputs, options, { threads: 3, windowBytes: 4096 });
   expect(cut.equals(whole)).toBe(true);
 });
 
 test('a merge that was stopped goes on to the same bytes, and leaves no factors behind', async () => {
   const inputs = await writeModels(tinyBase(), [withEmbedding(2), withEmbedding(3)]);
-  const whole = await mergeVerified(inputs, SVD);
+  const whole = await mergedWeights(inputs, SVD);
   const root = await temporaryDirectory();
   const output = join(root, 'merged');
   const controller = new AbortController();
@@ -104,9 +106,9 @@ test('svd of a rank that cuts nothing off is the exact sum, and the plan that of
     planDigest(await planDirectories(from, { combination }));
   const weights = [1, -2];
   const linear = await digestFor({ method: 'linear', weights });
-  expect(await digestFor({ method: 'svd', weights, rank: 11 })).toBe(linear);
-  expect(await digestFor({ method: 'svd', weights, rank: 10 })).not.toBe(linear);
-  expect(await digestFor({ method: 'peft_svd', weights, rank: 11 })).toBe(linear);
+  expect(await digestFor({ method: 'svd', weights, parameters: { rank: 11 } })).toBe(linear);
+  expect(await digestFor({ method: 'svd', weights, parameters: { rank: 10 } })).not.toBe(linear);
+  expect(await digestFor({ method: 'peft_svd', weights, parameters: { rank: 11 } })).toBe(linear);
   // It warns of what PEFT does besides.
   const { shards } = await planDirectories(inputs, {
     combination: { method: 'peft_cat', weights },
@@ -118,7 +120,7 @@ test('svd of a rank that cuts nothing off is the exact sum, and the plan that of
     tinyAdapter({ rank: 40, targets: ['self_attn.v_proj'] }),
     tinyAdapter({ rank: 40, targets: ['self_attn.v_proj'], seed: 3 }),
   ]);
-  expect(await digestFor({ method: 'svd', rank: 32 }, wide)).toBe(
+  expect(await digestFor({ method: 'svd', parameters: { rank: 32 } }, wide)).toBe(
     await digestFor({ method: 'linear' }, wide),
   );
 });
@@ -128,21 +130,21 @@ test('one adapter of weight 1 is that adapter, unless svd cuts it', async () => 
   const plain = planDigest(await planDirectories(inputs));
   const kept: Combination[] = [
     { method: 'svd' },
-    { method: 'svd', rank: 6 },
+    { method: 'svd', parameters: { rank: 6 } },
     { method: 'peft_linear' },
     { method: 'peft_cat' },
-    { method: 'peft_svd', rank: 2 },
-    { method: 'peft_ties', density: 0.5 },
-    { method: 'peft_magnitude_prune', density: 0.5 },
+    { method: 'peft_svd', parameters: { rank: 2 } },
+    { method: 'peft_ties', parameters: { density: 0.5 } },
+    { method: 'peft_magnitude_prune', parameters: { density: 0.5 } },
   ];
   for (const combination of kept) {
     expect(planDigest(await planDirectories(inputs, { combination }))).toBe(plain);
   }
-  const combination = { method: 'svd', rank: 2 } as const;
+  const combination = { method: 'svd', parameters: { rank: 2 } } as const;
   const cut = await planDirectories(inputs, { combination });
   expect(planDigest(cut)).not.toBe(plain);
-  expect(cut.options.combination).toEqual({ method: 'svd', weights: [1], rank: 2 });
-  await mergeVerified(inputs, { combination });
+  expect(cut.options.combination).toEqual({ method: 'svd', weights: [1], parameters: { rank: 2 } });
+  await mergedWeights(inputs, { combination });
 });
 
 test('two adapters of rank 1 with weights 1 and -1 have no cross terms by svd, and do by PEFT', async () => {
@@ -155,9 +157,9 @@ test('two adapters of rank 1 with weights 1 and -1 have no cross terms by svd, a
     const delta = await deltaOf(inputs, combination, Q_PROJ);
     return Math.hypot(...delta.map((value, i) => value - exact[i]!)) / length;
   };
-  expect(await apart({ method: 'svd', weights, rank: 2 })).toBe(0);
+  expect(await apart({ method: 'svd', weights, parameters: { rank: 2 } })).toBe(0);
   // The larger of two that hardly overlap stays.
-  expect(await apart({ method: 'svd', weights, rank: 1 })).toBeGreaterThan(0.3);
+  expect(await apart({ method: 'svd', weights, parameters: { rank: 1 } })).toBeGreaterThan(0.3);
   expect(await apart({ method: 'peft_linear', weights })).toBeGreaterThan(0.5);
 });
 
@@ -166,7 +168,11 @@ test('the rank of svd is the largest of an adapter, patterns included, if none i
   adapter.config['rank_pattern'] = { nothing: 7 };
   const inputs = await writeModels(tinyBase(), [tinyAdapter({ rank: 4 }), adapter]);
   const plan = await planDirectories(inputs, { combination: { method: 'svd' } });
-  expect(plan.options.combination).toEqual({ method: 'svd', weights: [1, 1], rank: 7 });
+  expect(plan.options.combination).toEqual({
+    method: 'svd',
+    weights: [1, 1],
+    parameters: { rank: 7 },
+  });
   const ranks = tensorsOf(plan).map(({ combined }) => combined?.rank);
   expect(new Set(ranks)).toEqual(new Set([undefined, 7]));
 });
@@ -186,14 +192,16 @@ test('svd keeps saved modules and biases, which it adds up, beside truncated del
   const other = withEmbedding(5);
   other.tensors.push(randomTensor(random, 'base_model.model.lm_head.weight', 'F32', [100, 64]));
   const inputs = await writeModels(base, [withBias, other]);
-  const options = { combination: { method: 'svd', weights: [0.5, 1], rank: 2 } } as const;
+  const options = {
+    combination: { method: 'svd', weights: [0.5, 1], parameters: { rank: 2 } },
+  } as const;
   const planned = tensorsOf(await planDirectories(inputs, options));
   const named = (name: string) => planned.find((tensor) => tensor.name === name);
   expect(named(bias)).toMatchObject({ deltas: [{ scaling: 1 }] });
   expect(named(bias)?.combined).toBeUndefined();
   expect(named(EMBEDDING)?.combined).toEqual({ method: 'svd', rank: 2 });
   expect(named('lm_head.weight')?.from.input).toBe('b');
-  await mergeVerified(inputs, options);
+  await mergedWeights(inputs, options);
 });
 
 test('verification finds other weights, ranks, shares and methods', async () => {

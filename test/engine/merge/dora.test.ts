@@ -160,15 +160,15 @@ test('a row of zeros has no direction to scale', async () => {
   );
 });
 
-test('the second kernel is in the budget', async () => {
+test('the kernel for bands is in the budget', async () => {
   const root = await temporaryDirectory();
   const lora = await write(join(root, 'a'), tinyBase(), tinyAdapter({ targets: TARGETS }));
   const dora = await write(join(root, 'b'), tinyBase(), doraAdapter({ targets: TARGETS }));
   const [less, more] = await Promise.all(
     [lora, dora].map(async (inputs) => resourcesFor(await planDirectories(inputs), 2, 262_144)),
   );
-  expect(less?.dora).toBeUndefined();
-  expect(more?.dora).toBeDefined();
+  expect(less?.bands).toBeUndefined();
+  expect(more?.bands).toBeDefined();
   expect(more?.memoryBytes).toBeGreaterThan(less?.memoryBytes ?? 0);
   expect(more?.memoryBytes).toBeLessThan(MEMORY_BUDGET_BYTES_DEFAULT);
 });

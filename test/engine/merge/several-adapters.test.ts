@@ -8,9 +8,9 @@ import { verifyMerge } from '../../../engine/verify/verify-merge.ts';
 import { openModelDirectory } from '../../../sources/model-directory.ts';
 import { decodeTensor } from '../../doubles/decode-tensor.ts';
 import { mergeInFloat64 } from '../../doubles/float-merge.ts';
-import { mergeVerified as weights, writeModels as write } from '../../doubles/merge-adapters.ts';
 import { mergeDirectories, planDirectories, writeFiles } from '../../doubles/merge-directories.ts';
 import { Random } from '../../doubles/random.ts';
+import { mergedWeights, writeModels } from '../../doubles/several-models.ts';
 import { temporaryDirectory } from '../../doubles/temporary-directory.ts';
 import {
   type FloatName,
@@ -84,9 +84,11 @@ test('the sum of all adapters, whatever their ranks, targets, dtypes and weights
     fc.asyncProperty(parts, dtypes, async (chosen, dtype) => {
       const base = tinyBase({ dtype });
       const adapters = chosen.map(({ adapter }) => tinyAdapter(adapter));
-      const inputs = await write(base, adapters);
+      const inputs = await writeModels(base, adapters);
       const given = chosen.map((each) => each.weight);
-      const bytes = await weights(inputs, { combination: { method: 'linear', weights: given } });
+      const bytes = await mergedWeights(inputs, {
+        combination: { method: 'linear', weights: given },
+      });
       const output = await temporaryDirectory();
       await writeFiles(output, new Map([['model.safetensors', bytes]]));
       for (const [name, tensor] of await loadTensors(output, ['model.safetensors'])) {
@@ -109,7 +111,7 @@ test('the sum of all adapters, whatever their ranks, targets, dtypes and weights
 test('two adapters of rank 1 with weights 1 and -1 have no cross terms', async () => {
   const base = tinyBase({ dtype: 'F32' });
   const adapters = [1, 2].map((seed) => tinyAdapter({ rank: 1, seed }));
-  const inputs = await write(base, adapters);
+  const inputs = await writeModels(base, adapters);
   const output = join(await temporaryDirectory(), 'merged');
   const options = { combination: { method: 'linear', weights: [1, -1] } } as const;
   await mergeDirectories({ ...inputs, output, options });
@@ -125,9 +127,9 @@ test.each<FloatName>(['BF16', 'F16', 'F32'])(
   '%s: an adapter with its own negative leaves the base, where no delta is huge beside it',
   async (dtype) => {
     const adapter = tinyAdapter({ targets: TARGETS, rank: 5 });
-    const inputs = await write(tinyBase({ dtype }), [adapter, adapter]);
+    const inputs = await writeModels(tinyBase({ dtype }), [adapter, adapter]);
     const combination = { method: 'linear', weights: [1, -1] } as const;
-    const merged = await weights(inputs, { combination });
+    const merged = await mergedWeights(inputs, { combination });
     const base = await readFile(join(inputs.base, 'model.safetensors'));
     // Headers may be written another way; the data is last in both.
     const length = base.length - 8 - Number(base.readBigUInt64LE(0));
@@ -136,7 +138,7 @@ test.each<FloatName>(['BF16', 'F16', 'F32'])(
 );
 
 test('one adapter of weight 1: the plan and the bytes are those without a combination', async () => {
-  const inputs = await write(tinyBase(), [tinyAdapter({ targets: TARGETS })]);
+  const inputs = await writeModels(tinyBase(), [tinyAdapter({ targets: TARGETS })]);
   const plain = await planDirectories(inputs);
   for (const combination of [
     { method: 'linear' },
@@ -150,7 +152,7 @@ test('one adapter of weight 1: the plan and the bytes are those without a combin
 });
 
 test('all methods are one sum and one plan; weights and order make another', async () => {
-  const inputs = await write(tinyBase(), [tinyAdapter(), tinyAdapter({ seed: 3 })]);
+  const inputs = await writeModels(tinyBase(), [tinyAdapter(), tinyAdapter({ seed: 3 })]);
   const digestFor = async (combination: MergeOptions['combination'], from = inputs) =>
     planDigest(await planDirectories(from, { combination }));
   const linear = await digestFor({ method: 'linear' });
@@ -164,10 +166,13 @@ test('all methods are one sum and one plan; weights and order make another', asy
 test('the order of adapters changes nothing of a float32 sum, and roundings of a 16-bit one', async () => {
   const pair = [tinyAdapter({ targets: TARGETS }), tinyAdapter({ rank: 7, seed: 3 })];
   for (const dtype of ['F32', 'BF16'] as const) {
-    const inputs = await write(tinyBase({ dtype }), pair);
-    const there = await weights(inputs, LINEAR);
+    const inputs = await writeModels(tinyBase({ dtype }), pair);
+    const there = await mergedWeights(inputs, LINEAR);
     const others = { b: inputs.adapter };
-    const back = await weights({ ...inputs, adapter: inputs.others?.['b'] ?? '', others }, LINEAR);
+    const back = await mergedWeights(
+      { ...inputs, adapter: inputs.others?.['b'] ?? '', others },
+      LINEAR,
+    );
     if (dtype === 'F32') expect(back.equals(there)).toBe(true);
     const differing = there.filter((byte, i) => byte !== back[i]).length;
     expect(differing / there.length).toBeLessThan(0.001);
@@ -176,9 +181,9 @@ test('the order of adapters changes nothing of a float32 sum, and roundings of a
 
 test('threads and windows make no difference', async () => {
   const adapters = [5, 16, 1].map((rank) => tinyAdapter({ targets: TARGETS, rank, seed: rank }));
-  const inputs = await write(tinyBase(), adapters);
-  const whole = await weights(inputs, LINEAR, { threads: 1, windowBytes: 4_194_304 });
-  const cut = await weights(inputs, LINEAR, { threads: 3, windowBytes: 4096 });
+  const inputs = await writeModels(tinyBase(), adapters);
+  const whole = await mergedWeights(inputs, LINEAR, { threads: 1, windowBytes: 4_194_304 });
+  const cut = await mergedWeights(inputs, LINEAR, { threads: 3, windowBytes: 4096 });
   expect(cut.equals(whole)).toBe(true);
 });
 
@@ -204,7 +209,12 @@ test('embeddings, whose factors are transposed, and biases add up too', async ()
     adapter.tensors.push(randomTensor(random, `${stem}B`, 'F32', [64, rank]));
     return adapter;
   };
-  const inputs = await write(base, [withBias(3), withEmbedding(5), withBias(8), withEmbedding(2)]);
+  const inputs = await writeModels(base, [
+    withBias(3),
+    withEmbedding(5),
+    withBias(8),
+    withEmbedding(2),
+  ]);
   const options = { combination: { method: 'linear', weights: [0.5, 1.5, 2, 3] } } as const;
   const plan = await planDirectories(inputs, options);
   const tensors = plan.shards.flatMap((shard) => shard.tensors);
@@ -216,16 +226,16 @@ test('embeddings, whose factors are transposed, and biases add up too', async ()
   expect(scalingsOf(bias)).toEqual([1, 4]);
   expect(scalingsOf('model.embed_tokens.weight')).toEqual([3, 6]);
   expect(scalingsOf(bias.replace('bias', 'weight'))).toEqual([1, 3, 4, 6]);
-  // `weights` has rows of both worked out again from B, A and the biases.
-  const whole = await weights(inputs, options, { threads: 1, windowBytes: 4_194_304 });
-  const cut = await weights(inputs, options, { threads: 3, windowBytes: 4096 });
+  // `mergedWeights` has rows of both worked out again from B, A and the biases.
+  const whole = await mergedWeights(inputs, options, { threads: 1, windowBytes: 4_194_304 });
+  const cut = await mergedWeights(inputs, options, { threads: 3, windowBytes: 4096 });
   expect(cut.equals(whole)).toBe(true);
 });
 
 test('memory is taken for the sum of the ranks', async () => {
   const arenaFor = async (ranks: readonly number[]) => {
     const adapters = ranks.map((rank) => tinyAdapter({ targets: TARGETS, rank, seed: rank }));
-    const plan = await planDirectories(await write(tinyBase(), adapters), LINEAR);
+    const plan = await planDirectories(await writeModels(tinyBase(), adapters), LINEAR);
     return resourcesFor(plan, 1, 262_144).arena;
   };
   const [several, one] = [await arenaFor([8, 24, 32]), await arenaFor([64])];
@@ -234,7 +244,7 @@ test('memory is taken for the sum of the ranks', async () => {
 });
 
 test('verification works the sum out from all adapters', async () => {
-  const inputs = await write(tinyBase(), [tinyAdapter(), tinyAdapter({ seed: 3 })]);
+  const inputs = await writeModels(tinyBase(), [tinyAdapter(), tinyAdapter({ seed: 3 })]);
   const output = join(await temporaryDirectory(), 'merged');
   const { plan } = await mergeDirectories({ ...inputs, output, options: LINEAR });
   const files = await openModelDirectory(output);

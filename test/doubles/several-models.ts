@@ -7,7 +7,7 @@ import { type Directories, mergeDirectories, writeFiles } from './merge-director
 import { temporaryDirectory } from './temporary-directory.ts';
 import { adapterFiles, baseFiles, type TinyModel } from './tiny-model.ts';
 
-/** Writes a base and adapters, whose ids are a, b, …. */
+/** Writes a base and adapters with the ids "a", "b" and so on. */
 export async function writeModels(
   base: TinyModel,
   adapters: readonly TinyModel[],
@@ -24,13 +24,13 @@ export async function writeModels(
   return { base: join(root, 'base'), adapter: join(root, 'a'), others };
 }
 
-interface Manner {
+export interface Manner {
   readonly threads?: number;
   readonly windowBytes?: number;
 }
 
 /** Merges, has the result verified against the inputs, and returns the bytes of the weights. */
-export async function mergeVerified(
+export async function mergedWeights(
   inputs: Directories,
   options: MergeOptions,
   manner: Manner = {},

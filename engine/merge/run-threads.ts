@@ -1,0 +1,86 @@
+import { Worker } from 'node:worker_threads';
+import { type ErrorCode, WeldlineError } from '../errors.ts';
+import { toWeldlineError } from '../to-weldline-error.ts';
+import { stop } from './merge-control.ts';
+
+/** A worker holds no JavaScript data to speak of; its weights are in WebAssembly memory. */
+const RESOURCE_LIMITS = { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 4 };
+
+/** What every thread may say: that it failed. */
+interface ThreadError {
+  readonly kind: 'error';
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
+export interface RunThreadsOptions<Data, Message> {
+  readonly url: URL;
+  readonly data: Data & { readonly control: SharedArrayBuffer };
+  readonly count: number;
+  /** Gets what the threads say, in any order. */
+  readonly onMessage: (message: Message) => void;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Where a worker thread's module is: sources run as they are in a checkout; the published package
+ * holds them compiled.
+ *
+ * @param name without its ending
+ */
+export function threadUrl(name: string): URL {
+  return new URL(`./${name}${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url);
+}
+
+/**
+ * Runs worker threads until all have ended. The first error of one, or the signal, stops the others
+ * through their control (`merge-control.ts`).
+ *
+ * @throws the first error of any thread; the signal's reason if it is aborted
+ */
+export async function runThreads<Data, Message extends { readonly kind: string }>({
+  url,
+  data,
+  count,
+  onMessage,
+  signal,
+}: RunThreadsOptions<Data, Message>): Promise<void> {
+  const control = new Int32Array(data.control);
+  const halt = (): void => stop(control);
+  signal?.addEventListener('abort', halt);
+  if (signal?.aborted === true) halt();
+  let failure: WeldlineError | undefined;
+  const fail = (code: ErrorCode, message: string): void => {
+    failure ??= new WeldlineError(code, message);
+    halt();
+  };
+  const runOne = (): Promise<void> =>
+    new Promise((resolve) => {
+      const worker = new Worker(url, { workerData: data, resourceLimits: RESOURCE_LIMITS });
+      worker.on('message', (message: Message | ThreadError) => {
+        if (isError(message)) fail(message.code, message.message);
+        else onMessage(message);
+      });
+      worker.on('error', (error) => {
+        fail('merge.worker-crashed', `A merge thread crashed: ${error.message}. Resume to go on.`);
+      });
+      worker.on('exit', () => resolve());
+    });
+  try {
+    await Promise.all(Array.from({ length: count }, runOne));
+  } finally {
+    signal?.removeEventListener('abort', halt);
+  }
+  if (failure !== undefined) throw failure;
+  signal?.throwIfAborted();
+}
+
+function isError(message: { readonly kind: string }): message is ThreadError {
+  return message.kind === 'error';
+}
+
+/** What a thread says of an error that ends it. */
+export function threadError(error: unknown): ThreadError {
+  const { code, message } = toWeldlineError(error);
+  return { kind: 'error', code, message };
+}
