@@ -29,7 +29,8 @@ export function describeRetention(report: RetentionSummary): string {
   const { overall, merged, measured, worst: least } = report;
   const of = `${measured} of ${merged} merged tensors measured`;
   const [worst] = least;
-  if (measured === 0 && merged > 0) return `not measured: it would take a pass over whole tensors (${of})`;
+  if (measured === 0 && merged > 0)
+    return `not measured: it would take a pass over whole tensors (${of})`;
   if (overall === null || worst === undefined) return `nothing is added (${of})`;
   return (
     `${formatShare(overall)} of the delta survives rounding (${of}); least of ${worst.name}, ` +

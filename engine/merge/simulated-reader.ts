@@ -1,8 +1,8 @@
-import { loadElement, storeElement } from '../../kernels/index.ts';
+import { decodeElements, storeElement } from '../../kernels/index.ts';
 import { assert } from '../errors.ts';
 import type { PlannedTensor, SimulatedQuantization, TensorReference } from '../plan/plan.ts';
 import { CODE_TABLES } from '../quantization/code-tables.ts';
-import { blockMaximum, NF4_BLOCK, quantizeBlock } from '../quantization/nf4.ts';
+import { NF4_BLOCK, quantizeBlock } from '../quantization/nf4.ts';
 import { bytesOf, elementCount, isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
 import type { InputFiles } from './input-files.ts';
 import type { Bits } from './packed-reader.ts';
@@ -15,7 +15,11 @@ export class SimulatedReader {
   readonly #files: InputFiles;
   readonly #codes = new Uint8Array(NF4_BLOCK);
   /** The stored bits of the values that the codes of one block have. */
-  readonly #values = new DataView(new ArrayBuffer(16 * 4));
+  readonly #values32 = new Uint32Array(16);
+  readonly #values16 = new Uint16Array(this.#values32.buffer, 0, 16);
+  readonly #view = new DataView(this.#values32.buffer);
+  /** What each float16 is in float32; made for the first weight that needs it. */
+  #halfValues: Float32Array | undefined;
 
   constructor(files: InputFiles) {
     this.#files = files;
@@ -35,16 +39,16 @@ export class SimulatedReader {
     const count = elementCount(tensor.shape);
     const end = begin + into.length;
     const first = begin - (begin % NF4_BLOCK);
+    const codes = this.#codes;
     for (let at = first; at < end; at += CHUNK_ELEMENTS) {
       const wanted = Math.ceil((Math.min(end, at + CHUNK_ELEMENTS) - at) / NF4_BLOCK) * NF4_BLOCK;
       const values = this.#read(tensor.from, at, Math.min(wanted, count - at));
       for (let block = 0; block < values.length; block += NF4_BLOCK) {
-        const part = values.subarray(block, block + NF4_BLOCK);
-        const bits = this.#simulate(part, quantization);
+        const bits = this.#simulate(values, block, quantization);
         const target = at + block - begin;
         const from = Math.max(0, -target);
-        const to = Math.min(part.length, into.length - target);
-        for (let i = from; i < to; i++) into[target + i] = bits[this.#codes[i]!]!;
+        const to = Math.min(NF4_BLOCK, values.length - block, into.length - target);
+        for (let i = from; i < to; i++) into[target + i] = bits[codes[i]!]!;
       }
     }
   }
@@ -65,7 +69,7 @@ export class SimulatedReader {
       const values = this.#read(from, first, bandElements);
       for (let column = 0; column < columns; column++) {
         for (let i = 0; i < NF4_BLOCK; i++) block[i] = values[i * columns + column]!;
-        const bits = this.#simulate(block, quantization);
+        const bits = this.#simulate(block, 0, quantization);
         for (let i = 0; i < NF4_BLOCK; i++) {
           const at = first + i * columns + column - begin;
           if (at >= 0 && at < into.length) into[at] = bits[this.#codes[i]!]!;
@@ -78,24 +82,36 @@ export class SimulatedReader {
     const { dtype } = from;
     assert(isMergeDtype(dtype), `a weight of ${dtype} is simulated`);
     const size = bytesOf(dtype);
-    const bytes = new Uint8Array(count * size);
-    this.#files.read(from, begin * size, bytes);
-    const view = new DataView(bytes.buffer);
     const values = new Float32Array(count);
-    const kernelDtype = KERNEL_DTYPE[dtype];
-    for (let i = 0; i < count; i++) values[i] = loadElement(view, i * size, kernelDtype);
+    if (dtype === 'F32') {
+      this.#files.read(from, begin * size, new Uint8Array(values.buffer));
+      return values;
+    }
+    const halves = new Uint16Array(count);
+    this.#files.read(from, begin * size, new Uint8Array(halves.buffer));
+    if (dtype === 'BF16') {
+      const words = new Uint32Array(values.buffer);
+      for (let i = 0; i < count; i++) words[i] = halves[i]! << 16;
+      return values;
+    }
+    this.#halfValues ??= Float32Array.from(decodeElements(allHalves(), 'f16'));
+    for (let i = 0; i < count; i++) values[i] = this.#halfValues[halves[i]!]!;
     return values;
   }
 
   /** Sets the codes of a block, and returns what they stand for in it. */
-  #simulate(block: Float32Array, { dtype }: SimulatedQuantization): Bits {
-    const maximum = blockMaximum(block);
-    quantizeBlock(block, maximum, this.#codes);
+  #simulate(values: Float32Array, begin: number, { dtype }: SimulatedQuantization): Bits {
+    const maximum = quantizeBlock(values, begin, this.#codes);
     const size = bytesOf(dtype);
-    for (const [code, value] of CODE_TABLES.nf4.entries()) {
-      storeElement(this.#values, code * size, KERNEL_DTYPE[dtype], Math.fround(value * maximum));
+    for (let code = 0; code < 16; code++) {
+      const value = Math.fround(CODE_TABLES.nf4[code]! * maximum);
+      storeElement(this.#view, code * size, KERNEL_DTYPE[dtype], value);
     }
-    const { buffer } = this.#values;
-    return size === 4 ? new Uint32Array(buffer, 0, 16) : new Uint16Array(buffer, 0, 16);
+    return size === 4 ? this.#values32 : this.#values16;
   }
+}
+
+/** Every float16 there is, in the order of its bits. */
+function allHalves(): Uint8Array {
+  return new Uint8Array(Uint16Array.from({ length: 2 ** 16 }, (_, half) => half).buffer);
 }

@@ -2,7 +2,7 @@ import { decodeElements } from '../../kernels/index.ts';
 import type { ModelFiles } from '../model-files.ts';
 import { bytesOf, elementCount, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
 import { CODE_TABLES } from './code-tables.ts';
-import { blockMaximum, NF4_BLOCK, quantizeBlock } from './nf4.ts';
+import { NF4_BLOCK, quantizeBlock } from './nf4.ts';
 import type { SimulatedSource } from './simulate-nf4.ts';
 
 /** Weights that are sampled, evenly spread over the model. */
@@ -76,9 +76,8 @@ function compareBlock(block: Float32Array): {
   readonly difference: number;
   readonly square: number;
 } {
-  const maximum = blockMaximum(block);
-  const codes = new Uint8Array(block.length);
-  quantizeBlock(block, maximum, codes);
+  const codes = new Uint8Array(NF4_BLOCK);
+  const maximum = quantizeBlock(block, 0, codes);
   let [difference, square] = [0, 0];
   for (const [i, value] of block.entries()) {
     difference += (value - Math.fround(CODE_TABLES.nf4[codes[i]!]! * maximum)) ** 2;

@@ -9,38 +9,57 @@ const { fround } = Math;
 const MAXIMUM_MIN = fround(1e-38);
 
 /** Between neighbouring codes: what lies on one belongs to the lower code. */
-const BOUNDS = Float32Array.from({ length: 15 }, (_, code) => {
-  const [low, high] = [CODE_TABLES.nf4[code]!, CODE_TABLES.nf4[code + 1]!];
+const BOUNDS = Float32Array.from({ length: 16 }, (_, code) => {
+  const [low, high] = [
+    CODE_TABLES.nf4[code]!,
+    CODE_TABLES.nf4[code + 1] ?? Number.POSITIVE_INFINITY,
+  ];
   return fround(low + high) / 2;
 });
 
-/** The maximum of a block's absolute values; NaN if one of them is. */
-export function blockMaximum(values: Float32Array): number {
-  let maximum = 0;
-  for (const value of values) maximum = Math.max(maximum, Math.abs(value));
-  return maximum;
-}
+/** Bins from -1 to 1, so narrow that none has two bounds in it. */
+const BINS = 256;
+
+/** The lowest code of each bin: a guess that one comparison puts right, without a search. */
+const LOWEST_CODES = Uint8Array.from({ length: BINS + 1 }, (_, bin) =>
+  BOUNDS.findIndex((bound) => bound >= (2 * bin) / BINS - 1),
+);
+
+/** One float32 and its bits. */
+const float = new Float32Array(1);
+const bits = new Uint32Array(float.buffer);
 
 /**
  * The codes of a block as bitsandbytes' `quantize_4bit` finds them on a CPU: a full block is
  * multiplied by the reciprocal of its maximum, what is left over at a weight's end is divided by it.
- * @param codes has the length of the block
+ *
+ * @param begin the first of the block's values; there may be fewer than 64 of them
+ * @param codes of the block, from its first element on
+ * @returns the maximum of the absolute values; not finite if one of them is not
  */
-export function quantizeBlock(values: Float32Array, maximum: number, codes: Uint8Array): void {
+export function quantizeBlock(values: Float32Array, begin: number, codes: Uint8Array): number {
+  const end = Math.min(values.length, begin + NF4_BLOCK);
+  const maximum = largestOf(values, begin, end);
   const divisor = Math.max(maximum, MAXIMUM_MIN);
   const factor = fround(1 / divisor);
-  const isFull = values.length === NF4_BLOCK;
-  for (let i = 0; i < values.length; i++) {
-    // Beyond the ends lies no bound, so nothing needs to be clamped.
-    codes[i] = codeOf(fround(isFull ? values[i]! * factor : values[i]! / divisor));
+  const isFull = end - begin === NF4_BLOCK;
+  for (let i = begin; i < end; i++) {
+    const scaled = fround(isFull ? values[i]! * factor : values[i]! / divisor);
+    // Rounding may bring it a little beyond the ends, but not out of their bins.
+    const code = LOWEST_CODES[((scaled + 1) * (BINS / 2)) | 0]!;
+    codes[i - begin] = scaled > BOUNDS[code]! ? code + 1 : code;
   }
+  return maximum;
 }
 
-/** The code of a value between -1 and 1: how many bounds lie below it. */
-function codeOf(scaled: number): number {
-  let code = scaled > BOUNDS[7]! ? 8 : 0;
-  if (scaled > BOUNDS[code + 3]!) code += 4;
-  if (scaled > BOUNDS[code + 1]!) code += 2;
-  if (scaled > BOUNDS[code]!) code += 1;
-  return code;
+/** By their bits, which have the order of the absolute values, NaN above all. */
+function largestOf(values: Float32Array, begin: number, end: number): number {
+  let largest = 0;
+  for (let i = begin; i < end; i++) {
+    float[0] = values[i]!;
+    const magnitude = bits[0]! & 0x7fffffff;
+    if (magnitude > largest) largest = magnitude;
+  }
+  bits[0] = largest;
+  return float[0]!;
 }

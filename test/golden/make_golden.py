@@ -243,6 +243,8 @@ def write_versions() -> None:
     for module in (torch, transformers, peft, safetensors, numpy):
         versions[module.__name__] = module.__version__
     versions["bitsandbytes"] = importlib.metadata.version("bitsandbytes")
+    # Which make_bases.py takes code from, without installing them.
+    versions |= {"auto-gptq": "0.7.1", "autoawq": "0.2.9"}
     (FOLDER / "VERSIONS.json").write_text(json.dumps(versions, indent=2) + "\n")
 
 

@@ -88,6 +88,16 @@ describe('the model card', () => {
     );
   });
 
+  it('says how far a 16-bit base is from its NF4, where that was a choice', () => {
+    const nf4Distance = { relative: 0.09127, tensors: 12, values: 196608 };
+    const facts = releaseFacts({ ...INPUT, manifest: { ...MANIFEST, nf4Distance } });
+    expect(facts.nf4Distance).toEqual(nf4Distance);
+    expect(modelCard(facts)).toContain(
+      '| base beside its NF4 | 9.13 % of its norm apart, measured on 196608 values of 12 weights |',
+    );
+    expect(modelCard(releaseFacts(INPUT))).not.toContain('NF4');
+  });
+
   it('says what was made of what, and what was checked', () => {
     const card = modelCard(releaseFacts(INPUT));
     for (const part of [
