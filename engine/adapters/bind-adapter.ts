@@ -115,7 +115,7 @@ export function bindAdapter(
   bindBiases(adapter, checkpoint, toDisk, deltas);
   const isBound = { has: (name: string) => deltas.has(name) || cut.deltas.has(name) };
   checkTargets(adapter, checkpoint, isBound, rule);
-  checkBiases(adapter, checkpoint, deltas, replacements);
+  checkBiases(adapter, checkpoint, isBound, replacements);
 
   const tokens = bindTokens(adapter, { tied, toDisk, targetOf, deltas, replacements });
   for (const name of tokens.keys()) checkTargetDtype(adapter, name, targetOf(name));
