@@ -52,7 +52,8 @@ export interface Binding {
 }
 
 /**
- * Binds every tensor of an adapter to exactly one tensor of the base, from headers alone.
+ * Binds every tensor of an adapter to exactly one tensor of the base, or to all the pieces that the
+ * base has of it, from headers alone.
  *
  * @throws WeldlineError `adapter.unbound-tensor`, `adapter.ambiguous-binding`,
  *   `adapter.shape-mismatch`, `adapter.ambiguous-orientation`, `adapter.target-without-tensors`,
