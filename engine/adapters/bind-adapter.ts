@@ -52,7 +52,8 @@ export interface Binding {
 }
 
 /**
- * Binds every tensor of an adapter to exactly one tensor of the base, from headers alone.
+ * Binds every tensor of an adapter to exactly one tensor of the base, or to all the pieces that the
+ * base has of it, from headers alone.
  *
  * @throws WeldlineError `adapter.unbound-tensor`, `adapter.ambiguous-binding`,
  *   `adapter.shape-mismatch`, `adapter.ambiguous-orientation`, `adapter.target-without-tensors`,
@@ -117,7 +118,7 @@ export function bindAdapter(
   bindBiases(adapter, checkpoint, toDisk, deltas);
   const isBound = { has: (name: string) => deltas.has(name) || cut.deltas.has(name) };
   checkTargets(adapter, checkpoint, isBound, rule);
-  checkBiases(adapter, checkpoint, deltas, replacements);
+  checkBiases(adapter, checkpoint, isBound, replacements);
 
   const tokens = bindTokens(adapter, { tied, toDisk, targetOf, deltas, replacements });
   for (const name of tokens.keys()) checkTargetDtype(adapter, name, targetOf(name));

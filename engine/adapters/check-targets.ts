@@ -52,7 +52,7 @@ export function checkTargets(
 export function checkBiases(
   adapter: Adapter,
   checkpoint: Checkpoint,
-  deltas: ReadonlyMap<string, unknown>,
+  deltas: Pick<ReadonlyMap<string, unknown>, 'has'>,
   replacements: ReadonlyMap<string, unknown>,
 ): void {
   const { trainedBiases } = adapter.config;

@@ -262,6 +262,22 @@ const ON_PROJECTIONS: readonly BadInput[] = [
     },
   },
   {
+    what: 'biases that were lost, of a layer that is fused in the adapter alone',
+    code: 'adapter.target-without-tensors',
+    names: ['lora_only', 'q_proj.bias'],
+    spoil: ({ base, adapter }) => {
+      remove(adapter, /v_proj/);
+      for (const layer of [0, 1]) {
+        const stem = `base_model.model.model.layers.${layer}.self_attn.q_proj`;
+        reshape(adapter, `${stem}.lora_B.weight`, [128, 4]);
+        const bias = base.tensors.find(({ name }) => name.includes(`${layer}.input_layernorm`))!;
+        base.tensors.push({ ...bias, name: `model.layers.${layer}.self_attn.q_proj.bias` });
+      }
+      rename(adapter, 'q_proj', 'qkv_proj');
+      Object.assign(adapter.config, { target_modules: ['qkv_proj'], bias: 'lora_only' });
+    },
+  },
+  {
     what: 'a whole weight in place of a part',
     code: UNSUPPORTED,
     names: ['model.layers.0.self_attn.k_proj.weight', 'modules_to_save'],
