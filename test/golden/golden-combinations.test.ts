@@ -48,8 +48,8 @@ const RUNS = CASES.flatMap((each) =>
 type Run = (typeof RUNS)[number];
 
 /**
- * 16-bit elements compared, and those that PEFT rounds to the other neighbour: 7 of 46 thousand, all
- * with deltas as large as their weights.
+ * 16-bit elements compared, and those that PEFT rounds to the other neighbour: 8 of 53 thousand, where
+ * deltas are as large as their weights.
  */
 const totals = { count: 0, differing: 0 };
 
@@ -105,7 +105,7 @@ describe('merged as PEFT merges what add_weighted_adapter makes', () => {
       const places = ordinalsOf(golden.bytes, dtype);
       const apart = ordinalsOf(tensor.bytes, dtype).map((place, i) => Math.abs(place - places[i]!));
       // PEFT rounds the factors of `cat`, and the delta, to the dtype of the layer.
-      if (run.of === 'cat') expect(distance / delta, name).toBeLessThan(0.02);
+      if (run.of === 'cat') expect(distance / delta, name).toBeLessThan(0.005);
       else {
         expect(Math.max(...apart), name).toBeLessThanOrEqual(1);
         totals.count += apart.length;
