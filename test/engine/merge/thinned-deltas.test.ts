@@ -205,6 +205,29 @@ describe.each(METHODS)('%s', (method) => {
   });
 });
 
+test('a stop while the largest elements are looked for leaves nothing behind', async () => {
+  const adapters = [tinyAdapter({ targets: TARGETS }), tinyAdapter({ rank: 7, seed: 3 })];
+  const inputs = await writeModels(tinyBase(), adapters);
+  const combination = { method: 'ties', parameters: { density: 0.3 } } as const;
+  const output = join(await temporaryDirectory(), 'merged');
+  const options = { ...inputs, output, options: { combination } };
+  const controller = new AbortController();
+  let written = 0;
+  const stopped = mergeDirectories({
+    ...options,
+    signal: controller.signal,
+    onProgress: ({ tensor, bytesDone }) => {
+      written = Math.max(written, bytesDone);
+      if (tensor !== '') controller.abort(new Error('stopped'));
+    },
+  });
+  await expect(stopped).rejects.toThrow('stopped');
+  expect(written).toBe(0);
+  await mergeDirectories(options);
+  const whole = await mergedWeights(inputs, { combination });
+  expect((await readFile(join(output, 'model.safetensors'))).equals(whole)).toBe(true);
+});
+
 test('another seed keeps other elements', async () => {
   const inputs = await writeModels(tinyBase(), [tinyAdapter()]);
   const merged = await Promise.all(
