@@ -185,8 +185,9 @@ function tensorRow(tensor: PlannedTensor): string[] {
       `alpha ${delta.alpha}`,
       `× ${delta.scaling}`,
       ...(delta.transposed ? ['transposed'] : []),
-      ...(delta.magnitude ? ['rows scaled (DoRA)'] : []),
+      ...(delta.magnitude ? ['scaled (DoRA)'] : []),
     ]),
+    ...(tensor.changes ?? []).map(({ adapter, kind }) => `${kind} of ${adapter}`),
     ...(tokens ? [`${tokens.indices.length} rows from ${tokens.from.input}`] : []),
   ];
   return [

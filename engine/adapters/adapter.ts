@@ -3,6 +3,9 @@ import type { ModelFiles } from '../model-files.ts';
 import { isMergeDtype } from '../safetensors/dtype.ts';
 import { readHeader, type TensorEntry } from '../safetensors/header.ts';
 import { type LoraConfig, readAdapterConfig } from './adapter-config.ts';
+import { findParts } from './kinds/find-parts.ts';
+import type { ModuleChange } from './kinds/module-change.ts';
+import { readModules } from './kinds/read-modules.ts';
 import { type LoraPair, toPair } from './lora-pair.ts';
 import { type ModuleScaling, scalingsOf } from './scaling.ts';
 import { sortTensors, type TensorCopy } from './sort-tensors.ts';
@@ -16,6 +19,10 @@ export interface Adapter {
   readonly name: string;
   readonly config: LoraConfig;
   readonly pairs: readonly LoraPair[];
+  /** What kinds beside LoRA do to modules that is no low-rank product. */
+  readonly changes: readonly ModuleChange[];
+  /** Modules that the training left as they were (AdaLoRA). */
+  readonly untouched: readonly string[];
   /** Whole tensors that take the place of the base's, by the base tensor's name. */
   readonly replacements: ReadonlyMap<string, TensorEntry>;
   /** Second spellings of replacements, whose bytes must be those of the first. */
@@ -32,16 +39,37 @@ export interface Adapter {
  */
 export async function readAdapter(id: string, files: ModelFiles): Promise<Adapter> {
   const config = await readAdapterConfig(files);
-  const { found, ...others } = sortTensors(await readTensors(files), files.name);
+  const parts = findParts(config.kind, await readTensors(files, config), files.name);
+  const { found, ...others } = sortTensors(parts.rest, files.name);
+  if (config.kind.type !== 'LORA') {
+    refuseLoraBeside(config, found, files.name);
+    return { id, name: files.name, config, ...readModules(config, parts, files.name), ...others };
+  }
   const modules = found.map(({ module }) => module);
   const scalings = scalingsOf(config, modules, files.name);
   const pairs = found.map((each, index) =>
     toPair(files.name, each, scalings[index] as ModuleScaling, config),
   );
-  return { id, name: files.name, config, pairs, ...others };
+  return { id, name: files.name, config, pairs, changes: [], untouched: [], ...others };
 }
 
-async function readTensors(files: ModelFiles): Promise<readonly TensorEntry[]> {
+function refuseLoraBeside(
+  { kind }: LoraConfig,
+  found: readonly { readonly module: string }[],
+  where: string,
+): void {
+  if (found.length === 0) return;
+  throw new WeldlineError(
+    'adapter.unknown-key',
+    `${where}: module "${found[0]?.module}" has tensors of a LoRA, but adapter_config.json says ` +
+      `peft_type ${kind.type}. Use the configuration that was saved with these weights.`,
+  );
+}
+
+async function readTensors(
+  files: ModelFiles,
+  { kind }: LoraConfig,
+): Promise<readonly TensorEntry[]> {
   if (!files.sizes.has(ADAPTER_WEIGHTS_FILE)) throw noAdapterWeights(files);
   const source = await files.open(ADAPTER_WEIGHTS_FILE);
   try {
@@ -53,7 +81,11 @@ async function readTensors(files: ModelFiles): Promise<readonly TensorEntry[]> {
           'before they are saved (stage3_gather_16bit_weights_on_model_save).',
       );
     }
-    for (const tensor of tensors) checkTensor(tensor, source.name);
+    for (const tensor of tensors) {
+      // AdaLoRA may leave a module a rank of 0; whether it did is checked with its configuration.
+      const mayBeEmpty = kind.type === 'ADALORA' && /\.lora_[ABE](\.|$)/.test(tensor.name);
+      checkTensor(tensor, source.name, mayBeEmpty);
+    }
     return tensors;
   } finally {
     await source.close();
@@ -75,8 +107,8 @@ function noAdapterWeights(files: ModelFiles): WeldlineError {
   );
 }
 
-function checkTensor(tensor: TensorEntry, where: string): void {
-  if (tensor.byteLength === 0) {
+function checkTensor(tensor: TensorEntry, where: string, mayBeEmpty: boolean): void {
+  if (tensor.byteLength === 0 && !mayBeEmpty) {
     throw new WeldlineError(
       'adapter.empty-tensor',
       `${where}: tensor "${tensor.name}" has shape [${tensor.shape.join(', ')}], so no values. ` +

@@ -14,6 +14,7 @@ import { type BoundTokens, bindTokens } from './bind-tokens.ts';
 import { bindVocabulary } from './bind-vocabulary.ts';
 import { type BindingRule, chooseRule } from './binding-rule.ts';
 import { checkBiases, checkTargets } from './check-targets.ts';
+import { type BoundChange, bindChanges } from './kinds/bind-changes.ts';
 import type { LoraPair } from './lora-pair.ts';
 import { nearestNames } from './nearest-names.ts';
 import { observeOrientation, orient } from './orient.ts';
@@ -31,6 +32,8 @@ export interface BoundDelta {
 export interface Binding {
   readonly rule: BindingRule;
   readonly deltas: ReadonlyMap<string, BoundDelta>;
+  /** What kinds beside LoRA do that is no low-rank product. */
+  readonly changes: ReadonlyMap<string, BoundChange>;
   readonly replacements: ReadonlyMap<string, TensorEntry>;
   readonly tokens: ReadonlyMap<string, BoundTokens>;
   /** Rows of the embeddings, if the adapter was trained with another number than the base has. */
@@ -88,18 +91,21 @@ export function bindAdapter(
     const layerIsConv1d = isConv1d(config.modelType, pair.module);
     const { transposed, warning } = orient(adapter, { pair, target }, layerIsConv1d, observed);
     if (warning !== undefined) warnings.push(warning);
-    if (transposed && pair.magnitude !== undefined) throw doraByColumns(adapter, pair);
     deltas.set(name, { pair, transposed, isBias: false });
   }
   bindBiases(adapter, checkpoint, toDisk, deltas);
-  checkTargets(adapter, checkpoint, deltas, rule);
-  checkBiases(adapter, checkpoint, deltas, replacements);
+  const changes = bindChanges(adapter, { checkpoint, config, toDisk, targetOf });
+  for (const name of changes.keys()) checkTargetDtype(adapter, name, targetOf(name));
+  const untouched = adapter.untouched.map((module) => [toDisk(`${module}.weight`), true] as const);
+  const trained = new Map<string, unknown>([...deltas, ...changes, ...untouched]);
+  checkTargets(adapter, checkpoint, trained, rule);
+  checkBiases(adapter, checkpoint, trained, replacements);
 
-  const tokens = bindTokens(adapter, { tied, toDisk, targetOf, deltas, replacements });
+  const tokens = bindTokens(adapter, { tied, toDisk, targetOf, deltas: trained, replacements });
   for (const name of tokens.keys()) checkTargetDtype(adapter, name, targetOf(name));
 
   const changed = (name: string | undefined): boolean =>
-    name !== undefined && (deltas.has(name) || replacements.has(name));
+    name !== undefined && (deltas.has(name) || changes.has(name) || replacements.has(name));
   const hasOwnTokens = tied !== undefined && tokens.get(tied.head) !== tokens.get(tied.embedding);
   const untied = changed(tied?.head) || changed(tied?.embedding) || hasOwnTokens ? tied : undefined;
   if (untied !== undefined) {
@@ -112,6 +118,7 @@ export function bindAdapter(
   return {
     rule,
     deltas,
+    changes,
     replacements,
     tokens,
     vocabulary,
@@ -150,7 +157,8 @@ function bindNames(
   tied: TiedEmbeddings | undefined,
 ): BindingRule {
   const names = [
-    ...adapter.pairs.map((pair) => `${pair.module}.weight`),
+    ...[...adapter.pairs, ...adapter.changes].map(({ module }) => `${module}.weight`),
+    ...adapter.untouched.map((module) => `${module}.weight`),
     ...adapter.replacements.keys(),
     ...[...adapter.tokens.keys()].map((module) => `${module}.weight`),
   ];
@@ -186,15 +194,6 @@ function boundTwice(adapter: Adapter, name: string, rule: BindingRule): Weldline
     'adapter.ambiguous-binding',
     `Adapter "${adapter.id}" (${adapter.name}) changes "${name}" twice: two of its names mean that ` +
       `tensor under the rule "${rule.name}". Remove the one that is not meant. Nothing was written.`,
-  );
-}
-
-function doraByColumns(adapter: Adapter, pair: LoraPair): WeldlineError {
-  return new WeldlineError(
-    'adapter.unsupported-feature',
-    `${adapter.name}: module "${pair.module}" has DoRA (use_dora), and the base stores it ` +
-      '[in, out]. This version of weldline merges DoRA into linear layers, and will not merge the ' +
-      'adapter in part.',
   );
 }
 

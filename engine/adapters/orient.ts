@@ -1,21 +1,36 @@
 import { WeldlineError } from '../errors.ts';
 import type { CheckpointTensor } from '../safetensors/checkpoint.ts';
 import type { Adapter } from './adapter.ts';
+import type { ModuleChange } from './kinds/module-change.ts';
 import type { LoraPair } from './lora-pair.ts';
 
 interface PairAndTarget {
-  readonly pair: LoraPair;
+  readonly pair: LoraPair | ModuleChange;
   readonly target: CheckpointTensor;
 }
 
+/** Inputs and outputs of a module, where its adapter tells, and the most inputs it can have. */
+function sizesOf(pair: LoraPair | ModuleChange): {
+  readonly inputs: number | undefined;
+  readonly outputs: number | undefined;
+  readonly inputsMax?: number | undefined;
+} {
+  if (!('a' in pair)) return pair;
+  const [outputs, inputs] = [pair.b.shape[0], pair.a.shape[1]];
+  if (pair.outScale === undefined) return { inputs, outputs };
+  return { inputs: undefined, inputsMax: inputs, outputs: pair.outScale.shape[0] };
+}
+
 function fits({ pair, target }: PairAndTarget): { plain: boolean; transposed: boolean } {
-  const outputs = pair.b.shape[0];
-  const inputs = pair.a.shape[1];
+  const { inputs, outputs, inputsMax = Number.POSITIVE_INFINITY } = sizesOf(pair);
   const [rows, columns, ...rest] = target.shape;
-  const matrix = columns !== undefined && rest.length === 0;
+  if (rows === undefined || columns === undefined || rest.length > 0) {
+    return { plain: false, transposed: false };
+  }
+  const is = (extent: number, wanted: number | undefined): boolean => extent === (wanted ?? extent);
   return {
-    plain: matrix && rows === outputs && columns === inputs,
-    transposed: matrix && rows === inputs && columns === outputs,
+    plain: is(rows, outputs) && is(columns, inputs) && columns <= inputsMax,
+    transposed: is(rows, inputs) && is(columns, outputs) && rows <= inputsMax,
   };
 }
 
@@ -76,9 +91,14 @@ export function orient(
   };
 }
 
-function shapeMismatch(adapter: Adapter, pair: LoraPair, target: CheckpointTensor): WeldlineError {
+export function shapeMismatch(
+  adapter: Adapter,
+  pair: LoraPair | ModuleChange,
+  target: CheckpointTensor,
+): WeldlineError {
   const trainedOn = adapter.config.baseModel;
-  const shape = [pair.b.shape[0], pair.a.shape[1]];
+  const { inputs, outputs } = sizesOf(pair);
+  const shape = [outputs ?? '…', inputs ?? '…'];
   if (pair.layer === 'embedding') shape.reverse();
   return new WeldlineError(
     'adapter.shape-mismatch',

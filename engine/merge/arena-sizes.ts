@@ -5,6 +5,7 @@ import {
   packedRightBytes,
 } from '../../kernels/index.ts';
 import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import { stepBytes } from './step-runner.ts';
 import { bandDeltas, matrixOf, unitsOf } from './tensor-work.ts';
 import { unitsPerWindow } from './windows.ts';
 
@@ -49,6 +50,8 @@ export interface BandArenas {
   readonly dense: ArenaSpec | undefined;
   /** How many of those there are. */
   readonly denseCount: number;
+  /** What steps over the bands keep beside the kernels. */
+  readonly stepBytes: number;
 }
 
 /** @param tensors all that is made in bands */
@@ -57,6 +60,7 @@ export function bandArenas(tensors: readonly PlannedTensor[]): BandArenas | unde
   const sums = sizesFrom(1, 1);
   const dense = sizesFrom(1, 0);
   let denseCount = 0;
+  let stepBytesMax = 0;
   for (const tensor of tensors) {
     const rows = bandRows(tensor);
     const bytes = rows * matrixOf(tensor).columns * FLOAT32_BYTES;
@@ -65,16 +69,23 @@ export function bandArenas(tensors: readonly PlannedTensor[]): BandArenas | unde
     grow(sums, 'outputBytesMax', bytes);
     growForDeltas(sums, tensor, deltas.summed, rows);
     denseCount = Math.max(denseCount, deltas.dense.length);
+    stepBytesMax = Math.max(stepBytesMax, stepBytes(tensor, rows));
     for (const delta of deltas.dense) {
       grow(dense, 'inputBytesMax', bytes);
       growForDeltas(dense, tensor, [delta], rows);
     }
   }
-  return { sums, dense: denseCount === 0 ? undefined : dense, denseCount };
+  return {
+    sums,
+    dense: denseCount === 0 ? undefined : dense,
+    denseCount,
+    stepBytes: stepBytesMax,
+  };
 }
 
-export function bandArenasBytes({ sums, dense, denseCount }: BandArenas): number {
-  return arenaBytes(sums) + (dense === undefined ? 0 : denseCount * arenaBytes(dense));
+export function bandArenasBytes({ sums, dense, denseCount, ...steps }: BandArenas): number {
+  const denseBytes = dense === undefined ? 0 : denseCount * arenaBytes(dense);
+  return arenaBytes(sums) + denseBytes + steps.stepBytes;
 }
 
 /** Rows that are worked out at once of a tensor that is made in bands. */
@@ -105,10 +116,12 @@ function growForDeltas(
   for (const delta of deltas) {
     const { a, b } = delta;
     const [left, right] = delta.transposed && b !== undefined ? [a, b] : [b, a];
-    // A band of the left factor is staged at once, the right factor row by row.
-    const leftBytes = left === undefined ? FLOAT32_BYTES : elementBytes(left);
+    // A band of the left factor is staged at once, the right factor row by row; scaled, in float32.
+    const isScaled = delta.rankScale !== undefined || delta.outScale !== undefined;
+    const leftBytes = left === undefined || isScaled ? FLOAT32_BYTES : elementBytes(left);
+    const widening = isScaled ? FLOAT32_BYTES / elementBytes(right) : 1;
     grow(sizes, 'factorBytesMax', rows * delta.rank * leftBytes);
-    grow(sizes, 'factorBytesMax', rowsPerPiece(right) * rowBytes(right));
+    grow(sizes, 'factorBytesMax', rowsPerPiece(right) * rowBytes(right) * widening);
   }
 }
 

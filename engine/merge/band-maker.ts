@@ -2,11 +2,14 @@ import { createKernel, type KernelModule, type MergeKernel } from '../../kernels
 import { assert } from '../errors.ts';
 import type { PlannedDelta, PlannedTensor } from '../plan/plan.ts';
 import { type BandArenas, bandRows } from './arena-sizes.ts';
+import { bandSteps } from './band-steps.ts';
+import { columnNorms, type SharedNorms } from './column-norms.ts';
 import { type Band, DenseDeltas, type DenseRows } from './dense-deltas.ts';
 import type { InputFiles } from './input-files.ts';
 import { FactorPacker, segmentsOf } from './pack-factors.ts';
 import { scaleRows } from './scale-rows.ts';
 import { SourceReader } from './source-reader.ts';
+import { StepRunner } from './step-runner.ts';
 import { bandDeltas, kernelDtypes, matrixOf, unitsOf } from './tensor-work.ts';
 
 /** What a band is made from: rows of its tensor's source, and of single deltas. */
@@ -27,10 +30,19 @@ export class BandMaker {
   readonly #factors: FactorPacker;
   readonly #sources: SourceReader;
   readonly #dense: DenseDeltas | undefined;
+  readonly #steps: StepRunner;
+  readonly #norms: SharedNorms;
   /** The tensor whose right factors are packed. */
   #packed: PlannedTensor | undefined;
 
-  constructor(module: KernelModule, arenas: BandArenas, files: InputFiles) {
+  constructor(
+    module: KernelModule,
+    arenas: BandArenas,
+    files: InputFiles,
+    norms: SharedNorms = new Map(),
+  ) {
+    this.#norms = norms;
+    this.#steps = new StepRunner(files, (tensor, step) => this.#columnNorms(tensor, step));
     this.#kernel = createKernel(module, arenas.sums);
     this.#files = files;
     this.#factors = new FactorPacker(this.#kernel, files);
@@ -47,6 +59,7 @@ export class BandMaker {
     const { outputBytes } = unitsOf(tensor);
     const { columns } = matrixOf(tensor);
     const step = bandRows(tensor);
+    if (bandSteps(tensor) !== undefined) this.#steps.prepare(tensor);
     let nonFinite = 0;
     for (let row = begin; row < end; row += step) {
       const rows = Math.min(step, end - row);
@@ -74,10 +87,39 @@ export class BandMaker {
   }
 
   /** @param values [rows, columns]: what the rows are before they are rounded to the dtype */
-  #finish(tensor: PlannedTensor, band: Band, { sums }: BandParts, values: Float32Array): void {
+  #finish(
+    tensor: PlannedTensor,
+    band: Band,
+    { sums, dense }: BandParts,
+    values: Float32Array,
+  ): void {
+    if (bandSteps(tensor) !== undefined) {
+      this.#steps.run(tensor, band, sums, dense, values);
+      return;
+    }
     const [delta] = tensor.deltas ?? [];
     assert(delta?.magnitude !== undefined, `${tensor.name} has no magnitude`);
     scaleRows(delta.magnitude, band, this.#files, sums, values);
+  }
+
+  /** Norms of the columns of source + delta, over all rows, added up in float64 from the first on. */
+  #columnNorms(tensor: PlannedTensor, index: number): Float64Array {
+    const step = bandSteps(tensor)?.[index];
+    assert(step?.kind === 'dora', `step ${index} of ${tensor.name} needs no norms`);
+    return columnNorms(this.#norms, tensor, index, (norms) => {
+      const { rows: end, columns } = matrixOf(tensor);
+      norms.fill(0);
+      const rowsMax = bandRows(tensor);
+      for (let begin = 0; begin < end; begin += rowsMax) {
+        const band = { begin, rows: Math.min(rowsMax, end - begin), columns };
+        const source = this.#sums(tensor, [], band);
+        const { values } = this.#denseRows(0, step.delta, band);
+        for (let at = 0; at < values.length; at += columns) {
+          for (let i = 0; i < columns; i++) norms[i]! += (source[at + i]! + values[at + i]!) ** 2;
+        }
+      }
+      for (let i = 0; i < columns; i++) norms[i] = Math.sqrt(norms[i]!);
+    });
   }
 
   #sums(tensor: PlannedTensor, summed: readonly PlannedDelta[], band: Band): Float32Array {

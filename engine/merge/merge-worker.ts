@@ -6,6 +6,7 @@ import type { PlannedShard } from '../plan/plan.ts';
 import { toWeldlineError } from '../to-weldline-error.ts';
 import type { BandArenas } from './arena-sizes.ts';
 import { BandMaker } from './band-maker.ts';
+import type { SharedNorms } from './column-norms.ts';
 import { InputFiles } from './input-files.ts';
 import { isStopped, takeWindow, waitUntilHashed } from './merge-control.ts';
 import { WindowMaker } from './window-maker.ts';
@@ -16,6 +17,7 @@ export interface MergeWorkerData {
   readonly module: KernelModule;
   readonly arena: ArenaSpec;
   readonly bands: BandArenas | undefined;
+  readonly norms: SharedNorms;
   readonly windowOffset: number;
   readonly shard: PlannedShard;
   readonly header: Uint8Array;
@@ -41,7 +43,7 @@ function run(data: MergeWorkerData, report: (message: MergeWorkerMessage) => voi
   const writer = new WindowWriter(data.outputPath);
   try {
     const kernel = createKernel(data.module, data.arena);
-    const bands = data.bands && new BandMaker(data.module, data.bands, files);
+    const bands = data.bands && new BandMaker(data.module, data.bands, files, data.norms);
     const maker = new WindowMaker(data.shard, data.header, kernel, data.windowOffset, files, bands);
     const count = windowCount(data.windows);
     while (!isStopped(control)) {

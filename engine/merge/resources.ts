@@ -3,6 +3,7 @@ import { type ArenaSpec, arenaBytes } from '../../kernels/index.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Plan, PlannedTensor } from '../plan/plan.ts';
 import { type BandArenas, bandArenas, bandArenasBytes, windowArena } from './arena-sizes.ts';
+import { sharedNormsBytes } from './column-norms.ts';
 import { DEQUANTIZER_BYTES } from './dequantizer.ts';
 import { unitsOf, workOf } from './tensor-work.ts';
 import { PAGE_BYTES } from './windows.ts';
@@ -99,7 +100,8 @@ export function resourcesFor(
     arenaBytes(arena) +
     dequantizerBytes(others) +
     (bands === undefined ? 0 : bandArenasBytes(bands) + dequantizerBytes(banded));
-  const memoryBytes = PROCESS_BYTES + threads * threadBytes;
+  const normsBytes = Math.max(0, ...plan.shards.map(sharedNormsBytes));
+  const memoryBytes = PROCESS_BYTES + normsBytes + threads * threadBytes;
   return { threads, windowBytes, arena, bands, windowOffset, memoryBytes };
 }
 

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { assert } from '../errors.ts';
 import { layoutFile } from '../safetensors/layout.ts';
+import { createNorms } from './column-norms.ts';
 import type { CompletedShard } from './journal.ts';
 import { createControl, letGo } from './merge-control.ts';
 import { runMergeThreads, type WindowMessage } from './merge-threads.ts';
@@ -38,6 +39,7 @@ export async function writeWindows(
     module: kernel,
     arena: resources.arena,
     bands: resources.bands,
+    norms: createNorms(shard),
     windowOffset: resources.windowOffset,
     shard,
     header: layoutFile(shard.tensors).header,

@@ -1,5 +1,6 @@
 import type { Adapter } from '../adapters/adapter.ts';
 import { type Binding, bindAdapter } from '../adapters/bind-adapter.ts';
+import { isAdded } from '../adapters/kinds/module-change.ts';
 import type { ModelConfig } from '../architectures/model-config.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Checkpoint } from '../safetensors/checkpoint.ts';
@@ -74,7 +75,8 @@ export function chooseWeights(
 
 /**
  * Binds all adapters to one base, and refuses those that contradict each other: what a tensor then
- * is would depend on who came last.
+ * is would depend on who came last. Where that is what was asked for (`sequential`), a tensor may be
+ * scaled or rotated as well as added to.
  *
  * @throws WeldlineError what binding throws, `adapter.contradiction`, `plan.option-invalid`
  */
@@ -83,6 +85,7 @@ export function bindAdapters(
   weights: readonly number[],
   checkpoint: Checkpoint,
   config: ModelConfig,
+  method: Combination['method'] | undefined,
 ): readonly Part[] {
   const parts = adapters.map((opened, index) => ({
     ...opened,
@@ -95,16 +98,35 @@ export function bindAdapters(
   for (const { adapter, binding } of parts) {
     for (const [name, how] of changesOf(binding)) {
       const earlier = changes.get(name);
-      if (earlier !== undefined && (earlier.how !== ADDS || how !== ADDS)) {
-        throw contradiction(name, earlier, { id: adapter.id, how });
+      const change = { id: adapter.id, how };
+      if (earlier !== undefined && !agree(earlier, change, method)) {
+        throw contradiction(name, earlier, change);
       }
-      changes.set(name, { id: adapter.id, how });
+      // What is said of a tensor is the strongest of what was done to it.
+      if (earlier === undefined || earlier.how === ADDS) changes.set(name, change);
     }
   }
   return parts;
 }
 
 const ADDS = 'adds to it';
+const ADDS_DENSE = 'adds what is no low-rank product to it (LoHa, LoKr)';
+const SCALES_DORA = 'scales it (DoRA)';
+const SCALES_IA3 = 'scales it ((IA)³)';
+const ROTATES = 'rotates it (OFT)';
+
+/** What can be done to a tensor by several adapters at once, by the methods that are sums. */
+const ADDED: readonly string[] = [ADDS, ADDS_DENSE];
+
+/** What can be done to it by one after the other. */
+const IN_TURN: readonly string[] = [...ADDED, SCALES_DORA, SCALES_IA3, ROTATES];
+
+function agree(one: Change, other: Change, method: Combination['method'] | undefined): boolean {
+  const isAll = (among: readonly string[]): boolean =>
+    [one, other].every(({ how }) => among.includes(how));
+  if (method === 'sequential') return isAll(IN_TURN);
+  return isAll(method === 'linear' || method === 'cat' ? ADDED : [ADDS]);
+}
 
 interface Change {
   readonly id: string;
@@ -112,11 +134,16 @@ interface Change {
 }
 
 /** What an adapter does to each tensor; the strongest of it, where it does several things. */
-function changesOf({ deltas, replacements, tokens }: Binding): ReadonlyMap<string, string> {
+function changesOf(binding: Binding): ReadonlyMap<string, string> {
+  const { deltas, replacements, tokens } = binding;
   const changes = new Map<string, string>();
   for (const [name, { pair, isBias }] of deltas) {
     const isScaled = pair.magnitude !== undefined && !isBias;
-    changes.set(name, isScaled ? 'scales its rows (DoRA)' : ADDS);
+    changes.set(name, isScaled ? SCALES_DORA : ADDS);
+  }
+  for (const [name, { change }] of binding.changes) {
+    const isScaled = change.form.kind === 'scale';
+    changes.set(name, isAdded(change.form) ? ADDS_DENSE : isScaled ? SCALES_IA3 : ROTATES);
   }
   for (const name of tokens.keys()) changes.set(name, 'replaces rows (trainable_token_indices)');
   for (const name of replacements.keys()) changes.set(name, 'replaces it (modules_to_save, bias)');
@@ -126,7 +153,7 @@ function changesOf({ deltas, replacements, tokens }: Binding): ReadonlyMap<strin
 /** A weight scales what is added. There is no such thing for what takes another's place. */
 function checkWeight({ adapter, weight, binding }: Part): void {
   if (weight === 1) return;
-  const other = [...changesOf(binding)].find(([, how]) => how !== ADDS);
+  const other = [...changesOf(binding)].find(([, how]) => !ADDED.includes(how));
   if (other === undefined) return;
   const [name, how] = other;
   throw invalid(

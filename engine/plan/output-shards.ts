@@ -65,12 +65,12 @@ function placeTensors(file: string, tensors: readonly UnplacedTensor[]): Planned
   return {
     file,
     size: layout.size,
-    tensors: layout.tensors.map(({ name, offset, byteLength }) => {
-      const { dtype, shape, from, deltas, tokens } = byName.get(name) as UnplacedTensor;
-      const placed = { name, dtype, shape, offset, byteLength, from };
-      const added = deltas === undefined ? {} : { deltas };
-      return { ...placed, ...added, ...(tokens && { tokens }) };
-    }),
+    tensors: layout.tensors.map(({ name, offset, byteLength }) => ({
+      // All of it, so that nothing of what is done to a tensor is lost here.
+      ...(byName.get(name) as UnplacedTensor),
+      offset,
+      byteLength,
+    })),
   };
 }
 

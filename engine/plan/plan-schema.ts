@@ -1,5 +1,7 @@
 import { z } from 'zod';
 import { isDtype } from '../safetensors/dtype.ts';
+import { plannedChange } from './change-schema.ts';
+import { natural, tensorReference } from './reference-schema.ts';
 
 /**
  * Version of everything that decides output bytes: layout rules, arithmetic, edits. It changes when
@@ -8,7 +10,6 @@ import { isDtype } from '../safetensors/dtype.ts';
 export const ENGINE_FORMAT = 1;
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
-const natural = z.number().int().nonnegative();
 const dtype = z.string().refine(isDtype);
 
 /** Names of files in an output: safe on every file system, and never a way out of its directory. */
@@ -16,16 +17,6 @@ export const PLAIN_PATH = /^[A-Za-z0-9_.-][A-Za-z0-9_. -]*$/;
 const plainPath = z.string().regex(PLAIN_PATH);
 
 const inputFile = z.object({ path: z.string(), size: natural, sha256: digest });
-
-/** A tensor in an input: `input` is `base` or the id of an adapter. */
-const tensorReference = z.object({
-  input: z.string(),
-  file: z.string(),
-  offset: natural,
-  byteLength: natural,
-  dtype,
-  shape: z.array(natural),
-});
 
 const blockSize = natural.positive();
 
@@ -67,8 +58,15 @@ const delta = z.object({
   a: tensorReference,
   /** Absent for a bias. */
   b: tensorReference.optional(),
-  /** DoRA, for a weight stored [out, in]: every row is scaled to this length at the end. */
+  /**
+   * DoRA: once the delta was added, every output of the weight is scaled by this length over the
+   * norm that it has in source + delta: a row, or a column if it is stored [in, out].
+   */
   magnitude: tensorReference.optional(),
+  /** Numbers that the rows of A are multiplied by, rounded to float32, before anything else. */
+  rankScale: tensorReference.optional(),
+  /** The same of B. A and B may then have more columns and rows than the module. */
+  outScale: tensorReference.optional(),
   rank: natural,
   alpha: z.number(),
   /** What the product is multiplied by: the adapter's own scaling times its weight. */
@@ -90,6 +88,8 @@ const plannedTensor = z.object({
   from: tensorSource,
   /** Of all adapters that add to this tensor, in their order: added up before one rounding. */
   deltas: z.array(delta).nonempty().optional(),
+  /** What is no low-rank product, in its order. */
+  changes: z.array(plannedChange).nonempty().optional(),
   tokens: tokens.optional(),
 });
 
@@ -140,6 +140,7 @@ export type Plan = z.infer<typeof planSchema>;
 export type PlannedShard = z.infer<typeof plannedShard>;
 export type PlannedTensor = z.infer<typeof plannedTensor>;
 export type PlannedDelta = z.infer<typeof delta>;
+export type PlannedChange = z.infer<typeof plannedChange>;
 export type TensorReference = z.infer<typeof tensorReference>;
 export type TensorSource = z.infer<typeof tensorSource>;
 export type BlockQuantization = z.infer<typeof blockQuantization>;

@@ -5,6 +5,7 @@ import type { Combination } from './combination.ts';
 import {
   type InputFile,
   type Plan,
+  type PlannedTensor,
   planSchema,
   type SideFile,
   type TensorReference,
@@ -49,6 +50,11 @@ export const ADAPTERS_MAX = 32;
  * adapter saw while it was trained.
  */
 export type MergeOnto = 'original' | 'dequantized';
+
+/** Whether an adapter changes a tensor otherwise than by taking its place. */
+export function isMerged({ deltas, changes }: PlannedTensor): boolean {
+  return deltas !== undefined || changes !== undefined;
+}
 
 /** Every tensor that a weight's values are read from. */
 export function sourceReferences(from: TensorSource): TensorReference[] {

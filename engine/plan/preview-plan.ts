@@ -12,12 +12,14 @@ import {
   ENGINE_FORMAT,
   type MergeOnto,
   type MergeOptions,
+  type PlannedChange,
   type PlannedDelta,
   type PlanPreview,
   type TensorReference,
   type TensorSource,
   type UnreadFile,
 } from './plan.ts';
+import { planChange } from './plan-change.ts';
 import { chooseSideFiles } from './side-files.ts';
 
 /** What a plan is made of: what headers and configurations say, and which files count. */
@@ -47,7 +49,8 @@ export function previewPlan({ base, adapters, options }: PlanInputs): PlanPrevie
   const ids = adapters.map(({ adapter }) => adapter.id);
   const weights = chooseWeights(ids, options.combination);
   checkMergeOnto(base, options.mergeOnto);
-  const parts = bindAdapters(adapters, weights, base.checkpoint, config);
+  const { method } = options.combination ?? {};
+  const parts = bindAdapters(adapters, weights, base.checkpoint, config, method);
   const groups = groupByFile(base.checkpoint.files, (name) =>
     planTensor(name, name, base, parts, options),
   );
@@ -129,6 +132,7 @@ function planTensor(
   let { shape } = inBase!;
   let tokens: UnplacedTensor['tokens'];
   const deltas: PlannedDelta[] = [];
+  const changes: PlannedChange[] = [];
   // No two replace a tensor or rows of it: that was refused as a contradiction.
   for (const { adapter, binding, weight } of parts) {
     const replacement = binding.replacements.get(name);
@@ -144,9 +148,14 @@ function planTensor(
     }
     const bound = binding.deltas.get(name);
     if (bound !== undefined) deltas.push(planDelta(adapter.id, bound, weight));
+    const change = binding.changes.get(name);
+    if (change !== undefined) {
+      changes.push(planChange(adapter.id, change, deltas.length, weight));
+    }
   }
   const dtype = outputDtype(inBase!.dtype, options);
   const [first, ...others] = deltas;
+  const [firstChange, ...otherChanges] = changes;
   return {
     name,
     dtype,
@@ -154,6 +163,7 @@ function planTensor(
     shape: [...shape],
     from,
     ...(first && { deltas: [first, ...others] }),
+    ...(firstChange && { changes: [firstChange, ...otherChanges] }),
     ...(tokens && { tokens }),
   };
 }
@@ -172,10 +182,14 @@ function planDelta(
   }
   const a = referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.a);
   const b = referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.b);
-  const magnitude = pair.magnitude && {
-    magnitude: referTo(adapterId, ADAPTER_WEIGHTS_FILE, pair.magnitude),
+  const refer = (tensor: TensorEntry) => referTo(adapterId, ADAPTER_WEIGHTS_FILE, tensor);
+  const { magnitude, rankScale, outScale } = pair;
+  const vectors = {
+    ...(magnitude && { magnitude: refer(magnitude) }),
+    ...(rankScale && { rankScale: refer(rankScale) }),
+    ...(outScale && { outScale: refer(outScale) }),
   };
-  return { adapter: adapterId, module, a, b, ...magnitude, rank, alpha, scaling, transposed };
+  return { adapter: adapterId, module, a, b, ...vectors, rank, alpha, scaling, transposed };
 }
 
 function referTo(input: string, file: string, tensor: TensorEntry): TensorReference {

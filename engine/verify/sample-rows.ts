@@ -1,17 +1,15 @@
 import type { FileHandle } from 'node:fs/promises';
-import { decodeElements } from '../../kernels/index.ts';
 import { assert, WeldlineError } from '../errors.ts';
-import { elementBytes, rowBytes, rowsPerPiece } from '../merge/arena-sizes.ts';
-import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
-import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
+import { bandSteps } from '../merge/band-steps.ts';
+import { bandDeltas, workOf } from '../merge/tensor-work.ts';
+import type { PlannedDelta, PlannedTensor } from '../plan/plan.ts';
+import { bytesOf, type MergeDtype } from '../safetensors/dtype.ts';
+import { columnNorms } from './column-norms.ts';
 import { dequantizedRow } from './dequantized-row.ts';
+import { decode, leftRow, type ReadTensor, readRows, rightRows } from './factor-rows.ts';
+import { rowInSteps } from './step-rows.ts';
 
-/** Reads bytes of a tensor of an input. */
-export type ReadTensor = (
-  tensor: TensorReference,
-  offset: number,
-  length: number,
-) => Promise<Uint8Array>;
+export type { ReadTensor };
 
 const { fround } = Math;
 
@@ -48,23 +46,30 @@ export async function verifyRows(
   output: FileHandle,
 ): Promise<number> {
   const columns = tensor.shape.at(-1) ?? 1;
+  const { summed, dense } = bandDeltas(tensor);
+  const deltas = [...summed, ...dense];
   const expected: ExpectedRow[] = [];
   for (const row of rows) {
     const base = await sourceRow(tensor, row, columns, read);
     const terms: ExpectedTerm[] = [];
-    for (const delta of tensor.deltas ?? []) {
+    for (const delta of deltas) {
       const left = await leftRow(delta, row, read);
       terms.push({ delta, left, product: base.map(() => 0), magnitude: base.map(() => 0) });
     }
     expected.push({ row, base, terms });
   }
-  for (const [index, delta] of (tensor.deltas ?? []).entries()) {
+  for (const [index, delta] of deltas.entries()) {
     const terms = expected.map((row) => row.terms[index]!);
     await addProducts(delta, columns, terms, read);
   }
+  const isInSteps = bandSteps(tensor) !== undefined;
+  const norms = isInSteps ? await columnNorms(tensor, read) : new Map();
   let worst = 0;
   for (const row of expected) {
-    worst = Math.max(worst, await compareRow(tensor, row, read, output));
+    const exact = isInSteps
+      ? await rowInSteps(tensor, row, norms, read)
+      : await exactRow(row, read);
+    worst = Math.max(worst, await compareRow(tensor, row.row, exact, output));
   }
   return worst;
 }
@@ -83,14 +88,14 @@ async function sourceRow(
   return dequantizedRow({ ...from, quantization }, row, columns, read);
 }
 
-interface ExpectedRow {
+export interface ExpectedRow {
   readonly row: number;
   readonly base: Float64Array;
   /** One for each delta, in the order in which they are added. */
   readonly terms: readonly ExpectedTerm[];
 }
 
-interface ExpectedTerm {
+export interface ExpectedTerm {
   readonly delta: PlannedDelta;
   /** Row of L, [rank]. */
   readonly left: Float64Array;
@@ -119,15 +124,13 @@ async function addProducts(
 
 async function compareRow(
   tensor: PlannedTensor,
-  expected: ExpectedRow,
-  read: ReadTensor,
+  row: number,
+  { exact, bound }: ExactRow,
   output: FileHandle,
 ): Promise<number> {
-  const { row } = expected;
   const dtype = tensor.dtype as MergeDtype;
-  const written = await writtenRow(tensor, row, expected.base.length, output);
+  const written = await writtenRow(tensor, row, exact.length, output);
   const { halfUlp, smallest } = PRECISION[dtype];
-  const { exact, bound } = await exactRow(expected, read);
   let worst = 0;
   for (let column = 0; column < exact.length; column++) {
     const value = exact[column]!;
@@ -135,7 +138,7 @@ async function compareRow(
     const distance = Math.abs(written[column]! - value);
     // Comparisons with NaN are false, so they say what is right.
     const isRight =
-      dtype === 'F32' && tensor.deltas?.[0]?.magnitude === undefined
+      dtype === 'F32' && workOf(tensor) !== 'band'
         ? written[column] === fround(value)
         : distance <= unit * (1 + 2 ** -7) + bound[column]!;
     if (!isRight) {
@@ -163,10 +166,12 @@ async function writtenRow(
 }
 
 /** A row in float64, and how far from it float32 arithmetic may come before the last rounding. */
-async function exactRow(
-  { row, base, terms }: ExpectedRow,
-  read: ReadTensor,
-): Promise<{ readonly exact: Float64Array; readonly bound: Float64Array }> {
+export interface ExactRow {
+  readonly exact: Float64Array;
+  readonly bound: Float64Array;
+}
+
+async function exactRow({ row, base, terms }: ExpectedRow, read: ReadTensor): Promise<ExactRow> {
   const exact = Float64Array.from(base);
   const bound = base.map(() => 0);
   for (const { delta, product, magnitude } of terms) {
@@ -187,7 +192,7 @@ async function scaledRow(
   exact: Float64Array,
   { delta, magnitude }: ExpectedTerm,
   read: ReadTensor,
-): Promise<{ readonly exact: Float64Array; readonly bound: Float64Array }> {
+): Promise<ExactRow> {
   assert(delta.magnitude !== undefined, `${delta.module} has no magnitude`);
   const length = (await readRows(delta.magnitude, row, 1, 1, read))[0]!;
   const factor = length / Math.sqrt(exact.reduce((sum, value) => sum + value * value, 0));
@@ -198,58 +203,4 @@ async function scaledRow(
     return F32_UNIT * 3 * Math.abs(value) + F64_UNIT * terms + 2 ** -149;
   });
   return { exact: scaled, bound };
-}
-
-/** Rows of a two-dimensional tensor as stored, or a stretch of elements of any other. */
-async function readRows(
-  tensor: TensorReference,
-  begin: number,
-  count: number,
-  columns: number,
-  read: ReadTensor,
-): Promise<Float64Array> {
-  const dtype = tensor.dtype as MergeDtype;
-  const rowSize = columns * bytesOf(dtype);
-  return decode(await read(tensor, begin * rowSize, count * rowSize), dtype);
-}
-
-function decode(bytes: Uint8Array, dtype: MergeDtype): Float64Array {
-  return decodeElements(bytes, KERNEL_DTYPE[dtype]);
-}
-
-/** Row `row` of L: a row of B, a column of A, or 1 for a bias. */
-async function leftRow(delta: PlannedDelta, row: number, read: ReadTensor): Promise<Float64Array> {
-  if (delta.b === undefined) return Float64Array.of(1);
-  if (!delta.transposed) return readRows(delta.b, row, 1, delta.rank, read);
-  const values = new Float64Array(delta.rank);
-  for (let k = 0; k < delta.rank; k++) {
-    const offset = k * rowBytes(delta.a) + row * elementBytes(delta.a);
-    const bytes = await read(delta.a, offset, elementBytes(delta.a));
-    values[k] = decode(bytes, delta.a.dtype as MergeDtype)[0]!;
-  }
-  return values;
-}
-
-/** The rows of R, one after the other: rows of A, or columns of B. */
-async function* rightRows(
-  delta: PlannedDelta,
-  columns: number,
-  read: ReadTensor,
-): AsyncGenerator<{ k: number; right: Float64Array }> {
-  const { rank, transposed } = delta;
-  if (transposed && delta.b !== undefined) {
-    const b = await readRows(delta.b, 0, columns, rank, read);
-    for (let k = 0; k < rank; k++) {
-      yield { k, right: Float64Array.from({ length: columns }, (_, i) => b[i * rank + k]!) };
-    }
-    return;
-  }
-  const step = rowsPerPiece(delta.a);
-  for (let begin = 0; begin < rank; begin += step) {
-    const count = Math.min(step, rank - begin);
-    const piece = await readRows(delta.a, begin, count, columns, read);
-    for (let i = 0; i < count; i++) {
-      yield { k: begin + i, right: piece.subarray(i * columns, (i + 1) * columns) };
-    }
-  }
 }

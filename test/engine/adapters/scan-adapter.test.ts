@@ -19,8 +19,10 @@ async function scan(content: Uint8Array): Promise<string[]> {
   const adapter: Adapter = {
     id: 'a',
     name: 'adapter',
-    config: {} as Adapter['config'],
+    config: { kind: { type: 'LORA' } } as Adapter['config'],
     pairs: [],
+    changes: [],
+    untouched: [],
     replacements: new Map(TENSORS.map((tensor) => [tensor.name, tensor])),
     copies: [],
     tokens: new Map(),
