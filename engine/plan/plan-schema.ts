@@ -120,7 +120,10 @@ export const planSchema = z.object({
     dtype: z.enum(['bfloat16', 'float16', 'float32']).optional(),
     shardBytesMax: natural.optional(),
     mergeOnto: z.enum(['original', 'dequantized']).optional(),
-    /** Absent for one adapter of weight 1. All methods are this sum: the plan is the same. */
+    /**
+     * Absent for one adapter of weight 1. All methods are this sum, so the plan is the same, but for
+     * what is scaled or rotated in turn: that shows in the order of a tensor's deltas and changes.
+     */
     combination: z.object({ method: z.literal('linear'), weights: z.array(z.number()) }).optional(),
   }),
   /** The base first, then the adapters. */
