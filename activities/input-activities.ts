@@ -2,6 +2,7 @@ import { artefactName } from '../config/artefact-name.ts';
 import { mergeOptionsOf, type RecipeAdapter } from '../config/recipe.ts';
 import { chooseResources } from '../engine/merge/resources.ts';
 import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
+import { isMerged } from '../engine/plan/plan.ts';
 import { previewMerge } from '../engine/plan/plan-merge.ts';
 import { checkTarget } from '../publishers/directory.ts';
 import { checkTrainedOn } from '../sources/adapter-lineage.ts';
@@ -93,7 +94,7 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         const tensors = plan.shards.flatMap((shard) => shard.tensors);
         return {
           warnings: plan.warnings,
-          tensorsMerged: tensors.filter((tensor) => tensor.deltas !== undefined).length,
+          tensorsMerged: tensors.filter(isMerged).length,
           downloadBytes: download,
           outputBytes: output,
         };

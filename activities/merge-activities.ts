@@ -10,7 +10,7 @@ import { inspectOutput, moveIntoPlace } from '../engine/merge/output-directory.t
 import { chooseResources } from '../engine/merge/resources.ts';
 import { bytesOnDisk } from '../engine/merge/shard-file.ts';
 import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
-import { formatPlan, type Plan, parsePlan } from '../engine/plan/plan.ts';
+import { formatPlan, isMerged, type Plan, parsePlan } from '../engine/plan/plan.ts';
 import { type AdapterInput, planMerge } from '../engine/plan/plan-merge.ts';
 import { sealMerge } from '../engine/seal.ts';
 import { type Verification, verifyMerge } from '../engine/verify/verify-merge.ts';
@@ -98,7 +98,7 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
           shards: plan.shards.length,
           bytesTotal: plan.shards.reduce((sum, shard) => sum + shard.size, 0),
           tensorsTotal: tensors.length,
-          tensorsMerged: tensors.filter((tensor) => tensor.deltas !== undefined).length,
+          tensorsMerged: tensors.filter(isMerged).length,
           warnings: [...plan.warnings, ...warnings],
         };
       });

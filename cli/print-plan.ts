@@ -187,11 +187,12 @@ function tensorRow(tensor: PlannedTensor): string[] {
       `× ${delta.scaling}`,
       ...(delta.transposed ? ['transposed'] : []),
       ...describePart(combination?.parts[index]),
-      ...(delta.magnitude ? ['rows scaled (DoRA)'] : []),
+      ...(delta.magnitude ? ['scaled (DoRA)'] : []),
       ...(delta.rows ? [`rows ${delta.rows.begin} to ${lastRow(delta.rows)}`] : []),
       ...(delta.bColumns ? [`expert ${delta.bColumns.begin} of ${delta.bColumns.step}`] : []),
     ]),
     ...(combined ? [describeCombined(combined)] : []),
+    ...(tensor.changes ?? []).map(({ adapter, kind }) => `${kind} of ${adapter}`),
     ...(tokens ? [`${tokens.indices.length} rows from ${tokens.from.input}`] : []),
   ];
   return [

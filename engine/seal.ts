@@ -6,7 +6,7 @@ import { copyFileDurably, digestFile, syncDirectory, writeFileDurably } from './
 import { WeldlineError } from './errors.ts';
 import { formatManifest, MANIFEST_FILE, type Manifest, type ManifestFile } from './manifest.ts';
 import { editConfigText } from './plan/config-edits.ts';
-import { ENGINE_FORMAT, type Plan, type SideFile } from './plan/plan.ts';
+import { ENGINE_FORMAT, isMerged, type Plan, type SideFile } from './plan/plan.ts';
 import { SINGLE_FILE } from './safetensors/checkpoint.ts';
 import { formatIndex, INDEX_FILE } from './safetensors/weight-index.ts';
 import { ENGINE_VERSION } from './version.ts';
@@ -141,7 +141,7 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
     ...(plan.nf4Distance && { nf4Distance: plan.nf4Distance }),
     tensors: {
       total: tensors.length,
-      merged: tensors.filter((tensor) => tensor.deltas !== undefined).length,
+      merged: tensors.filter(isMerged).length,
       replaced: tensors.filter(({ from, tokens }) => from.input !== 'base' || tokens).length,
     },
     files,

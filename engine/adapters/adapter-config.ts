@@ -4,6 +4,8 @@ import { WeldlineError } from '../errors.ts';
 import { parseJson } from '../json-text.ts';
 import { type ModelFiles, readTextFile } from '../model-files.ts';
 import { problemsOf } from '../schema-problems.ts';
+import { isSet, unknownKey, unsupportedFeature } from './config-keys.ts';
+import { type AdapterKind, OTHER_KINDS, translateConfig } from './kinds/kind-config.ts';
 
 export const ADAPTER_CONFIG_FILE = 'adapter_config.json';
 
@@ -42,7 +44,9 @@ const schema = z.looseObject({
   trainable_token_indices: z.union([tokenIndices, z.record(z.string(), tokenIndices)]).nullish(),
 });
 
+/** The configuration of an adapter; what other kinds call otherwise is under LoRA's names. */
 export interface LoraConfig {
+  readonly kind: AdapterKind;
   readonly r: number;
   readonly loraAlpha: number;
   readonly useRslora: boolean;
@@ -78,17 +82,6 @@ export interface LoraConfig {
   /** Of the weights that LoftQ began with. */
   readonly loftqBits: number | undefined;
 }
-
-/** Adapters other than LoRA whose weights PEFT can merge. */
-const OTHER_TYPES: ReadonlyMap<string, string> = new Map([
-  ['ADALORA', 'AdaLoRA, whose delta has singular values between its factors'],
-  ['BOFT', 'BOFT, which rotates weights by butterfly factors'],
-  ['IA3', '(IA)³, which scales activations'],
-  ['LOHA', 'LoHa, whose delta is a Hadamard product'],
-  ['LOKR', 'LoKr, whose delta is a Kronecker product'],
-  ['OFT', 'OFT, which rotates weights'],
-  ['VERA', 'VeRA, whose factors are random and shared'],
-]);
 
 /** These train what stands before the text. */
 const PROMPT_TYPES = new Set(['PROMPT_TUNING', 'P_TUNING', 'PREFIX_TUNING']);
@@ -154,12 +147,13 @@ export async function readAdapterConfig(files: ModelFiles): Promise<LoraConfig> 
   } catch (error) {
     throw new WeldlineError('adapter.config-invalid', `${where} is not JSON.`, { cause: error });
   }
-  const parsed = schema.safeParse(json);
+  const { lora, kind } = translateConfig(json, where);
+  const parsed = schema.safeParse(lora);
   if (!parsed.success) {
     throw new WeldlineError('adapter.config-invalid', `${where}: ${problemsOf(parsed.error)}.`);
   }
   refuseUnsupported(parsed.data, where);
-  return toLoraConfig(parsed.data, text);
+  return toLoraConfig(parsed.data, kind, text);
 }
 
 /**
@@ -167,36 +161,27 @@ export async function readAdapterConfig(files: ModelFiles): Promise<LoraConfig> 
  * @param values keys of `adapter_config.json`; the others have PEFT's defaults
  */
 export function loraConfigOf(values: Readonly<Record<string, unknown>>): LoraConfig {
-  return toLoraConfig(schema.parse({ peft_type: 'LORA', ...values }), '{}');
-}
-
-function isSet(value: unknown): boolean {
-  if (value === null || value === undefined || value === false) return false;
-  return typeof value !== 'object' || Object.keys(value).length > 0;
+  const config = schema.parse({ peft_type: 'LORA', ...values });
+  return toLoraConfig(config, { type: 'LORA' }, '{}');
 }
 
 function isTrainedBiases(bias: string): bias is LoraConfig['trainedBiases'] {
   return bias === 'none' || bias === 'all' || bias === 'lora_only';
 }
 
-function nameOf(type: string): string {
-  const name = OTHER_TYPES.get(type);
-  const given = `peft_type ${JSON.stringify(type.slice(0, 100))}`;
-  return name === undefined ? given : `${given} (${name})`;
-}
-
 function refuseUnsupported(config: z.infer<typeof schema>, where: string): void {
   if (config.peft_type !== 'LORA') {
     throw new WeldlineError(
       'adapter.unsupported-type',
-      `${where}: ${nameOf(config.peft_type)} cannot be merged by this version of weldline; LORA can. ` +
+      `${where}: peft_type ${JSON.stringify(config.peft_type.slice(0, 100))} cannot be merged by ` +
+        `this version of weldline; LORA, ${OTHER_KINDS.join(', ')} can. ` +
         (PROMPT_TYPES.has(config.peft_type)
           ? 'It trains a prompt and no weights, so there is nothing to merge; serve it with PEFT.'
           : 'If PEFT can (merge_and_unload), release the checkpoint that it saves.'),
     );
   }
   const refuse = (feature: string, remedy: string): WeldlineError =>
-    new WeldlineError('adapter.unsupported-feature', `${where}: ${feature}. ${remedy}`);
+    unsupportedFeature(where, feature, remedy);
   const notYet = 'This version of weldline does not merge it and will not merge it in part.';
   const feature = UNSUPPORTED_FEATURES.find((key) => isSet(config[key]));
   if (feature !== undefined) throw refuse(`the adapter uses ${feature}`, notYet);
@@ -216,10 +201,7 @@ function refuseUnsupported(config: z.infer<typeof schema>, where: string): void 
   }
   const unknown = Object.keys(config).find((key) => !NEUTRAL_KEYS.has(key) && isSet(config[key]));
   if (unknown !== undefined && !UNSUPPORTED_FEATURES.some((key) => key === unknown)) {
-    throw refuse(
-      `the key ${JSON.stringify(unknown.slice(0, 100))} is not known, so its effect on the merge is not either`,
-      'If it has none (a note of your trainer), remove it from a copy of the adapter.',
-    );
+    throw unknownKey(where, unknown);
   }
 }
 
@@ -232,7 +214,9 @@ function inFileOrder(
   const root = parseTree(text);
   const node = root === undefined ? undefined : findNodeAtLocation(root, [key]);
   const names = (node?.children ?? []).map((property) => String(property.children?.[0]?.value));
-  return new Map(names.map((name) => [name, values[name] as number]));
+  // AdaLoRA's rank_pattern has no numbers, and is read elsewhere.
+  const known = names.filter((name) => Object.hasOwn(values, name));
+  return new Map(known.map((name) => [name, values[name] as number]));
 }
 
 function tokenIndicesOf(
@@ -247,9 +231,10 @@ function bitsOfLoftq(config: z.infer<typeof schema>['loftq_config']): number | u
   return typeof bits === 'number' ? bits : undefined;
 }
 
-function toLoraConfig(config: z.infer<typeof schema>, text: string): LoraConfig {
+function toLoraConfig(config: z.infer<typeof schema>, kind: AdapterKind, text: string): LoraConfig {
   const bias = config.bias ?? 'none';
   return {
+    kind,
     r: config.r,
     loraAlpha: config.lora_alpha,
     useRslora: config.use_rslora === true,

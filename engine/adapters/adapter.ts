@@ -7,6 +7,9 @@ import { readHeader, type TensorEntry } from '../safetensors/header.ts';
 import { type LoraConfig, readAdapterConfig } from './adapter-config.ts';
 import { type AdapterFormat, recognizeFormat } from './adapter-format.ts';
 import { type ExpertPair, isOnExperts, toExpertPair } from './expert-pair.ts';
+import { findParts } from './kinds/find-parts.ts';
+import type { ModuleChange } from './kinds/module-change.ts';
+import { readModules } from './kinds/read-modules.ts';
 import { readKohyaAdapter } from './kohya-adapter.ts';
 import { type LoraPair, toPair } from './lora-pair.ts';
 import { readMlxAdapter } from './mlx-adapter.ts';
@@ -25,6 +28,10 @@ export interface Adapter {
   readonly pairs: readonly LoraPair[];
   /** LoRA on fused parameters of experts. */
   readonly expertPairs: readonly ExpertPair[];
+  /** What kinds beside LoRA do to modules that is no low-rank product. */
+  readonly changes: readonly ModuleChange[];
+  /** Modules that the training left as they were (AdaLoRA). */
+  readonly untouched: readonly string[];
   /** Whole tensors that take the place of the base's, by the base tensor's name. */
   readonly replacements: ReadonlyMap<string, TensorEntry>;
   /** Second spellings of replacements, whose bytes must be those of the first. */
@@ -68,8 +75,17 @@ async function readPeft(
 ): Promise<AdapterContent> {
   const config = await readAdapterConfig(files);
   const tensors = await withSource(files, weightsFile, (source) => readTensors(source, read));
-  for (const tensor of tensors) checkTensor(tensor, `${files.name}/${weightsFile}`);
-  const { found, ...others } = sortTensors(tensors, files.name);
+  for (const tensor of tensors) {
+    // AdaLoRA may leave a module a rank of 0; whether it did is checked with its configuration.
+    const mayBeEmpty = config.kind.type === 'ADALORA' && /\.lora_[ABE](\.|$)/.test(tensor.name);
+    checkTensor(tensor, `${files.name}/${weightsFile}`, mayBeEmpty);
+  }
+  const parts = findParts(config.kind, tensors, files.name);
+  const { found, ...others } = sortTensors(parts.rest, files.name);
+  if (config.kind.type !== 'LORA') {
+    refuseLoraBeside(config, found, files.name);
+    return { ...LORA_ALONE, config, ...readModules(config, parts, files.name), ...others };
+  }
   const expertPairs = found.filter(isOnExperts).map((each) => toExpertPair(files.name, each));
   const onLayers = found.filter((each) => !isOnExperts(each));
   const modules = onLayers.map(({ module }) => patternNameOf(module, config));
@@ -77,7 +93,20 @@ async function readPeft(
   const pairs = onLayers.map((each, index) =>
     toPair(files.name, each, scalings[index] as ModuleScaling, config),
   );
-  return { config, pairs, expertPairs, ...others, warnings: [] };
+  return { ...LORA_ALONE, config, pairs, expertPairs, ...others };
+}
+
+function refuseLoraBeside(
+  { kind }: LoraConfig,
+  found: readonly { readonly module: string }[],
+  where: string,
+): void {
+  if (found.length === 0) return;
+  throw new WeldlineError(
+    'adapter.unknown-key',
+    `${where}: module "${found[0]?.module}" has tensors of a LoRA, but adapter_config.json says ` +
+      `peft_type ${kind.type}. Use the configuration that was saved with these weights.`,
+  );
 }
 
 /** What patterns are matched with: a parameter that is targeted itself has its own name at the end. */
@@ -112,9 +141,12 @@ async function readKohya(files: ModelFiles, weightsFile: string): Promise<Adapte
   });
 }
 
+/** What adapters of one kind have none of. */
+const LORA_ALONE = { expertPairs: [], changes: [], untouched: [], warnings: [] } as const;
+
 /** Formats that have nothing but factors. */
 const NO_OTHERS = {
-  expertPairs: [],
+  ...LORA_ALONE,
   replacements: new Map(),
   copies: [],
   tokens: new Map(),
@@ -150,8 +182,8 @@ async function readTensors(
   );
 }
 
-function checkTensor(tensor: TensorEntry, where: string): void {
-  if (tensor.byteLength === 0) {
+function checkTensor(tensor: TensorEntry, where: string, mayBeEmpty = false): void {
+  if (tensor.byteLength === 0 && !mayBeEmpty) {
     throw new WeldlineError(
       'adapter.empty-tensor',
       `${where}: tensor "${tensor.name}" has shape [${tensor.shape.join(', ')}], so no values. ` +

@@ -16,6 +16,7 @@ import { bindVocabulary } from './bind-vocabulary.ts';
 import { type BindingRule, chooseRule } from './binding-rule.ts';
 import { BlockNames } from './block-names.ts';
 import { checkBiases, checkTargets } from './check-targets.ts';
+import { type BoundChange, bindChanges } from './kinds/bind-changes.ts';
 import type { LoraPair } from './lora-pair.ts';
 import { nearestNames } from './nearest-names.ts';
 import { observeOrientation, orient } from './orient.ts';
@@ -42,6 +43,8 @@ export interface Binding {
   readonly blocks: ReadonlyMap<string, readonly BlockDelta[]>;
   /** How it does so, for the plan. */
   readonly blockRules: readonly string[];
+  /** What kinds beside LoRA do that is no low-rank product. */
+  readonly changes: ReadonlyMap<string, BoundChange>;
   readonly replacements: ReadonlyMap<string, TensorEntry>;
   readonly tokens: ReadonlyMap<string, BoundTokens>;
   /** Rows of the embeddings, if the adapter was trained with another number than the base has. */
@@ -94,6 +97,7 @@ export function bindAdapter(
   const warnings: string[] = [];
   const blocks = { adapter, checkpoint, names, toDisk };
   const uncut = adapter.pairs.filter((pair) => !isCut(pair, blocks));
+  refuseInPieces(adapter, uncut, (name) => baseTensor(toDisk(name)) !== undefined);
   const targets = uncut.map((pair) => {
     const name = toDisk(`${pair.module}.weight`);
     return { name, pair, target: targetOf(name) };
@@ -106,8 +110,6 @@ export function bindAdapter(
     const layerIsConv1d = isConv1d(config.modelType, name.replace(/\.weight$/, ''));
     const { transposed, warning } = orient(adapter, { pair, target }, layerIsConv1d, observed);
     if (warning !== undefined) warnings.push(warning);
-    const isByColumns = transposed !== (pair.isOfTranspose === true);
-    if (isByColumns && pair.magnitude !== undefined) throw doraByColumns(adapter, pair);
     deltas.set(name, { pair, transposed, isBias: false });
   }
   const cut = bindBlocks(blocks);
@@ -116,15 +118,18 @@ export function bindAdapter(
     if (deltas.has(name) || replacements.has(name)) throw boundTwice(adapter, name, rule);
   }
   bindBiases(adapter, checkpoint, toDisk, deltas);
-  const isBound = { has: (name: string) => deltas.has(name) || cut.deltas.has(name) };
-  checkTargets(adapter, checkpoint, isBound, rule);
-  checkBiases(adapter, checkpoint, isBound, replacements);
+  const changes = bindChanges(adapter, { checkpoint, config, toDisk, targetOf });
+  for (const name of changes.keys()) checkTargetDtype(adapter, name, targetOf(name));
+  const untouched = adapter.untouched.map((module) => [toDisk(`${module}.weight`), true] as const);
+  const trained = new Map<string, unknown>([...deltas, ...cut.deltas, ...changes, ...untouched]);
+  checkTargets(adapter, checkpoint, trained, rule);
+  checkBiases(adapter, checkpoint, trained, replacements);
 
-  const tokens = bindTokens(adapter, { tied, toDisk, targetOf, deltas, replacements });
+  const tokens = bindTokens(adapter, { tied, toDisk, targetOf, deltas: trained, replacements });
   for (const name of tokens.keys()) checkTargetDtype(adapter, name, targetOf(name));
 
   const changed = (name: string | undefined): boolean =>
-    name !== undefined && (deltas.has(name) || replacements.has(name));
+    name !== undefined && (deltas.has(name) || changes.has(name) || replacements.has(name));
   const hasOwnTokens = tied !== undefined && tokens.get(tied.head) !== tokens.get(tied.embedding);
   const untied = changed(tied?.head) || changed(tied?.embedding) || hasOwnTokens ? tied : undefined;
   if (untied !== undefined) {
@@ -139,6 +144,7 @@ export function bindAdapter(
     deltas,
     blocks: cut.deltas,
     blockRules: cut.rules,
+    changes,
     replacements,
     tokens,
     vocabulary,
@@ -178,8 +184,10 @@ function bindNames(
   blocks: BlockNames,
 ): BindingRule {
   const names = [
-    ...adapter.pairs.map((pair) => `${pair.module}.weight`),
-    ...adapter.expertPairs.map((pair) => `${pair.module}.weight`),
+    ...[...adapter.pairs, ...adapter.expertPairs, ...adapter.changes].map(
+      ({ module }) => `${module}.weight`,
+    ),
+    ...adapter.untouched.map((module) => `${module}.weight`),
     ...adapter.replacements.keys(),
     ...[...adapter.tokens.keys()].map((module) => `${module}.weight`),
   ];
@@ -221,21 +229,33 @@ function boundTwice(adapter: Adapter, name: string, rule: BindingRule): Weldline
   );
 }
 
+/** Of weights that the base has in other pieces, only factors as PEFT's LoRA has them are cut too. */
+function refuseInPieces(
+  adapter: Adapter,
+  uncut: readonly LoraPair[],
+  isWhole: (name: string) => boolean,
+): void {
+  const whole = new Set(uncut);
+  const pairs = adapter.pairs.filter(
+    (pair) => !whole.has(pair) && (pair.isOfTranspose || pair.rankScale || pair.outScale),
+  );
+  const changes = adapter.changes.filter(({ module }) => !isWhole(`${module}.weight`));
+  const [first] = [...pairs, ...changes];
+  if (first === undefined) return;
+  throw new WeldlineError(
+    'adapter.unsupported-feature',
+    `Adapter "${adapter.id}" changes "${first.module}", which the base has in other pieces. This ` +
+      "version of weldline merges only PEFT's LoRA into such weights. Use a checkpoint with the names " +
+      'that the adapter was trained on. Nothing was written.',
+  );
+}
+
 function replacesPart(adapter: Adapter, name: string): WeldlineError {
   return new WeldlineError(
     'adapter.unsupported-feature',
     `Adapter "${adapter.id}" replaces "${name}" as a whole (modules_to_save), which the base has in ` +
       'other pieces. This version of weldline adds to such weights and does not replace them. ' +
       'Nothing was written.',
-  );
-}
-
-function doraByColumns(adapter: Adapter, pair: LoraPair): WeldlineError {
-  return new WeldlineError(
-    'adapter.unsupported-feature',
-    `${adapter.name}: module "${pair.module}" has DoRA (use_dora), and the base stores it ` +
-      '[in, out]. This version of weldline merges DoRA into linear layers, and will not merge the ' +
-      'adapter in part.',
   );
 }
 

@@ -25,6 +25,13 @@ export interface LoraPair {
   readonly bias?: TensorEntry;
   /** Shape [out], the lengths that DoRA scales the rows of the merged weight to. */
   readonly magnitude?: TensorEntry;
+  /** Shape [rank] or [rank, 1]: row k of A is multiplied by its number k (AdaLoRA, VeRA). */
+  readonly rankScale?: TensorEntry;
+  /**
+   * Shape [out]: row i of B is multiplied by its number i (VeRA, whose A and B are shared, so that they
+   * have more columns and rows than the module has inputs and outputs).
+   */
+  readonly outScale?: TensorEntry;
   readonly rank: number;
   readonly alpha: number;
   readonly scaling: number;

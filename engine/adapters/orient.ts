@@ -1,21 +1,41 @@
 import { WeldlineError } from '../errors.ts';
 import type { CheckpointTensor } from '../safetensors/checkpoint.ts';
 import type { Adapter } from './adapter.ts';
+import type { ModuleChange } from './kinds/module-change.ts';
 import type { LoraPair } from './lora-pair.ts';
 
 interface PairAndTarget {
-  readonly pair: LoraPair;
+  readonly pair: LoraPair | ModuleChange;
   readonly target: CheckpointTensor;
 }
 
+/** Inputs and outputs of a module, where its adapter tells, and the most inputs it can have. */
+function sizesOf(pair: LoraPair | ModuleChange): {
+  readonly inputs: number | undefined;
+  readonly outputs: number | undefined;
+  readonly inputsMax?: number | undefined;
+} {
+  if (!('a' in pair)) return pair;
+  const [outputs, inputs] = [pair.b.shape[0], pair.a.shape[1]];
+  if (pair.outScale === undefined) return { inputs, outputs };
+  return { inputs: undefined, inputsMax: inputs, outputs: pair.outScale.shape[0] };
+}
+
+/** MLX's factors are those of the transpose. */
+function isOfTranspose(pair: LoraPair | ModuleChange): boolean {
+  return 'a' in pair && pair.isOfTranspose === true;
+}
+
 function fits({ pair, target }: PairAndTarget): { plain: boolean; transposed: boolean } {
-  const outputs = pair.b.shape[0];
-  const inputs = pair.a.shape[1];
+  const { inputs, outputs, inputsMax = Number.POSITIVE_INFINITY } = sizesOf(pair);
   const [rows, columns, ...rest] = target.shape;
-  const matrix = columns !== undefined && rest.length === 0;
+  if (rows === undefined || columns === undefined || rest.length > 0) {
+    return { plain: false, transposed: false };
+  }
+  const is = (extent: number, wanted: number | undefined): boolean => extent === (wanted ?? extent);
   return {
-    plain: matrix && rows === outputs && columns === inputs,
-    transposed: matrix && rows === inputs && columns === outputs,
+    plain: is(rows, outputs) && is(columns, inputs) && columns <= inputsMax,
+    transposed: is(rows, inputs) && is(columns, outputs) && rows <= inputsMax,
   };
 }
 
@@ -26,7 +46,7 @@ function fits({ pair, target }: PairAndTarget): { plain: boolean; transposed: bo
 export function observeOrientation(modules: readonly PairAndTarget[]): boolean | undefined {
   const seen = new Set<boolean>();
   for (const module of modules) {
-    if (module.pair.layer === 'embedding' || module.pair.isOfTranspose) continue;
+    if (module.pair.layer === 'embedding' || isOfTranspose(module.pair)) continue;
     const { plain, transposed } = fits(module);
     if (plain !== transposed) seen.add(transposed);
   }
@@ -54,9 +74,10 @@ export function orient(
     if (!fitsTransposed) throw shapeMismatch(adapter, pair, target);
     return { transposed: true };
   }
-  if (pair.isOfTranspose) {
+  if (isOfTranspose(pair)) {
     // MLX has no layers stored [in, out]: it transposes their weights as it loads them.
     const transposed = layerIsConv1d !== true;
+    if (!transposed && 'magnitude' in pair) throw mlxDoraByColumns(adapter, pair);
     if (transposed ? !fitsTransposed : !plain) throw shapeMismatch(adapter, pair, target);
     return { transposed };
   }
@@ -82,15 +103,28 @@ export function orient(
   };
 }
 
-function shapeMismatch(adapter: Adapter, pair: LoraPair, target: CheckpointTensor): WeldlineError {
+export function shapeMismatch(
+  adapter: Adapter,
+  pair: LoraPair | ModuleChange,
+  target: CheckpointTensor,
+): WeldlineError {
   const trainedOn = adapter.config.baseModel;
-  const shape = [pair.b.shape[0], pair.a.shape[1]];
-  if (pair.layer === 'embedding' || pair.isOfTranspose) shape.reverse();
+  const { inputs, outputs } = sizesOf(pair);
+  const shape = [outputs ?? '…', inputs ?? '…'];
+  if (pair.layer === 'embedding' || isOfTranspose(pair)) shape.reverse();
   return new WeldlineError(
     'adapter.shape-mismatch',
     `Adapter "${adapter.id}": module "${pair.module}" is for a weight of ` +
       `[${shape.join(', ')}], the base has [${target.shape.join(', ')}]. ` +
       (trainedOn === undefined ? '' : `The adapter was trained on ${trainedOn}. `) +
       'Use the base it was trained on. Nothing was written.',
+  );
+}
+
+function mlxDoraByColumns(adapter: Adapter, { module }: LoraPair): WeldlineError {
+  return new WeldlineError(
+    'adapter.unsupported-feature',
+    `${adapter.name}: module "${module}" has DoRA of MLX, and the base stores it [in, out]. This ` +
+      'version of weldline merges that only into layers stored [out, in]. Nothing was written.',
   );
 }

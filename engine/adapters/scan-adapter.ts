@@ -4,6 +4,7 @@ import type { MergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
 import { scanValues } from '../safetensors/scan-values.ts';
 import type { Adapter } from './adapter.ts';
+import { tensorsOfChange } from './kinds/module-change.ts';
 import type { TensorCopy } from './sort-tensors.ts';
 
 /** Read at once: many small tensors, or a piece of a large one. */
@@ -19,18 +20,27 @@ const BLOCK_BYTES = 1024 * 1024;
  */
 export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise<string[]> {
   for (const copy of adapter.copies) await compareCopy(copy, source);
-  const factors = adapter.pairs.flatMap(({ a, b, bias, magnitude }) =>
-    [a, b, bias, magnitude].filter((tensor) => tensor !== undefined),
+  const factors = adapter.pairs.flatMap(({ a, b, bias, magnitude, rankScale, outScale }) =>
+    [a, b, bias, magnitude, rankScale, outScale].filter((tensor) => tensor !== undefined),
   );
   const ofExperts = adapter.expertPairs.flatMap(({ a, b }) => [a, b]);
+  const parts = adapter.changes.flatMap(tensorsOfChange);
   const whole = [...adapter.replacements.values(), ...adapter.tokens.values()];
-  const zero = await scanTensors([...factors, ...ofExperts, ...whole], source);
+  // A shared factor is many modules'.
+  const all = new Set([...factors, ...ofExperts, ...parts, ...whole]);
+  const zero = await scanTensors([...all], source);
+  const isZero = (tensor: TensorEntry | undefined): boolean =>
+    tensor !== undefined && zero.has(tensor);
   const idlePairs = adapter.pairs.filter(
-    ({ a, b, bias, magnitude }) =>
-      (zero.has(a) || zero.has(b)) &&
+    ({ a, b, bias, magnitude, rankScale, outScale }) =>
+      [a, b, rankScale, outScale].some(isZero) &&
       (bias === undefined || zero.has(bias)) &&
       magnitude === undefined,
   );
+  if (adapter.config.kind.type !== 'LORA') {
+    const idleChanges = adapter.changes.filter(({ idleIfZero }) => idleIfZero.some(isZero));
+    return idleKind(adapter, [...idlePairs, ...idleChanges]);
+  }
   const idleExperts = adapter.expertPairs.filter(({ a, b }) => zero.has(a) || zero.has(b));
   const idle = [...idlePairs, ...idleExperts].map(({ module }) => module);
   const pairCount = adapter.pairs.length + adapter.expertPairs.length;
@@ -47,6 +57,23 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
   return [
     `Adapter "${adapter.id}" does not change ${idle.length} of its ${pairCount} ` +
       `modules: their ${factor} is zero (${idle.slice(0, 3).join(', ')}).`,
+  ];
+}
+
+/** @param idle modules of which a tensor is all zeros, so that they change nothing */
+function idleKind(
+  { id, config, pairs, changes }: Adapter,
+  idle: readonly { readonly module: string }[],
+): string[] {
+  if (idle.length === 0) return [];
+  return [
+    `Adapter "${id}" (${config.kind.type}) does not change ${idle.length} of its ` +
+      `${pairs.length + changes.length} modules: one of their tensors is all zeros, as before ` +
+      `training (${idle
+        .slice(0, 3)
+        .map(({ module }) => module)
+        .join(', ')}). Check that this is ` +
+      'the trained adapter.',
   ];
 }
 

@@ -46,7 +46,7 @@ export function sortTensors(tensors: readonly TensorEntry[], where: string): Sor
     }
   }
   refuseSeveral(adapterNames, where);
-  refuseOnEmbeddings(halves, where);
+  moveToEmbeddings(halves, where);
   refuseUntrained(originals, replacements, where);
   return { found: [...halves.values()], replacements, copies, tokens };
 }
@@ -63,6 +63,21 @@ function addHalf(
   if (pair[key.kind] !== undefined) throw duplicateKey(where, tensor.name);
   pair[key.kind] = tensor;
   halves.set(`${layer} ${module}`, pair);
+}
+
+/** A magnitude has one name on all layers; that it is an embedding's shows beside the factors. */
+function moveToEmbeddings(halves: Map<string, FoundPair>, where: string): void {
+  for (const [key, pair] of halves) {
+    if (pair.layer !== 'embedding') continue;
+    const other = halves.get(`linear ${pair.module}`);
+    if (other?.lora_magnitude === undefined) continue;
+    if (other.lora_A !== undefined || other.lora_B !== undefined) {
+      throw duplicateKey(where, other.lora_magnitude.name);
+    }
+    pair.lora_magnitude = other.lora_magnitude;
+    halves.delete(`linear ${pair.module}`);
+    halves.set(key, pair);
+  }
 }
 
 function addOnce(
@@ -94,19 +109,6 @@ function refuseSeveral(adapterNames: ReadonlySet<string>, where: string): void {
     'adapter.duplicate-key',
     `${where} holds several adapters (${[...adapterNames].join(', ')}) in one file. Save ` +
       'each with save_pretrained(selected_adapters=[…]).',
-  );
-}
-
-/** PEFT has DoRA on embeddings too; its columns would be scaled. */
-function refuseOnEmbeddings(halves: ReadonlyMap<string, FoundPair>, where: string): void {
-  const isDora = ({ module, lora_magnitude }: FoundPair): boolean =>
-    lora_magnitude !== undefined && halves.has(`embedding ${module}`);
-  const found = [...halves.values()].find(isDora);
-  if (found === undefined) return;
-  throw new WeldlineError(
-    'adapter.unsupported-feature',
-    `${where}: module "${found.module}" has DoRA on an embedding. This version of weldline merges ` +
-      'DoRA into linear layers, and will not merge the adapter in part.',
   );
 }
 

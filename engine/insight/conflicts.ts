@@ -1,6 +1,6 @@
 import type { KernelModule } from '../../kernels/index.ts';
 import type { PlannedTensor, PlanPreview } from '../plan/plan.ts';
-import type { ReadTensor } from '../verify/sample-rows.ts';
+import type { ReadTensor } from '../verify/factor-rows.ts';
 import { compareDeltas } from './compare-deltas.ts';
 import { FactorMultiplier } from './factor-products.ts';
 import { type AdapterFigures, type PairFigures, PairSums } from './pair-sums.ts';

@@ -10,7 +10,7 @@ import {
 import { assert } from '../errors.ts';
 import type { TensorReference } from '../plan/plan.ts';
 import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
-import type { ReadTensor } from '../verify/sample-rows.ts';
+import type { ReadTensor } from '../verify/factor-rows.ts';
 
 /** A factor of a delta: `lora_A` [rank, extent] or `lora_B` [extent, rank]. */
 export interface Factor {

@@ -3,7 +3,8 @@ import { isRandom } from '../merge/combine-rows.ts';
 import { workOf } from '../merge/tensor-work.ts';
 import type { PlannedTensor, PlanPreview } from '../plan/plan.ts';
 import { elementCount, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
-import { type ExactRow, exactRows, type ReadTensor } from '../verify/sample-rows.ts';
+import type { ReadTensor } from '../verify/factor-rows.ts';
+import { type ExactRow, exactRows } from '../verify/sample-rows.ts';
 import { spreadIndices, spreadTensors } from './spread-tensors.ts';
 
 /** Rows that are measured of a tensor: 4 of a few thousand columns hold its retention to 1 %. */

@@ -1,7 +1,7 @@
 import type { ByteSource } from '../byte-source.ts';
 import { assert } from '../errors.ts';
 import type { ModelFiles } from '../model-files.ts';
-import type { ReadTensor } from '../verify/sample-rows.ts';
+import type { ReadTensor } from '../verify/factor-rows.ts';
 
 /** The inputs of a merge by their ids, wherever they are. */
 export type InputModels = Readonly<Record<string, ModelFiles>>;

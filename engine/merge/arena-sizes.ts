@@ -7,6 +7,7 @@ import {
 import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { FIND_CUT_BYTES } from './find-cut.ts';
 import { largestRank } from './row-blocks.ts';
+import { stepBytes } from './step-runner.ts';
 import { bandDeltas, matrixOf, unitsOf } from './tensor-work.ts';
 import { unitsPerWindow } from './windows.ts';
 
@@ -51,6 +52,8 @@ export interface BandArenas {
   readonly dense: ArenaSpec | undefined;
   /** How many of those there are. */
   readonly denseCount: number;
+  /** What steps over the bands keep beside the kernels. */
+  readonly stepBytes: number;
 }
 
 /** @param tensors all that is made in bands */
@@ -59,6 +62,7 @@ export function bandArenas(tensors: readonly PlannedTensor[]): BandArenas | unde
   const sums = sizesFrom(1, 1);
   const dense = sizesFrom(1, 0);
   let denseCount = 0;
+  let stepBytesMax = 0;
   for (const tensor of tensors) {
     const rows = bandRows(tensor);
     const bytes = rows * matrixOf(tensor).columns * FLOAT32_BYTES;
@@ -67,18 +71,23 @@ export function bandArenas(tensors: readonly PlannedTensor[]): BandArenas | unde
     grow(sums, 'outputBytesMax', bytes);
     growForDeltas(sums, tensor, deltas.summed, rows);
     denseCount = Math.max(denseCount, deltas.dense.length);
+    stepBytesMax = Math.max(stepBytesMax, stepBytes(tensor, rows));
     for (const delta of deltas.dense) {
       grow(dense, 'inputBytesMax', bytes);
       growForDeltas(dense, tensor, [delta], rows);
     }
   }
-  return { sums, dense: denseCount === 0 ? undefined : dense, denseCount };
+  return {
+    sums,
+    dense: denseCount === 0 ? undefined : dense,
+    denseCount,
+    stepBytes: stepBytesMax,
+  };
 }
 
-export function bandArenasBytes({ sums, dense, denseCount }: BandArenas): number {
-  return (
-    arenaBytes(sums) + (dense === undefined ? 0 : denseCount * arenaBytes(dense) + FIND_CUT_BYTES)
-  );
+export function bandArenasBytes({ sums, dense, denseCount, ...steps }: BandArenas): number {
+  const denseBytes = dense === undefined ? 0 : denseCount * arenaBytes(dense) + FIND_CUT_BYTES;
+  return arenaBytes(sums) + denseBytes + steps.stepBytes;
 }
 
 /** Rows that are worked out at once of a tensor that is made in bands. */
@@ -109,12 +118,16 @@ function growForDeltas(
   for (const delta of deltas) {
     const { a, b } = delta;
     const [left, right] = delta.transposed && b !== undefined ? [a, b] : [b, a];
+    // Scaled factors are staged in float32.
+    const isScaled = delta.rankScale !== undefined || delta.outScale !== undefined;
+    const widening = (factor: TensorReference): number =>
+      isScaled ? FLOAT32_BYTES / elementBytes(factor) : 1;
     // Rows are staged some at a time; of columns of A, a band of rows at once.
     if (left === undefined) grow(sizes, 'factorBytesMax', FLOAT32_BYTES);
-    else if (delta.transposed)
-      grow(sizes, 'factorBytesMax', rows * delta.rank * elementBytes(left));
-    else grow(sizes, 'factorBytesMax', rowsPerPiece(left) * rowBytes(left));
-    grow(sizes, 'factorBytesMax', rowsPerPiece(right) * rowBytes(right));
+    else if (delta.transposed) {
+      grow(sizes, 'factorBytesMax', rows * delta.rank * elementBytes(left) * widening(left));
+    } else grow(sizes, 'factorBytesMax', rowsPerPiece(left) * rowBytes(left) * widening(left));
+    grow(sizes, 'factorBytesMax', rowsPerPiece(right) * rowBytes(right) * widening(right));
   }
 }
 

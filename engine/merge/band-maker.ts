@@ -2,6 +2,8 @@ import { createKernel, type KernelModule, type MergeKernel } from '../../kernels
 import { assert } from '../errors.ts';
 import type { PlannedDelta, PlannedTensor } from '../plan/plan.ts';
 import { type BandArenas, bandRows } from './arena-sizes.ts';
+import { bandSteps } from './band-steps.ts';
+import { columnNorms, type SharedNorms } from './column-norms.ts';
 import { combineRows } from './combine-rows.ts';
 import { type Band, DenseDeltas, type DenseRows } from './dense-deltas.ts';
 import type { Cuts } from './find-cuts.ts';
@@ -10,6 +12,7 @@ import { FactorPacker, segmentsOf } from './pack-factors.ts';
 import { rowBlocks } from './row-blocks.ts';
 import { scaleRows } from './scale-rows.ts';
 import { SourceReader } from './source-reader.ts';
+import { StepRunner } from './step-runner.ts';
 import { bandDeltas, kernelDtypes, matrixOf, unitsOf } from './tensor-work.ts';
 
 /** What a band is made from: rows of its tensor's source, and of single deltas. */
@@ -30,12 +33,22 @@ export class BandMaker {
   readonly #factors: FactorPacker;
   readonly #sources: SourceReader;
   readonly #dense: DenseDeltas | undefined;
+  readonly #steps: StepRunner;
   readonly #cuts: Cuts;
+  readonly #norms: SharedNorms;
   /** The first of the deltas whose right factors are packed. */
   #packed: PlannedDelta | undefined;
 
-  constructor(module: KernelModule, arenas: BandArenas, files: InputFiles, cuts: Cuts) {
+  constructor(
+    module: KernelModule,
+    arenas: BandArenas,
+    files: InputFiles,
+    cuts: Cuts = new Map(),
+    norms: SharedNorms = new Map(),
+  ) {
     this.#cuts = cuts;
+    this.#norms = norms;
+    this.#steps = new StepRunner(files, (tensor, step) => this.#columnNorms(tensor, step));
     this.#kernel = createKernel(module, arenas.sums);
     this.#files = files;
     this.#factors = new FactorPacker(this.#kernel, files);
@@ -52,6 +65,7 @@ export class BandMaker {
     const { outputBytes } = unitsOf(tensor);
     const { columns } = matrixOf(tensor);
     const step = bandRows(tensor);
+    if (bandSteps(tensor) !== undefined) this.#steps.prepare(tensor);
     let nonFinite = 0;
     for (const { deltas, ...block } of rowBlocks(tensor, begin, end)) {
       for (let row = block.begin; row < block.end; row += step) {
@@ -73,7 +87,7 @@ export class BandMaker {
   ): number {
     const kernel = this.#kernel;
     const count = band.rows * band.columns;
-    const { summed, dense } = bandDeltas({ ...tensor, deltas: [...deltas] });
+    const { summed, dense } = bandDeltas(tensor, deltas);
     const parts = {
       sums: this.#sums(tensor, summed, band),
       dense: dense.map((delta, slot) => this.#denseRows(slot, delta, band)),
@@ -91,12 +105,15 @@ export class BandMaker {
     tensor: PlannedTensor,
     delta: PlannedDelta | undefined,
     band: Band,
-    parts: BandParts,
+    { sums, dense }: BandParts,
     values: Float32Array,
   ): void {
-    const { sums, dense } = parts;
     if (tensor.combination !== undefined) {
       combineRows(tensor, band, sums, dense, this.#cuts.get(tensor.name) ?? [], values);
+      return;
+    }
+    if (bandSteps(tensor) !== undefined) {
+      this.#steps.run(tensor, band, sums, dense, values);
       return;
     }
     if (delta === undefined) {
@@ -106,6 +123,26 @@ export class BandMaker {
     assert(delta.magnitude !== undefined, `${tensor.name} has no magnitude`);
     const ofDelta = { ...band, begin: band.begin - (delta.rows?.begin ?? 0) };
     scaleRows(delta.magnitude, ofDelta, this.#files, sums, values);
+  }
+
+  /** Norms of the columns of source + delta, over all rows, added up in float64 from the first on. */
+  #columnNorms(tensor: PlannedTensor, index: number): Float64Array {
+    const step = bandSteps(tensor)?.[index];
+    assert(step?.kind === 'dora', `step ${index} of ${tensor.name} needs no norms`);
+    return columnNorms(this.#norms, tensor, index, (norms) => {
+      const { rows: end, columns } = matrixOf(tensor);
+      norms.fill(0);
+      const rowsMax = bandRows(tensor);
+      for (let begin = 0; begin < end; begin += rowsMax) {
+        const band = { begin, rows: Math.min(rowsMax, end - begin), columns };
+        const source = this.#sums(tensor, [], band);
+        const { values } = this.#denseRows(0, step.delta, band);
+        for (let at = 0; at < values.length; at += columns) {
+          for (let i = 0; i < columns; i++) norms[i]! += (source[at + i]! + values[at + i]!) ** 2;
+        }
+      }
+      for (let i = 0; i < columns; i++) norms[i] = Math.sqrt(norms[i]!);
+    });
   }
 
   #sums(tensor: PlannedTensor, summed: readonly PlannedDelta[], band: Band): Float32Array {

@@ -4,6 +4,7 @@ import { type ArenaSpec, createKernel, type KernelModule } from '../../kernels/i
 import type { PlannedShard } from '../plan/plan.ts';
 import type { BandArenas } from './arena-sizes.ts';
 import { BandMaker } from './band-maker.ts';
+import type { SharedNorms } from './column-norms.ts';
 import type { Cuts } from './find-cuts.ts';
 import { InputFiles } from './input-files.ts';
 import { isStopped, takeNext, waitUntilHashed } from './merge-control.ts';
@@ -18,6 +19,7 @@ export interface MergeWorkerData {
   readonly bands: BandArenas | undefined;
   /** What stays of deltas that are thinned out to their largest elements. */
   readonly cuts: Cuts;
+  readonly norms: SharedNorms;
   readonly windowOffset: number;
   readonly shard: PlannedShard;
   readonly header: Uint8Array;
@@ -42,7 +44,8 @@ function run(data: MergeWorkerData, report: (message: WindowMessage) => void): v
   const writer = new WindowWriter(data.outputPath);
   try {
     const kernel = createKernel(data.module, data.arena);
-    const bands = data.bands && new BandMaker(data.module, data.bands, files, data.cuts);
+    const bands =
+      data.bands && new BandMaker(data.module, data.bands, files, data.cuts, data.norms);
     const maker = new WindowMaker(data.shard, data.header, kernel, data.windowOffset, files, bands);
     const count = windowCount(data.windows);
     while (!isStopped(control)) {

@@ -4,6 +4,8 @@ import type { PlannedDelta, TensorReference } from '../plan/plan.ts';
 import { isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
 import { elementBytes, rowBytes, rowsPerPiece, totalRank } from './arena-sizes.ts';
 import type { InputFiles } from './input-files.ts';
+import { readNumbers } from './read-numbers.ts';
+import { scaleElements } from './scale-elements.ts';
 
 /** Brings the factors of deltas from their files into a kernel. */
 export class FactorPacker {
@@ -39,12 +41,20 @@ export class FactorPacker {
   /** R [rank, columns]: A as stored, or Bᵀ; staged some stored rows at a time. */
   #packRightOf(delta: PlannedDelta, columns: number, first: number, rank: number): void {
     const factor = (delta.transposed ? delta.b : undefined) ?? delta.a;
-    const [rows = 0, rowElements = 0] = factor.shape;
+    const scale = factor === delta.b ? delta.outScale : delta.rankScale;
+    const [storedRows = 0, rowElements = 0] = factor.shape;
+    // A shared B has rows of larger modules behind those of this one.
+    const rows = factor === delta.b ? columns : storedRows;
     const step = rowsPerPiece(factor);
     for (let begin = 0; begin < rows; begin += step) {
       const count = Math.min(step, rows - begin);
       const bytes = count * rowBytes(factor);
-      this.#files.read(factor, begin * rowBytes(factor), this.#kernel.factor.subarray(0, bytes));
+      const numbers = scale && readNumbers(this.#files, scale, begin, count);
+      const dtype = this.#stage(
+        factor,
+        { offset: begin * rowBytes(factor), bytes, at: 0 },
+        numbers,
+      );
       const block = delta.transposed
         ? {
             ...columnsOf(delta, factor),
@@ -60,7 +70,7 @@ export class FactorPacker {
             rankBegin: first + begin,
             rankCount: count,
           };
-      this.#kernel.packRight(rank, columns, { dtype: kernelDtype(factor), ...block });
+      this.#kernel.packRight(rank, columns, { dtype, ...block });
     }
   }
 
@@ -80,26 +90,56 @@ export class FactorPacker {
       return;
     }
     if (!delta.transposed) {
+      const { outScale } = delta;
       const step = rowsPerPiece(b);
       for (let done = 0; done < rows; done += step) {
         const count = Math.min(step, rows - done);
-        const staged = this.#kernel.factor.subarray(0, count * rowBytes(b));
-        this.#files.read(b, (begin + done) * rowBytes(b), staged);
+        const first = begin + done;
+        const scale = outScale && readNumbers(this.#files, outScale, first, count);
+        const piece = { offset: first * rowBytes(b), bytes: count * rowBytes(b), at: 0 };
+        const dtype = this.#stage(b, piece, scale);
         const lanes = { laneStride: b.shape[1] ?? 1, laneBegin: done, laneCount: count };
-        const block = { dtype: kernelDtype(b), ...columnsOf(delta, b), ...lanes, ...part };
-        this.#kernel.packLeft(rows, rankTotal, block);
+        this.#kernel.packLeft(rows, rankTotal, {
+          dtype,
+          ...columnsOf(delta, b),
+          ...lanes,
+          ...part,
+        });
       }
       return;
     }
+    const { a, rankScale } = delta;
+    const scale = rankScale && readNumbers(this.#files, rankScale, 0, rank);
     const firstColumn = begin + (delta.aColumn ?? 0);
-    const pieceBytes = rows * elementBytes(delta.a);
+    let dtype = kernelDtype(a);
     for (let k = 0; k < rank; k++) {
-      const offset = k * rowBytes(delta.a) + firstColumn * elementBytes(delta.a);
-      const piece = this.#kernel.factor.subarray(k * pieceBytes, (k + 1) * pieceBytes);
-      this.#files.read(delta.a, offset, piece);
+      const offset = k * rowBytes(a) + firstColumn * elementBytes(a);
+      const piece = { offset, bytes: rows * elementBytes(a), at: k * rows };
+      dtype = this.#stage(a, piece, scale?.subarray(k, k + 1));
     }
-    const block = { dtype: kernelDtype(delta.a), rankStride: rows, laneStride: 1, ...part };
-    this.#kernel.packLeft(rows, rankTotal, block);
+    this.#kernel.packLeft(rows, rankTotal, { dtype, rankStride: rows, laneStride: 1, ...part });
+  }
+
+  /**
+   * Reads a piece of a factor into the kernel, at element `at`.
+   * @param scale for each of equally long stretches of the piece, what its elements are multiplied by
+   * @returns the dtype of what is staged: of scaled elements float32
+   */
+  #stage(
+    factor: TensorReference,
+    { offset, bytes, at }: { readonly offset: number; readonly bytes: number; readonly at: number },
+    scale: Float64Array | undefined,
+  ): KernelDtype {
+    if (scale === undefined) {
+      const begin = at * elementBytes(factor);
+      this.#files.read(factor, offset, this.#kernel.factor.subarray(begin, begin + bytes));
+      return kernelDtype(factor);
+    }
+    const stored = new Uint8Array(bytes);
+    this.#files.read(factor, offset, stored);
+    const scaled = scaleElements(stored, kernelDtype(factor), scale);
+    this.#kernel.factor.set(new Uint8Array(scaled.buffer), at * Float32Array.BYTES_PER_ELEMENT);
+    return 'f32';
   }
 }
 
@@ -122,7 +162,9 @@ export function segmentsOf(deltas: readonly PlannedDelta[]): MergeSegment[] {
   return deltas.map(({ rank, scaling }) => ({ rank, scale: scaling }));
 }
 
-function kernelDtype(factor: TensorReference): (typeof KERNEL_DTYPE)['BF16'] {
+type KernelDtype = (typeof KERNEL_DTYPE)['BF16'];
+
+function kernelDtype(factor: TensorReference): KernelDtype {
   assert(isMergeDtype(factor.dtype), `a factor has dtype ${factor.dtype}`);
   return KERNEL_DTYPE[factor.dtype];
 }

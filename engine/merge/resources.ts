@@ -4,6 +4,7 @@ import { WeldlineError } from '../errors.ts';
 import { combinationBytes } from '../factors/combine-factors.ts';
 import type { Plan, PlannedTensor } from '../plan/plan.ts';
 import { type BandArenas, bandArenas, bandArenasBytes, windowArena } from './arena-sizes.ts';
+import { sharedNormsBytes } from './column-norms.ts';
 import { combinedShard } from './combined-shard.ts';
 import { DEQUANTIZER_BYTES } from './dequantizer.ts';
 import { unitsOf, workOf } from './tensor-work.ts';
@@ -111,8 +112,9 @@ export function resourcesFor(
     dequantizerBytes(others) +
     (bands === undefined ? 0 : bandArenasBytes(bands) + dequantizerBytes(banded));
   const combiningTotal = combining === 0 ? 0 : factorThreads * (THREAD_BYTES + combining);
+  const normsBytes = Math.max(0, ...plan.shards.map(sharedNormsBytes));
   // One after the other.
-  const memoryBytes = PROCESS_BYTES + Math.max(threads * threadBytes, combiningTotal);
+  const memoryBytes = PROCESS_BYTES + Math.max(normsBytes + threads * threadBytes, combiningTotal);
   return { threads, windowBytes, arena, bands, factorThreads, windowOffset, memoryBytes };
 }
 

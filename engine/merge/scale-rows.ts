@@ -1,9 +1,7 @@
-import { decodeElements } from '../../kernels/index.ts';
-import { assert } from '../errors.ts';
 import type { TensorReference } from '../plan/plan.ts';
-import { isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
 import type { Band } from './dense-deltas.ts';
 import type { InputFiles } from './input-files.ts';
+import { readNumbers } from './read-numbers.ts';
 
 /**
  * The last step of DoRA (PEFT's `DoraLinearVariant`): `m / |x| · x`, row by row, where |x| is the L2
@@ -19,11 +17,7 @@ export function scaleRows(
   from: Float32Array,
   to: Float32Array,
 ): void {
-  assert(isMergeDtype(magnitude.dtype), `a magnitude has dtype ${magnitude.dtype}`);
-  const size = magnitude.byteLength / (magnitude.shape[0] ?? 1);
-  const bytes = new Uint8Array(rows * size);
-  files.read(magnitude, begin * size, bytes);
-  for (const [row, length] of decodeElements(bytes, KERNEL_DTYPE[magnitude.dtype]).entries()) {
+  for (const [row, length] of readNumbers(files, magnitude, begin, rows).entries()) {
     scaleRow(from, to, row * columns, (row + 1) * columns, length);
   }
 }

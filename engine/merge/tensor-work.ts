@@ -1,5 +1,7 @@
 import { assert } from '../errors.ts';
 import {
+  isMerged,
+  type PlannedChange,
   type PlannedDelta,
   type PlannedTensor,
   sourceReferences,
@@ -12,6 +14,7 @@ import {
   KERNEL_DTYPE,
   type MergeDtype,
 } from '../safetensors/dtype.ts';
+import { bandSteps, deltasOfStep } from './band-steps.ts';
 
 /**
  * How an output tensor comes about, in this order: values are read from a source (as stored, or as
@@ -21,9 +24,11 @@ import {
  */
 export type TensorWork = 'copy' | 'cast' | 'dequantize' | 'delta' | 'band';
 
-export function workOf({ from, dtype, deltas, combination }: PlannedTensor): TensorWork {
-  if (combination !== undefined) return 'band';
-  if (deltas !== undefined) return deltas[0]?.magnitude === undefined ? 'delta' : 'band';
+export function workOf({ from, dtype, deltas, changes, combination }: PlannedTensor): TensorWork {
+  if (changes !== undefined || combination !== undefined) return 'band';
+  if (deltas !== undefined) {
+    return deltas.some(({ magnitude }) => magnitude !== undefined) ? 'band' : 'delta';
+  }
   if (from.quantization !== undefined) return 'dequantize';
   return from.dtype === dtype ? 'copy' : 'cast';
 }
@@ -31,15 +36,19 @@ export function workOf({ from, dtype, deltas, combination }: PlannedTensor): Ten
 /**
  * Of a tensor that is made in bands: the deltas that are added to its source at once (`summed`), and
  * those that are needed as rows of their own (`dense`).
+ * @param deltas of the rows in question, where not all are of all rows
  */
-export function bandDeltas({
-  deltas = [],
-  combination,
-}: Pick<PlannedTensor, 'deltas' | 'combination'>): {
+export function bandDeltas(
+  tensor: PlannedTensor,
+  deltas: readonly PlannedDelta[] = tensor.deltas ?? [],
+): {
   readonly summed: readonly PlannedDelta[];
   readonly dense: readonly PlannedDelta[];
 } {
-  return combination === undefined ? { summed: deltas, dense: [] } : { summed: [], dense: deltas };
+  if (tensor.combination !== undefined) return { summed: [], dense: deltas };
+  const steps = bandSteps(tensor);
+  if (steps === undefined) return { summed: deltas, dense: [] };
+  return { summed: [], dense: steps.flatMap(deltasOfStep) };
 }
 
 /** Whether a tensor has the bytes of its source and no others. */
@@ -67,13 +76,13 @@ export interface WorkUnits {
 }
 
 export function unitsOf(tensor: PlannedTensor): WorkUnits {
-  const { byteLength, deltas, dtype, shape } = tensor;
+  const { byteLength, dtype, shape } = tensor;
   if (workOf(tensor) === 'copy') {
     return { kind: 'bytes', count: byteLength, inputBytes: 1, outputBytes: 1 };
   }
   assert(isMergeDtype(dtype), `${tensor.name} has no float dtype`);
   const [inputBytes, outputBytes] = [bytesOf(inputDtype(tensor)), bytesOf(dtype)];
-  if (deltas === undefined) {
+  if (!isMerged(tensor)) {
     return { kind: 'elements', count: elementCount(shape), inputBytes, outputBytes };
   }
   const { rows, columns } = matrixOf(tensor);
@@ -84,9 +93,24 @@ export function unitsOf(tensor: PlannedTensor): WorkUnits {
 /** All that is read to make a tensor. */
 export function referencesOf(tensor: PlannedTensor): TensorReference[] {
   const { from, tokens } = tensor;
-  const factors = (tensor.deltas ?? []).flatMap(({ a, b, magnitude }) => [a, b, magnitude]);
-  const beside = [...factors, tokens?.from];
+  const factors = (tensor.deltas ?? []).flatMap(({ a, b, magnitude, rankScale, outScale }) => [
+    ...[a, b, magnitude, rankScale, outScale],
+  ]);
+  const beside = [...factors, ...(tensor.changes ?? []).flatMap(referencesOfChange), tokens?.from];
   return [...sourceReferences(from), ...beside.filter((reference) => reference !== undefined)];
+}
+
+function referencesOfChange(change: PlannedChange): (TensorReference | undefined)[] {
+  switch (change.kind) {
+    case 'hadamard':
+      return [change.first.a, change.first.b, change.second.a, change.second.b];
+    case 'kronecker':
+      return [change.left.a, change.left.b, change.right.a, change.right.b];
+    case 'scale':
+      return [change.vector];
+    case 'rotation':
+      return [change.blocks];
+  }
 }
 
 /**

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { assert } from '../errors.ts';
 import { layoutFile } from '../safetensors/layout.ts';
+import { createNorms } from './column-norms.ts';
 import { type Cuts, findCuts } from './find-cuts.ts';
 import type { CompletedShard } from './journal.ts';
 import { createControl, letGo } from './merge-control.ts';
@@ -41,6 +42,7 @@ export async function writeWindows(
     arena: resources.arena,
     bands: resources.bands,
     cuts: await cutsFrom(options, begin),
+    norms: createNorms(shard),
     windowOffset: resources.windowOffset,
     shard,
     header: layoutFile(shard.tensors).header,

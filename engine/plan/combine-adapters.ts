@@ -1,5 +1,6 @@
 import type { Adapter } from '../adapters/adapter.ts';
 import { type Binding, bindAdapter } from '../adapters/bind-adapter.ts';
+import { isAdded } from '../adapters/kinds/module-change.ts';
 import type { ModelConfig } from '../architectures/model-config.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Checkpoint } from '../safetensors/checkpoint.ts';
@@ -77,7 +78,8 @@ export function chooseWeights(
 
 /**
  * Binds all adapters to one base, and refuses those that contradict each other: what a tensor then
- * is would depend on who came last.
+ * is would depend on who came last. Where that is what was asked for (`sequential`), a tensor may be
+ * scaled or rotated as well as added to.
  *
  * @throws WeldlineError what binding throws, `adapter.contradiction`, `plan.option-invalid`
  */
@@ -86,6 +88,7 @@ export function bindAdapters(
   weights: readonly number[],
   checkpoint: Checkpoint,
   config: ModelConfig,
+  method: Combination['method'] | undefined,
 ): readonly Part[] {
   const parts = adapters.map((opened, index) => ({
     ...opened,
@@ -98,10 +101,12 @@ export function bindAdapters(
   for (const { adapter, binding } of parts) {
     for (const [name, how] of changesOf(binding)) {
       const earlier = changes.get(name);
-      if (earlier !== undefined && (earlier.how !== ADDS || how !== ADDS)) {
-        throw contradiction(name, earlier, { id: adapter.id, how });
+      const change = { id: adapter.id, how };
+      if (earlier !== undefined && !agree(earlier, change, method)) {
+        throw contradiction(name, earlier, change, agree(earlier, change, 'sequential'));
       }
-      changes.set(name, { id: adapter.id, how });
+      // What is said of a tensor is the strongest of what was done to it.
+      if (earlier === undefined || earlier.how === ADDS) changes.set(name, change);
     }
   }
   return parts;
@@ -122,6 +127,27 @@ export function inPlanOrder<Each extends Part>(
 }
 
 const ADDS = 'adds to it';
+const ADDS_PARTS = 'adds to some of its rows (the base cuts weights in another way)';
+const SCALES_PARTS = 'scales some of its rows (DoRA)';
+const ADDS_DENSE = 'adds what is no low-rank product to it (LoHa, LoKr)';
+const SCALES_DORA = 'scales it (DoRA)';
+const SCALES_IA3 = 'scales it ((IA)³)';
+const ROTATES = 'rotates it (OFT)';
+
+/** What can be done to a tensor by several adapters at once, by the methods that are sums. */
+const ADDED: readonly string[] = [ADDS, ADDS_DENSE];
+
+/** What can be done to it by one after the other. */
+const IN_TURN: readonly string[] = [...ADDED, SCALES_DORA, SCALES_IA3, ROTATES];
+
+function agree(one: Change, other: Change, method: Combination['method'] | undefined): boolean {
+  const isAll = (among: readonly string[]): boolean =>
+    [one, other].every(({ how }) => among.includes(how));
+  // Of rows that are cut, each step would have to be.
+  if (isAll([ADDS, ADDS_PARTS])) return true;
+  if (method === 'sequential') return isAll(IN_TURN);
+  return isAll(method === 'linear' || method === 'cat' ? ADDED : [ADDS]);
+}
 
 interface Change {
   readonly id: string;
@@ -129,15 +155,20 @@ interface Change {
 }
 
 /** What an adapter does to each tensor; the strongest of it, where it does several things. */
-function changesOf({ deltas, blocks, replacements, tokens }: Binding): ReadonlyMap<string, string> {
+function changesOf(binding: Binding): ReadonlyMap<string, string> {
+  const { deltas, blocks, replacements, tokens } = binding;
   const changes = new Map<string, string>();
   for (const [name, { pair, isBias }] of deltas) {
     const isScaled = pair.magnitude !== undefined && !isBias;
-    changes.set(name, isScaled ? 'scales its rows (DoRA)' : ADDS);
+    changes.set(name, isScaled ? SCALES_DORA : ADDS);
+  }
+  for (const [name, { change }] of binding.changes) {
+    const isScaled = change.form.kind === 'scale';
+    changes.set(name, isAdded(change.form) ? ADDS_DENSE : isScaled ? SCALES_IA3 : ROTATES);
   }
   for (const [name, list] of blocks) {
     const isScaled = list.some(({ pair }) => pair.magnitude !== undefined);
-    changes.set(name, isScaled ? 'scales its rows (DoRA)' : ADDS);
+    changes.set(name, isScaled ? SCALES_PARTS : ADDS_PARTS);
   }
   for (const name of tokens.keys()) changes.set(name, 'replaces rows (trainable_token_indices)');
   for (const name of replacements.keys()) changes.set(name, 'replaces it (modules_to_save, bias)');
@@ -147,7 +178,7 @@ function changesOf({ deltas, blocks, replacements, tokens }: Binding): ReadonlyM
 /** A weight scales what is added. There is no such thing for what takes another's place. */
 function checkWeight({ adapter, weight, binding }: Part): void {
   if (weight === 1) return;
-  const other = [...changesOf(binding)].find(([, how]) => how !== ADDS);
+  const other = [...changesOf(binding)].find(([, how]) => ![...ADDED, ADDS_PARTS].includes(how));
   if (other === undefined) return;
   const [name, how] = other;
   throw invalid(
@@ -168,12 +199,14 @@ function checkVocabularies(parts: readonly Part[]): void {
   );
 }
 
-function contradiction(name: string, one: Change, other: Change): WeldlineError {
+/** @param inTurn whether they can be merged one after the other */
+function contradiction(name: string, one: Change, other: Change, inTurn: boolean): WeldlineError {
   return new WeldlineError(
     'adapter.contradiction',
     `Adapters "${one.id}" and "${other.id}" contradict each other on "${name}": "${one.id}" ` +
-      `${one.how}, "${other.id}" ${other.how}. Merge one of them, or train one without this ` +
-      'module. Nothing was written.',
+      `${one.how}, "${other.id}" ${other.how}. Merge one of them, ` +
+      (inTurn ? 'merge them in turn (combination.method: sequential), ' : '') +
+      'or train one without this module. Nothing was written.',
   );
 }
 

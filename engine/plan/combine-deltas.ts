@@ -7,7 +7,13 @@ import {
 } from './check-peft-combination.ts';
 import type { Combination, CombinationMethod, MajoritySign } from './combination.ts';
 import type { TensorGroup, UnplacedTensor } from './output-shards.ts';
-import type { CombinedDeltas, Plan, PlannedDelta, PlannedTensor } from './plan-schema.ts';
+import type {
+  CombinedDeltas,
+  Plan,
+  PlannedChange,
+  PlannedDelta,
+  PlannedTensor,
+} from './plan-schema.ts';
 
 /** What a method is told, all defaults filled in. */
 export interface ChosenCombination {
@@ -81,10 +87,11 @@ export function chooseCombination(
  *   nothing off is the exact sum
  */
 function combinationOf(
-  { name, shape, deltas }: UnplacedTensor,
+  { name, shape, deltas, changes }: UnplacedTensor,
   chosen: ChosenCombination,
 ): CombinedDeltas | undefined {
   const method = factoredMethod(chosen);
+  if (method !== undefined && changes !== undefined) throw noFactors(name, changes[0], chosen);
   if (deltas === undefined || method === undefined) return undefined;
   const ranks = deltas.map(({ rank }) => rank);
   const total = ranks.reduce((sum, rank) => sum + rank, 0);
@@ -169,6 +176,19 @@ export function combinedFactorBytes({ deltas, combined }: PlannedTensor): {
   if (delta === undefined || combined === undefined) return { a: 0, b: 0 };
   const [inputs, outputs] = [delta.a.shape[1] ?? 0, delta.b?.shape[0] ?? 0];
   return { a: 4 * combined.rank * inputs, b: 4 * outputs * combined.rank };
+}
+
+function noFactors(
+  name: string,
+  change: PlannedChange | undefined,
+  { method }: ChosenCombination,
+): WeldlineError {
+  return new WeldlineError(
+    'plan.option-invalid',
+    `Adapter "${change?.adapter}" changes "${name}" otherwise than by two factors, and ${method} ` +
+      'combines plain LoRA factors only. Use combination.method (--combine) linear or sequential, or ' +
+      'merge the adapter by itself. Nothing was written.',
+  );
 }
 
 function checkKind(

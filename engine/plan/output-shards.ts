@@ -66,6 +66,7 @@ function placeTensors(file: string, tensors: readonly UnplacedTensor[]): Planned
     file,
     size: layout.size,
     tensors: layout.tensors.map(({ name, offset, byteLength }) => ({
+      // All of it, so that nothing of what is done to a tensor is lost here.
       ...(byName.get(name) as UnplacedTensor),
       offset,
       byteLength,

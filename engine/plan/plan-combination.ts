@@ -64,8 +64,9 @@ export function combinationOption(
 }
 
 /**
- * DoRA scales rows of the merged weight; that is no delta, so nothing of it can be thinned out. What
- * goes to blocks of rows is not thinned out either: of which elements a share is taken is not defined.
+ * DoRA scales rows of the merged weight; that is no delta, so nothing of it can be thinned out. Nor is
+ * what goes to blocks of rows, of which elements a share would be taken is not defined, or what kinds
+ * beside LoRA do.
  *
  * @throws WeldlineError `adapter.contradiction`, `plan.option-invalid`
  */
@@ -76,13 +77,13 @@ export function refuseUnthinnable(
   const densities = parts.map(({ density }) => density);
   if (thinning === undefined || isPlainSum(thinning.method, densities)) return;
   for (const { adapter, binding } of parts) {
-    const [block] = binding.blocks.keys();
+    const [block = [...binding.changes.keys()][0]] = binding.blocks.keys();
     if (block !== undefined) {
       throw new WeldlineError(
         'plan.option-invalid',
-        `Adapter "${adapter.id}" changes parts of "${block}", which the base cuts in another way, and ` +
-          `${thinning.method} thins out deltas of whole tensors only. Combine by linear or ` +
-          'sequential. Nothing was written.',
+        `Adapter "${adapter.id}" changes "${block}" otherwise than by one low-rank delta of all of it, ` +
+          `and ${thinning.method} thins out nothing else. Combine by linear or sequential. Nothing ` +
+          'was written.',
       );
     }
     const found = [...binding.deltas].find(([, { pair }]) => pair.magnitude !== undefined);

@@ -1,6 +1,8 @@
 import { z } from 'zod';
 import { isDtype } from '../safetensors/dtype.ts';
+import { plannedChange } from './change-schema.ts';
 import { MERGE_ONTO } from './merge-onto-choices.ts';
+import { natural, tensorReference } from './reference-schema.ts';
 
 /**
  * Version of everything that decides output bytes: layout rules, arithmetic, edits. It changes when
@@ -9,7 +11,6 @@ import { MERGE_ONTO } from './merge-onto-choices.ts';
 export const ENGINE_FORMAT = 1;
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
-const natural = z.number().int().nonnegative();
 const dtype = z.string().refine(isDtype);
 
 /** Names of files in an output: safe on every file system, and never a way out of its directory. */
@@ -17,16 +18,6 @@ export const PLAIN_PATH = /^[A-Za-z0-9_.-][A-Za-z0-9_. -]*$/;
 const plainPath = z.string().regex(PLAIN_PATH);
 
 const inputFile = z.object({ path: z.string(), size: natural, sha256: digest });
-
-/** A tensor in an input: `input` is `base` or the id of an adapter. */
-const tensorReference = z.object({
-  input: z.string(),
-  file: z.string(),
-  offset: natural,
-  byteLength: natural,
-  dtype,
-  shape: z.array(natural),
-});
 
 const blockSize = natural.positive();
 
@@ -123,8 +114,17 @@ const delta = z.object({
   a: tensorReference,
   /** Absent for a bias. */
   b: tensorReference.optional(),
-  /** DoRA, for a weight stored [out, in]: every row is scaled to this length at the end. */
+  /**
+   * DoRA: once the delta was added, every output of the weight is scaled by this length over the
+   * norm that it has in source + delta: a row, or a column if it is stored [in, out].
+   */
   magnitude: tensorReference.optional(),
+  /** Whether the magnitude is of columns; of rows if absent. */
+  byColumns: z.literal(true).optional(),
+  /** Numbers that the rows of A are multiplied by, rounded to float32, before anything else. */
+  rankScale: tensorReference.optional(),
+  /** The same of B. A and B may then have more columns and rows than the module. */
+  outScale: tensorReference.optional(),
   rank: natural,
   alpha: z.number(),
   /** What the product is multiplied by: the adapter's own scaling, in a sum times its weight. */
@@ -183,6 +183,8 @@ const plannedTensor = z.object({
   combined: combined.optional(),
   /** Set if they are combined element by element. */
   combination: tensorCombination.optional(),
+  /** What is no low-rank product, in its order. */
+  changes: z.array(plannedChange).nonempty().optional(),
   tokens: tokens.optional(),
 });
 
@@ -222,7 +224,10 @@ export const planSchema = z.object({
     dtype: z.enum(['bfloat16', 'float16', 'float32']).optional(),
     shardBytesMax: natural.optional(),
     mergeOnto: z.enum(MERGE_ONTO).optional(),
-    /** Absent for one adapter of weight 1. Methods that are the same sum are all called linear. */
+    /**
+     * Absent for one adapter of weight 1. Methods that are the same sum are all called linear: what is
+     * scaled or rotated in turn shows in the order of a tensor's deltas and changes.
+     */
     combination: z
       .object({
         method: z.enum([
@@ -264,6 +269,7 @@ export type PlannedTensor = z.infer<typeof plannedTensor>;
 export type PlannedDelta = z.infer<typeof delta>;
 export type CombinedDeltas = z.infer<typeof combined>;
 export type TensorCombination = z.infer<typeof tensorCombination>;
+export type PlannedChange = z.infer<typeof plannedChange>;
 export type TensorReference = z.infer<typeof tensorReference>;
 export type TensorSource = z.infer<typeof tensorSource>;
 export type BlockQuantization = z.infer<typeof blockQuantization>;

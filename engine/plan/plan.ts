@@ -6,6 +6,7 @@ import type { MergeOnto } from './merge-onto-choices.ts';
 import {
   type InputFile,
   type Plan,
+  type PlannedTensor,
   planSchema,
   type SideFile,
   type TensorReference,
@@ -44,6 +45,11 @@ export const WEIGHT_MAX = 1000;
 
 /** Far more adapters than anyone merges at once, and far fewer than the kernel has room for. */
 export const ADAPTERS_MAX = 32;
+
+/** Whether an adapter changes a tensor otherwise than by taking its place. */
+export function isMerged({ deltas, changes }: PlannedTensor): boolean {
+  return deltas !== undefined || changes !== undefined;
+}
 
 /** Every tensor that a weight's values are read from. */
 export function sourceReferences(from: TensorSource): TensorReference[] {

@@ -25,12 +25,14 @@ import { groupByFile, planShards, type TensorGroup, type UnplacedTensor } from '
 import {
   ENGINE_FORMAT,
   type MergeOptions,
+  type PlannedChange,
   type PlannedDelta,
   type PlanPreview,
   type TensorReference,
   type TensorSource,
   type UnreadFile,
 } from './plan.ts';
+import { planChange } from './plan-change.ts';
 import {
   combinationOption,
   planCombination,
@@ -76,7 +78,8 @@ export function previewPlan(inputs: PlanInputs): PlanPreview {
   const weights = chooseWeights(ids, options.combination);
   checkMergeOnto(base, options.mergeOnto, evidence);
   const thinning = thinningOf(options.combination, ids.length);
-  const bound = bindAdapters(adapters, weights, base.checkpoint, config);
+  const { method } = options.combination ?? {};
+  const bound = bindAdapters(adapters, weights, base.checkpoint, config, method);
   const parts = inPlanOrder(withDensities(bound, thinning), options.combination);
   refuseUnthinnable(parts, thinning);
   const groups = groupByFile(base.checkpoint.files, (name) =>
@@ -154,6 +157,7 @@ function planTensor(
   let { shape } = inBase!;
   let tokens: UnplacedTensor['tokens'];
   const deltas: PlannedDelta[] = [];
+  const changes: PlannedChange[] = [];
   const combination = planCombination(name, parts, thinning);
   // No two replace a tensor or rows of it: that was refused as a contradiction.
   for (const { adapter, binding, weight } of parts) {
@@ -172,12 +176,17 @@ function planTensor(
     const factor = combination === undefined ? weight : 1;
     const bound = binding.deltas.get(name);
     if (bound !== undefined) deltas.push(planDelta(adapter, bound, factor));
+    const change = binding.changes.get(name);
+    if (change !== undefined) {
+      changes.push(planChange(adapter, change, deltas.length, weight));
+    }
     for (const block of binding.blocks.get(name) ?? []) {
       deltas.push(planDelta(adapter, block, factor));
     }
   }
   const dtype = outputDtype(inBase!.dtype, options);
   const [first, ...others] = deltas;
+  const [firstChange, ...otherChanges] = changes;
   return {
     name,
     dtype,
@@ -186,6 +195,7 @@ function planTensor(
     from,
     ...(first && { deltas: [first, ...others] }),
     ...(combination && { combination }),
+    ...(firstChange && { changes: [firstChange, ...otherChanges] }),
     ...(tokens && { tokens }),
   };
 }
@@ -202,17 +212,20 @@ function planDelta(
     const a = referTo(adapterId, weightsFile, row);
     return { adapter: adapterId, module, a, rank: 1, alpha, scaling, transposed };
   }
-  const a = referTo(adapterId, weightsFile, pair.a);
-  const b = referTo(adapterId, weightsFile, pair.b);
-  const magnitude = pair.magnitude && {
-    magnitude: referTo(adapterId, weightsFile, pair.magnitude),
+  const refer = (tensor: TensorEntry) => referTo(adapterId, weightsFile, tensor);
+  const { magnitude, rankScale, outScale, isOfTranspose } = pair;
+  const vectors = {
+    ...(magnitude && { magnitude: refer(magnitude) }),
+    ...(magnitude && transposed !== (isOfTranspose === true) && { byColumns: true as const }),
+    ...(rankScale && { rankScale: refer(rankScale) }),
+    ...(outScale && { outScale: refer(outScale) }),
   };
   const block = {
     ...(rows && { rows }),
     ...(aColumn === undefined ? {} : { aColumn }),
     ...(bColumns && { bColumns }),
   };
-  const factors = { adapter: adapterId, module, a, b, ...magnitude };
+  const factors = { adapter: adapterId, module, a: refer(pair.a), b: refer(pair.b), ...vectors };
   return { ...factors, rank, alpha, scaling, transposed, ...block };
 }
 

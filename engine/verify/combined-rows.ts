@@ -4,7 +4,8 @@ import { matrixOf } from '../merge/tensor-work.ts';
 import type { CombinedDeltas, PlannedTensor, TensorReference } from '../plan/plan.ts';
 import { KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
 import { elementCombiner } from './combined-elements.ts';
-import type { ExpectedTerm, ReadTensor } from './sample-rows.ts';
+import type { ReadTensor } from './factor-rows.ts';
+import type { ExpectedTerm } from './sample-rows.ts';
 import { truncatedRows } from './truncated-rows.ts';
 
 /** Factors that are combined are rounded a few times before they are multiplied. */

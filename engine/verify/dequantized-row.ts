@@ -7,8 +7,8 @@ import type {
 } from '../plan/plan.ts';
 import { CODE_TABLES, INT8_FACTOR } from '../quantization/code-tables.ts';
 import { bytesOf, KERNEL_DTYPE } from '../safetensors/dtype.ts';
+import type { ReadTensor } from './factor-rows.ts';
 import { recomputedRow } from './recomputed-row.ts';
-import type { ReadTensor } from './sample-rows.ts';
 
 const { fround } = Math;
 

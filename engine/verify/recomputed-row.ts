@@ -10,7 +10,7 @@ import type {
 } from '../plan/plan.ts';
 import { CODE_TABLES } from '../quantization/code-tables.ts';
 import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
-import type { ReadTensor } from './sample-rows.ts';
+import type { ReadTensor } from './factor-rows.ts';
 
 /** What is read at a time to pick a few bytes of every row from. */
 const PIECE_BYTES = 4 * 1024 * 1024;

@@ -1,19 +1,16 @@
-import { decodeElements } from '../../kernels/index.ts';
 import { assert } from '../errors.ts';
-import { elementBytes, rowBytes, rowsPerPiece } from '../merge/arena-sizes.ts';
+import { bandSteps } from '../merge/band-steps.ts';
 import type { Cut } from '../merge/find-cut.ts';
-import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
-import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
+import { bandDeltas } from '../merge/tensor-work.ts';
+import type { PlannedDelta, PlannedTensor } from '../plan/plan.ts';
+import { columnNorms } from './column-norms.ts';
 import { recomputeCombined } from './combined-rows.ts';
 import { dequantizedRow } from './dequantized-row.ts';
+import { leftRow, type ReadTensor, readRows, rightRows } from './factor-rows.ts';
+import { rowInSteps } from './step-rows.ts';
 import { thinnedRow } from './thinned-row.ts';
 
-/** Reads bytes of a tensor of an input. */
-export type ReadTensor = (
-  tensor: TensorReference,
-  offset: number,
-  length: number,
-) => Promise<Uint8Array>;
+export type { ReadTensor };
 
 /** Rounding of one f32 operation, relative to its result. */
 const F32_UNIT = 2 ** -24;
@@ -49,7 +46,8 @@ export async function exactRows(
 ): Promise<readonly ExactRow[]> {
   const columns = tensor.shape.at(-1) ?? 1;
   const combined = await recomputeCombined(tensor, read);
-  const deltas = combined === undefined ? (tensor.deltas ?? []) : [];
+  const { summed, dense } = bandDeltas(tensor);
+  const deltas = combined === undefined ? [...summed, ...dense] : [];
   const expected: ExpectedRow[] = [];
   for (const row of rows) {
     const base = await sourceRow(tensor, row, columns, read);
@@ -66,13 +64,18 @@ export async function exactRows(
     const terms = expected.flatMap((row) => row.terms.filter((term) => term.delta === delta));
     if (terms.length > 0) await addProducts(delta, columns, terms, read);
   }
+  const isInSteps = tensor.combination === undefined && bandSteps(tensor) !== undefined;
+  const norms = isInSteps ? await columnNorms(tensor, read) : new Map();
   const exact: ExactRow[] = [];
   for (const row of expected) {
     const isSum =
       combined === undefined &&
       tensor.combination === undefined &&
+      !isInSteps &&
       row.terms.every(({ delta }) => delta.magnitude === undefined);
-    const worked = await exactRow(tensor, row, read, cuts);
+    const worked = isInSteps
+      ? await rowInSteps(tensor, row, norms, read)
+      : await workedRow(tensor, row, read, cuts);
     exact.push({ row: row.row, source: row.base, isSum, ...worked });
   }
   return exact;
@@ -92,7 +95,7 @@ async function sourceRow(
   return dequantizedRow({ ...from, quantization }, row, columns, read);
 }
 
-interface ExpectedRow {
+export interface ExpectedRow {
   readonly row: number;
   readonly base: Float64Array;
   /** One for each delta that is added to this row, in the order in which they are. */
@@ -129,13 +132,18 @@ async function addProducts(
   }
 }
 
-/** A row in float64, and how far from it float32 arithmetic may come before the last rounding. */
-async function exactRow(
+/** A row in float64, and how far from it the merge's arithmetic may come before the last rounding. */
+export interface WorkedRow {
+  readonly exact: Float64Array;
+  readonly bound: Float64Array;
+}
+
+async function workedRow(
   tensor: PlannedTensor,
   { row, base, terms }: ExpectedRow,
   read: ReadTensor,
   cuts: readonly Cut[],
-): Promise<{ readonly exact: Float64Array; readonly bound: Float64Array }> {
+): Promise<WorkedRow> {
   const { combination } = tensor;
   if (combination !== undefined) {
     const rows = terms.map(({ delta, product }) => ({
@@ -164,7 +172,7 @@ async function scaledRow(
   exact: Float64Array,
   { delta, magnitude }: ExpectedTerm,
   read: ReadTensor,
-): Promise<{ readonly exact: Float64Array; readonly bound: Float64Array }> {
+): Promise<WorkedRow> {
   assert(delta.magnitude !== undefined, `${delta.module} has no magnitude`);
   const place = row - (delta.rows?.begin ?? 0);
   const length = (await readRows(delta.magnitude, place, 1, 1, read))[0]!;
@@ -176,87 +184,4 @@ async function scaledRow(
     return F32_UNIT * 3 * Math.abs(value) + F64_UNIT * terms + 2 ** -149;
   });
   return { exact: scaled, bound };
-}
-
-/** Rows of a two-dimensional tensor as stored, or a stretch of elements of any other. */
-async function readRows(
-  tensor: TensorReference,
-  begin: number,
-  count: number,
-  columns: number,
-  read: ReadTensor,
-): Promise<Float64Array> {
-  const dtype = tensor.dtype as MergeDtype;
-  const rowSize = columns * bytesOf(dtype);
-  return decode(await read(tensor, begin * rowSize, count * rowSize), dtype);
-}
-
-function decode(bytes: Uint8Array, dtype: MergeDtype): Float64Array {
-  return decodeElements(bytes, KERNEL_DTYPE[dtype]);
-}
-
-/** Row `row` of a delta's L: a row of B, a column of A, or 1 for a bias. */
-async function leftRow(delta: PlannedDelta, row: number, read: ReadTensor): Promise<Float64Array> {
-  if (delta.b === undefined) return Float64Array.of(1);
-  if (!delta.transposed) {
-    const stored = await readRows(delta.b, row, 1, delta.b.shape[1] ?? 1, read);
-    return columnsOfB(delta, stored);
-  }
-  const values = new Float64Array(delta.rank);
-  const column = (delta.aColumn ?? 0) + row;
-  for (let k = 0; k < delta.rank; k++) {
-    const offset = k * rowBytes(delta.a) + column * elementBytes(delta.a);
-    const bytes = await read(delta.a, offset, elementBytes(delta.a));
-    values[k] = decode(bytes, delta.a.dtype as MergeDtype)[0]!;
-  }
-  return values;
-}
-
-/** Of a stored row of B, what belongs to the delta: all of it, or one expert's columns. */
-function columnsOfB({ rank, bColumns }: PlannedDelta, stored: Float64Array): Float64Array {
-  if (bColumns === undefined) return stored;
-  const { begin, step } = bColumns;
-  return Float64Array.from({ length: rank }, (_, k) => stored[begin + k * step]!);
-}
-
-/** The rows of B, some at a time: of all experts they are large. */
-async function rowsOfB(
-  delta: PlannedDelta,
-  b: TensorReference,
-  read: ReadTensor,
-): Promise<Float64Array[]> {
-  const [count = 0, stored = 1] = b.shape;
-  const rows: Float64Array[] = [];
-  const step = rowsPerPiece(b);
-  for (let begin = 0; begin < count; begin += step) {
-    const piece = await readRows(b, begin, Math.min(step, count - begin), stored, read);
-    for (let at = 0; at < piece.length; at += stored) {
-      rows.push(columnsOfB(delta, piece.subarray(at, at + stored)));
-    }
-  }
-  return rows;
-}
-
-/** The rows of R, one after the other: rows of A, or columns of B. */
-async function* rightRows(
-  delta: PlannedDelta,
-  columns: number,
-  read: ReadTensor,
-): AsyncGenerator<{ k: number; right: Float64Array }> {
-  const { rank, transposed } = delta;
-  if (transposed && delta.b !== undefined) {
-    const rows = await rowsOfB(delta, delta.b, read);
-    for (let k = 0; k < rank; k++) {
-      yield { k, right: Float64Array.from(rows, (row) => row[k]!) };
-    }
-    return;
-  }
-  const step = rowsPerPiece(delta.a);
-  for (let begin = 0; begin < rank; begin += step) {
-    const count = Math.min(step, rank - begin);
-    const piece = await readRows(delta.a, begin, count, columns, read);
-    for (let i = 0; i < count; i++) {
-      yield { k: begin + i, right: piece.subarray(i * columns, (i + 1) * columns) };
-    }
-  }
 }

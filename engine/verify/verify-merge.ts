@@ -12,8 +12,8 @@ import { isCopied } from '../merge/tensor-work.ts';
 import type { ModelFiles } from '../model-files.ts';
 import type { Plan, PlannedTensor } from '../plan/plan.ts';
 import { readCheckpoint } from '../safetensors/checkpoint.ts';
+import type { ReadTensor } from './factor-rows.ts';
 import { findNonFinite } from './find-non-finite.ts';
-import type { ReadTensor } from './sample-rows.ts';
 import { verifyRows } from './verify-rows.ts';
 
 /**

@@ -4,7 +4,8 @@ import { WeldlineError } from '../errors.ts';
 import type { Cut } from '../merge/find-cut.ts';
 import type { PlannedTensor } from '../plan/plan.ts';
 import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
-import { type ExactRow, exactRows, type ReadTensor } from './sample-rows.ts';
+import type { ReadTensor } from './factor-rows.ts';
+import { type ExactRow, exactRows } from './sample-rows.ts';
 
 const { fround } = Math;
 

@@ -1,7 +1,7 @@
 import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Plan } from '../../engine/plan/plan.ts';
-import type { ReadTensor } from '../../engine/verify/sample-rows.ts';
+import type { ReadTensor } from '../../engine/verify/factor-rows.ts';
 import { verifyRows } from '../../engine/verify/verify-rows.ts';
 
 /** Every row of every merged tensor, worked out again in float64. */

@@ -19,9 +19,11 @@ function adapterOf(tensors: readonly TensorEntry[]): Adapter {
   return {
     id: 'a',
     name: 'adapter',
-    config: {} as Adapter['config'],
+    config: { kind: { type: 'LORA' } } as Adapter['config'],
     pairs: [],
     expertPairs: [],
+    changes: [],
+    untouched: [],
     replacements: new Map(tensors.map((tensor) => [tensor.name, tensor])),
     copies: [],
     tokens: new Map(),

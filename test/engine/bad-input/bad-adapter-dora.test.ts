@@ -45,36 +45,6 @@ const ADAPTERS: readonly BadInput[] = [
       adapter.tensors.push(randomTensor(random, `${MAGNITUDE}.weight`, 'F32', [64]));
     },
   },
-  {
-    what: 'on layers that the base stores the other way round',
-    code: 'adapter.unsupported-feature',
-    names: ['/adapter', 'DoRA', 'c_attn', '[in, out]'],
-    spoil: ({ base, adapter }) => {
-      Object.assign(adapter, doraAdapter({ targets: ['self_attn.q_proj'] }));
-      base.config['model_type'] = 'gpt2';
-      adapter.config['target_modules'] = ['c_attn'];
-      for (const model of [base, adapter]) {
-        model.tensors = model.tensors.map((each) => ({
-          ...each,
-          name: each.name.replace('self_attn.q_proj', 'attn.c_attn'),
-        }));
-      }
-    },
-  },
-  {
-    what: 'on an embedding',
-    code: 'adapter.unsupported-feature',
-    names: ['/adapter', '"model.embed_tokens"', 'DoRA on an embedding'],
-    spoil: ({ adapter }) => {
-      Object.assign(adapter, doraAdapter());
-      const stem = 'base_model.model.model.embed_tokens.lora_';
-      adapter.tensors.push(
-        randomTensor(random, `${stem}embedding_A`, 'F32', [4, 100]),
-        randomTensor(random, `${stem}embedding_B`, 'F32', [64, 4]),
-        randomTensor(random, `${stem}magnitude_vector`, 'F32', [64]),
-      );
-    },
-  },
 ];
 
 describe('an adapter with DoRA', () => {

@@ -87,13 +87,7 @@ const CONFIGS: readonly BadInput[] = [
     spoil: withConfig({ peft_type: undefined }),
   },
   ...[
-    ['ADALORA', 'AdaLoRA'],
-    ['BOFT', 'BOFT,'],
-    ['IA3', '(IA)³'],
-    ['LOHA', 'LoHa'],
-    ['LOKR', 'LoKr'],
-    ['OFT', 'OFT,'],
-    ['VERA', 'VeRA'],
+    ['BOFT', 'merge_and_unload'],
     ['PROMPT_TUNING', 'nothing to merge'],
     ['TOMORROWS', 'merge_and_unload'],
   ].map(

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { type Factor, FactorMultiplier } from '../../../engine/insight/factor-products.ts';
-import type { ReadTensor } from '../../../engine/verify/sample-rows.ts';
+import type { ReadTensor } from '../../../engine/verify/factor-rows.ts';
 import { compileKernel } from '../../../kernels/index.ts';
 import { decodeTensor } from '../../doubles/decode-tensor.ts';
 import { Random } from '../../doubles/random.ts';

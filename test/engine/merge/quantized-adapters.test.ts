@@ -6,6 +6,7 @@ import { verifyMerge } from '../../../engine/verify/verify-merge.ts';
 import { openModelDirectory } from '../../../sources/model-directory.ts';
 import { dequantizeBase } from '../../doubles/dequantized-base.ts';
 import { doraAdapter } from '../../doubles/dora-adapter.ts';
+import { KIND_NAMES, kindAdapter } from '../../doubles/kind-adapter.ts';
 import { mergeDirectories, planDirectories, writeFiles } from '../../doubles/merge-directories.ts';
 import { quantizeBase } from '../../doubles/quantized-weight.ts';
 import { Random } from '../../doubles/random.ts';
@@ -81,6 +82,13 @@ const ADAPTERS: Readonly<Record<string, () => TinyModel>> = {
   'DoRA and trained rows': () => {
     const adapter = doraAdapter({ targets: ['self_attn.q_proj', 'mlp.down_proj'], rank: 5 });
     trainTokens(adapter);
+    return adapter;
+  },
+  ...Object.fromEntries(KIND_NAMES.map((kind) => [kind, () => kindAdapter(kind)])),
+  'DoRA on the embedding, by columns': () => {
+    const adapter = doraAdapter();
+    trainEmbedding(adapter);
+    add(adapter, `${EMBEDDING}.lora_magnitude_vector`, 64);
     return adapter;
   },
   'trained rows beside LoRA on packed weights': () => {

@@ -2,7 +2,7 @@ import { type FileHandle, open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import type { PlannedTensor } from '../../../engine/plan/plan.ts';
-import type { ReadTensor } from '../../../engine/verify/sample-rows.ts';
+import type { ReadTensor } from '../../../engine/verify/factor-rows.ts';
 import { verifyRows } from '../../../engine/verify/verify-rows.ts';
 import { mergeDirectories, writeFiles } from '../../doubles/merge-directories.ts';
 import { temporaryDirectory } from '../../doubles/temporary-directory.ts';
