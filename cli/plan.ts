@@ -175,6 +175,13 @@ function describeEdit({ path, value }: ConfigEdit): string {
   return `${path.join('.')} ${value === null ? 'is removed' : `becomes ${value}`}`;
 }
 
+const CHANGES = {
+  hadamard: 'LoHa added',
+  kronecker: 'LoKr added',
+  scale: 'scaled ((IA)³)',
+  rotation: 'rotated (OFT)',
+} as const;
+
 function tensorRow(tensor: PlannedTensor): string[] {
   const { tokens } = tensor;
   const deltas = tensor.deltas ?? [];
@@ -187,7 +194,7 @@ function tensorRow(tensor: PlannedTensor): string[] {
       ...(delta.transposed ? ['transposed'] : []),
       ...(delta.magnitude ? ['scaled (DoRA)'] : []),
     ]),
-    ...(tensor.changes ?? []).map(({ adapter, kind }) => `${kind} of ${adapter}`),
+    ...(tensor.changes ?? []).map(({ adapter, kind }) => `${CHANGES[kind]} by ${adapter}`),
     ...(tokens ? [`${tokens.indices.length} rows from ${tokens.from.input}`] : []),
   ];
   return [

@@ -100,7 +100,7 @@ export function bindAdapters(
       const earlier = changes.get(name);
       const change = { id: adapter.id, how };
       if (earlier !== undefined && !agree(earlier, change, method)) {
-        throw contradiction(name, earlier, change);
+        throw contradiction(name, earlier, change, agree(earlier, change, 'sequential'));
       }
       // What is said of a tensor is the strongest of what was done to it.
       if (earlier === undefined || earlier.how === ADDS) changes.set(name, change);
@@ -174,12 +174,14 @@ function checkVocabularies(parts: readonly Part[]): void {
   );
 }
 
-function contradiction(name: string, one: Change, other: Change): WeldlineError {
+/** @param inTurn whether they can be merged one after the other */
+function contradiction(name: string, one: Change, other: Change, inTurn: boolean): WeldlineError {
   return new WeldlineError(
     'adapter.contradiction',
     `Adapters "${one.id}" and "${other.id}" contradict each other on "${name}": "${one.id}" ` +
-      `${one.how}, "${other.id}" ${other.how}. Merge one of them, or train one without this ` +
-      'module. Nothing was written.',
+      `${one.how}, "${other.id}" ${other.how}. Merge one of them, ` +
+      (inTurn ? 'merge them in turn (combination.method: sequential), ' : '') +
+      'or train one without this module. Nothing was written.',
   );
 }
 

@@ -229,7 +229,10 @@ test.each<[string, TinyModel, TinyModel]>([
   else expect(there).not.toEqual(back);
   await expect(
     mergedQuery(first, second, { combination: { method: 'linear' } }),
-  ).rejects.toMatchObject({ code: 'adapter.contradiction' });
+  ).rejects.toMatchObject({
+    code: 'adapter.contradiction',
+    message: expect.stringContaining('in turn (combination.method: sequential)'),
+  });
   await expect(
     mergedQuery(first, second, { combination: { method: 'linear', weights: [1, 0.5] } }),
   ).rejects.toMatchObject({ code: expect.stringMatching(/contradiction|option-invalid/) });
