@@ -117,6 +117,8 @@ def merge_with_peft(case: Case, base: Path, folder: Path):
         after = merged.eval()(tokens).logits.float()
         plain = load(base).eval()(tokens).logits.float()
     forward = float((before - after).norm() / (before - plain).norm())
+    # In 16 bits the roundings of activations are as large as what the adapters change.
+    assert forward < 1e-3 or base.name.endswith("bf16"), forward
     return merged.state_dict(), forward
 
 

@@ -4,7 +4,12 @@ import { describe, expect, test } from 'vitest';
 import { readAdapter } from '../../../engine/adapters/adapter.ts';
 import { scanAdapter } from '../../../engine/adapters/scan-adapter.ts';
 import { resourcesFor } from '../../../engine/merge/resources.ts';
-import type { PlannedTensor } from '../../../engine/plan/plan.ts';
+import {
+  formatPlan,
+  type PlannedTensor,
+  parsePlan,
+  planDigest,
+} from '../../../engine/plan/plan.ts';
 import { verifyMerge } from '../../../engine/verify/verify-merge.ts';
 import { openModelDirectory } from '../../../sources/model-directory.ts';
 import { decodeTensor, type FloatDtypeName } from '../../doubles/decode-tensor.ts';
@@ -143,6 +148,8 @@ describe('combined alone at weight 1 an adapter is itself:', () => {
     const { base, adapter } = make();
     const inputs = await write(base, adapter);
     const plain = await planDirectories(inputs);
+    // What a plan says of it survives the file that it is kept in.
+    expect(parsePlan(formatPlan(plain), planDigest(plain), 'plan.json')).toEqual(plain);
     for (const method of ['linear', 'cat', 'sequential'] as const) {
       const combination = method === 'sequential' ? { method } : { method, weights: [1] };
       expect(await planDirectories(inputs, { combination })).toEqual(plain);
@@ -229,7 +236,10 @@ test.each<[string, TinyModel, TinyModel]>([
   else expect(there).not.toEqual(back);
   await expect(
     mergedQuery(first, second, { combination: { method: 'linear' } }),
-  ).rejects.toMatchObject({ code: 'adapter.contradiction' });
+  ).rejects.toMatchObject({
+    code: 'adapter.contradiction',
+    message: expect.stringContaining('in turn (combination.method: sequential)'),
+  });
   await expect(
     mergedQuery(first, second, { combination: { method: 'linear', weights: [1, 0.5] } }),
   ).rejects.toMatchObject({ code: expect.stringMatching(/contradiction|option-invalid/) });
