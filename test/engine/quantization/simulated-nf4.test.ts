@@ -59,6 +59,8 @@ test('what was taken as NF4 once stays what it is, where its maximum is its larg
   fc.assert(
     fc.property(blocks, (block) => {
       // A block's maximum is found again only if it has a positive sign: -1 and 1 are codes.
+      const maximum = Math.max(...block.map(Math.abs));
+      fc.pre(maximum === 0 || maximum > 1e-30);
       const once = simulate(block);
       expect(simulate(once)).toEqual(once);
     }),
