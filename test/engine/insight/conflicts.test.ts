@@ -224,7 +224,7 @@ describe('what is compared', () => {
     expect(conflictWarnings(report)).toEqual([]);
     expect(describeConflicts(report)).toEqual([
       'no two adapters add to the same tensor',
-      '3 tensors cannot be compared (DoRA, replaced tensors or rows)',
+      '3 tensors cannot be compared (DoRA, other kinds, replaced tensors or rows)',
     ]);
   });
 
