@@ -15,6 +15,8 @@ export interface AdapterLineage extends AdapterBelow {
   readonly trainedOn: TrainedOn | undefined;
   /** The adapters below it, the nearest first. */
   readonly below: readonly AdapterBelow[];
+  /** Whether it scales what it was trained on to trained lengths (DoRA). */
+  readonly isDora: boolean;
 }
 
 export interface TrainedOn {
@@ -46,7 +48,7 @@ export function isHubName(name: string): boolean {
  * @param adapters in the order in which they are merged
  * @returns warnings, which depend on nothing but names and configurations
  * @throws WeldlineError `adapter.chain` for an adapter of adapters that are not all merged before it,
- *   `adapter.other-base` for another commit of the base than the one it names
+ *   or whose lengths are those of what they made; `adapter.other-base` for another commit of the base than the one it names
  */
 export function checkLineage(
   base: HubBase | undefined,
@@ -65,6 +67,18 @@ function checkChain(adapter: AdapterLineage, before: readonly AdapterLineage[]):
     if (at < 0) throw brokenChain(adapter, chain);
     next = at + 1;
   }
+  if (adapter.isDora && chain.length > 0) throw doraOfChain(adapter);
+}
+
+/** Merged in turn, DoRA takes norms of the base's weights, as PEFT does for adapters of one base. */
+function doraOfChain({ id, below }: AdapterLineage): WeldlineError {
+  return new WeldlineError(
+    'adapter.chain',
+    `Adapter "${id}" was trained with DoRA on top of ${below[0]?.model}: the norms that it divides ` +
+      'by are of weights with that in them, and not of the base. Merge what it was trained on first, ' +
+      'into a checkpoint; set base_model_name_or_path to that in a copy of this adapter, and merge ' +
+      'the copy onto it. Nothing was written.',
+  );
 }
 
 function brokenChain({ id, model }: AdapterLineage, chain: readonly AdapterBelow[]): WeldlineError {

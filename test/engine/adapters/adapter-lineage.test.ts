@@ -14,7 +14,7 @@ function lineage(id: string, ...below: string[]): AdapterLineage {
     identity: hubIdentity(`acme/${name}`),
   });
   const trainedOn = { name: `acme/${below[0] ?? 'base'}`, revision: undefined };
-  return { id, ...named(id), trainedOn, below: below.map(named) };
+  return { id, ...named(id), trainedOn, below: below.map(named), isDora: false };
 }
 
 const on = (name: string, revision?: string): AdapterLineage => ({
