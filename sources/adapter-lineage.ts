@@ -13,6 +13,7 @@ import {
 import { WeldlineError } from '../engine/errors.ts';
 import { parseJson } from '../engine/json-text.ts';
 import { type ModelFiles, readTextFile } from '../engine/model-files.ts';
+import type { Combination } from '../engine/plan/combination.ts';
 import { resolveHubModel } from './hub-model.ts';
 import { hubModelFiles } from './hub-model-files.ts';
 import { openModelDirectory } from './model-directory.ts';
@@ -39,6 +40,8 @@ export interface LineageOptions {
    * asked, so that a merge of directories needs no network.
    */
   readonly askHub: boolean;
+  /** How adapters are combined, where there are several. */
+  readonly combination: Combination | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -58,7 +61,7 @@ export async function checkTrainedOn(
   access: ModelAccess,
   base: LocatedModel,
   adapters: readonly NamedAdapter[],
-  { askHub, signal }: LineageOptions,
+  { askHub, combination, signal }: LineageOptions,
 ): Promise<readonly string[]> {
   const onHub = base.kind === 'hub' ? base : undefined;
   const isOnline = askHub && [base, ...adapters.map(({ located }) => located)].some(isHub);
@@ -68,7 +71,7 @@ export async function checkTrainedOn(
       : undefined;
   const lineages: AdapterLineage[] = [];
   for (const adapter of adapters) lineages.push(await lineageOf(adapter, lookUp));
-  return checkLineage(onHub, lineages);
+  return checkLineage(onHub, lineages, combination);
 }
 
 function isHub(model: LocatedModel): boolean {

@@ -43,7 +43,7 @@ const NOWHERE: ModelAccess = {
 };
 
 const check = (adapters: readonly NamedAdapter[]) =>
-  checkTrainedOn(NOWHERE, inDirectory('/base'), adapters, { askHub: true });
+  checkTrainedOn(NOWHERE, inDirectory('/base'), adapters, { askHub: true, combination: undefined });
 
 describe('directories', () => {
   const STAGES = { one: 'acme/base', two: '../one', three: '../two' };
@@ -158,7 +158,7 @@ describe('repositories', () => {
     const second = await named('two', two);
     const onBase = await locate('base', 'base');
     const run = (adapters: readonly NamedAdapter[], askHub = true) =>
-      checkTrainedOn(access, onBase, adapters, { askHub });
+      checkTrainedOn(access, onBase, adapters, { askHub, combination: undefined });
     return { first, second, run, commit: hub.commitOf('acme/base', 'main') };
   }
 

@@ -46,6 +46,25 @@ describe('adapters on adapters', () => {
   });
 });
 
+test.each([
+  [{ method: 'linear', weights: [0.5, 1] }, false],
+  [{ method: 'ties', parameters: { density: 0.5 } }, false],
+  [{ method: 'svd' }, false],
+  [{ method: 'linear', weights: [1, 0.5] }, true],
+  [{ method: 'cat' }, true],
+  [{ method: 'sequential' }, true],
+] as const)(
+  'what an adapter was trained on must be merged whole: by %j',
+  (combination, isRight) => {
+    const check = () => checkLineage(BASE, [lineage('one'), lineage('two', 'one')], combination);
+    if (isRight) expect(check()).toEqual([]);
+    else {
+      const message = expect.stringMatching(/"two" was trained on top of all of "one"/);
+      expect(check).toThrow(expect.objectContaining({ code: 'adapter.chain', message }));
+    }
+  },
+);
+
 describe('the base that an adapter names', () => {
   test.each([
     ['is the base', on('acme/base')],
