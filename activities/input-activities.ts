@@ -69,7 +69,8 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
     ): Promise<Preflight> {
       return withHeartbeat('preflight', async (_report, signal) => {
         const named = namedAdapters({ recipe }, inputs, adapterDirectories);
-        await checkTrainedOn(access, inputs.base, named, { askHub: true, signal });
+        const { combination } = mergeOptionsOf(recipe);
+        await checkTrainedOn(access, inputs.base, named, { askHub: true, combination, signal });
         const base = await openRemotely(access, inputs.base);
         const adapters = await Promise.all(
           resolvedAdapters({ recipe }, inputs).map(async ({ id }, index) => ({

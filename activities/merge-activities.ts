@@ -73,8 +73,11 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
         const directories = recipe.adapters.map(({ id }) => roots[id] ?? '');
         const named = namedAdapters({ recipe }, inputs, directories);
         // Who is asked must not change the plan: preflight has asked the hub.
-        const lineage = await checkTrainedOn(access, inputs.base, named, { askHub: false });
-        const merge = await planMerge(base, adapters, mergeOptionsOf(recipe));
+        const options = mergeOptionsOf(recipe);
+        const { combination } = options;
+        const asking = { askHub: false, combination };
+        const lineage = await checkTrainedOn(access, inputs.base, named, asking);
+        const merge = await planMerge(base, adapters, options);
         const plan = { ...merge, warnings: [...lineage, ...merge.warnings] };
         await access.digests.save();
         const text = formatPlan(plan);

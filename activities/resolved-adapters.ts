@@ -38,9 +38,12 @@ export function namedAdapters(
   });
 }
 
+/** Methods that are told apart by nothing but the adapters and their weights. */
+const SUMS: readonly string[] = ['linear', 'cat', 'sequential'];
+
 /**
  * What the name of an artefact says of its adapters; of several, or where a method has parameters, a
- * digest of what they are and how.
+ * digest of what they are and, where they are not just added up, how.
  */
 export function nameOfAdapters(
   adapters: readonly ResolvedAdapter[],
@@ -52,8 +55,8 @@ export function nameOfAdapters(
 } {
   const [first, ...others] = adapters;
   assert(first !== undefined, 'a release without adapters');
-  const isThinned = combination.parameters !== undefined;
-  if (others.length === 0 && !isThinned) {
+  const hasParameters = combination.parameters !== undefined;
+  if (others.length === 0 && !hasParameters) {
     const { id, version, resolved } = first;
     return { adapter: id, adapterVersion: version, adapterDigest: identityOf(resolved) };
   }
@@ -62,8 +65,9 @@ export function nameOfAdapters(
     weight,
     identity: identityOf(resolved),
   }));
+  const isSum = !hasParameters && SUMS.includes(combination.method);
   return {
     adapter: adapters.map(({ id }) => id).join('-'),
-    adapterDigest: digestOf(isThinned ? [...described, combination] : described),
+    adapterDigest: digestOf(isSum ? described : [...described, combination]),
   };
 }

@@ -127,7 +127,9 @@ export async function prepareMerge(
   }
   const base = await open(access, 'base', request.base, options);
   const { signal } = options;
-  const lineage = await checkTrainedOn(access, base.located, adapters, { askHub: true, signal });
+  const { combination } = request;
+  const asking = { askHub: true, combination, signal };
+  const lineage = await checkTrainedOn(access, base.located, adapters, asking);
   const merge = await previewMerge(
     base.input.files,
     adapters.map(({ id, input }) => ({ id, ...input })),

@@ -13,6 +13,7 @@ import {
 import { WeldlineError } from '../engine/errors.ts';
 import { parseJson } from '../engine/json-text.ts';
 import { type ModelFiles, readTextFile } from '../engine/model-files.ts';
+import type { Combination } from '../engine/plan/combination.ts';
 import { resolveHubModel } from './hub-model.ts';
 import { hubModelFiles } from './hub-model-files.ts';
 import { openModelDirectory } from './model-directory.ts';
@@ -39,6 +40,8 @@ export interface LineageOptions {
    * asked, so that a merge of directories needs no network.
    */
   readonly askHub: boolean;
+  /** How adapters are combined, where there are several. */
+  readonly combination: Combination | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -58,7 +61,7 @@ export async function checkTrainedOn(
   access: ModelAccess,
   base: LocatedModel,
   adapters: readonly NamedAdapter[],
-  { askHub, signal }: LineageOptions,
+  { askHub, combination, signal }: LineageOptions,
 ): Promise<readonly string[]> {
   const onHub = base.kind === 'hub' ? base : undefined;
   const isOnline = askHub && [base, ...adapters.map(({ located }) => located)].some(isHub);
@@ -68,7 +71,7 @@ export async function checkTrainedOn(
       : undefined;
   const lineages: AdapterLineage[] = [];
   for (const adapter of adapters) lineages.push(await lineageOf(adapter, lookUp));
-  return checkLineage(onHub, lineages);
+  return checkLineage(onHub, lineages, combination);
 }
 
 function isHub(model: LocatedModel): boolean {
@@ -95,7 +98,8 @@ async function lineageOf(
     checkEnd(id, start, below);
     place = next;
   }
-  return { id, model, identity: start.identity, trainedOn, below };
+  const isDora = await isDoraAdapter(files);
+  return { id, model, identity: start.identity, trainedOn, below, isDora };
 }
 
 function checkEnd(id: string, start: AdapterBelow, below: readonly AdapterBelow[]): void {
@@ -146,17 +150,24 @@ function isAdapter({ sizes }: ModelFiles): boolean {
 }
 
 /** What PEFT and MLX write. Whether it is right is told where adapters are read for good. */
-async function readTrainedOn(files: ModelFiles): Promise<TrainedOn | undefined> {
-  if (!files.sizes.has(ADAPTER_CONFIG_FILE)) return undefined;
-  let config: unknown;
+async function readConfig(files: ModelFiles): Promise<Readonly<Record<string, unknown>>> {
+  if (!files.sizes.has(ADAPTER_CONFIG_FILE)) return {};
   try {
-    config = parseJson(await readTextFile(files, ADAPTER_CONFIG_FILE));
+    const config = parseJson(await readTextFile(files, ADAPTER_CONFIG_FILE));
+    return typeof config === 'object' && config !== null ? { ...config } : {};
   } catch {
-    return undefined;
+    return {};
   }
-  if (typeof config !== 'object' || config === null) return undefined;
-  const { base_model_name_or_path: peft, model: mlx, revision } = config as Record<string, unknown>;
+}
+
+async function readTrainedOn(files: ModelFiles): Promise<TrainedOn | undefined> {
+  const { base_model_name_or_path: peft, model: mlx, revision } = await readConfig(files);
   const name = typeof peft === 'string' ? peft : mlx;
   if (typeof name !== 'string' || name === '') return undefined;
   return { name, revision: typeof revision === 'string' ? revision : undefined };
+}
+
+async function isDoraAdapter(files: ModelFiles): Promise<boolean> {
+  const { use_dora: peft, fine_tune_type: mlx } = await readConfig(files);
+  return peft === true || mlx === 'dora';
 }

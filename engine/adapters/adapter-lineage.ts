@@ -1,4 +1,5 @@
 import { WeldlineError } from '../errors.ts';
+import type { Combination } from '../plan/combination.ts';
 
 /** A model that an adapter was trained on and that is an adapter itself. */
 export interface AdapterBelow {
@@ -15,6 +16,8 @@ export interface AdapterLineage extends AdapterBelow {
   readonly trainedOn: TrainedOn | undefined;
   /** The adapters below it, the nearest first. */
   readonly below: readonly AdapterBelow[];
+  /** Whether it scales what it was trained on to trained lengths (DoRA). */
+  readonly isDora: boolean;
 }
 
 export interface TrainedOn {
@@ -44,27 +47,69 @@ export function isHubName(name: string): boolean {
  *
  * @param base undefined for a local directory, whose origin is not known
  * @param adapters in the order in which they are merged
+ * @param combination how, where there are several
  * @returns warnings, which depend on nothing but names and configurations
  * @throws WeldlineError `adapter.chain` for an adapter of adapters that are not all merged before it,
- *   `adapter.other-base` for another commit of the base than the one it names
+ *   or not as a whole, or whose lengths are those of what they made; `adapter.other-base` for another commit of the base than the one it names
  */
 export function checkLineage(
   base: HubBase | undefined,
   adapters: readonly AdapterLineage[],
+  combination?: Combination,
 ): readonly string[] {
-  for (const [index, adapter] of adapters.entries()) checkChain(adapter, adapters.slice(0, index));
+  for (const [index, adapter] of adapters.entries()) {
+    checkChain(adapter, adapters.slice(0, index), combination);
+  }
   return adapters.flatMap((adapter) => checkBase(adapter, base, adapters) ?? []);
 }
 
 /** Its delta is one of the sum of all that is below it. */
-function checkChain(adapter: AdapterLineage, before: readonly AdapterLineage[]): void {
+function checkChain(
+  adapter: AdapterLineage,
+  before: readonly AdapterLineage[],
+  combination: Combination | undefined,
+): void {
   const chain = adapter.below.toReversed();
   let next = 0;
   for (const { identity } of chain) {
     const at = before.findIndex((each, index) => index >= next && each.identity === identity);
     if (at < 0) throw brokenChain(adapter, chain);
+    if (!isWhole(combination, at)) throw thinnedChain(adapter, before[at]!, combination);
     next = at + 1;
   }
+  if (adapter.isDora && chain.length > 0) throw doraOfChain(adapter);
+}
+
+/** Methods that add all of a delta. */
+const SUMS: readonly string[] = ['linear', 'cat', 'sequential', 'peft_cat'];
+
+function isWhole(combination: Combination | undefined, place: number): boolean {
+  if (combination === undefined) return true;
+  return SUMS.includes(combination.method) && (combination.weights?.[place] ?? 1) === 1;
+}
+
+function thinnedChain(
+  { id }: AdapterLineage,
+  lower: AdapterLineage,
+  combination: Combination | undefined,
+): WeldlineError {
+  return new WeldlineError(
+    'adapter.chain',
+    `Adapter "${id}" was trained on top of all of "${lower.id}", and ${combination?.method} with ` +
+      'these weights takes another share of that one. Merge them in turn (combination.method: ' +
+      'sequential), or give what is below the weight 1 (linear). Nothing was written.',
+  );
+}
+
+/** Merged in turn, DoRA takes norms of the base's weights, as PEFT does for adapters of one base. */
+function doraOfChain({ id, below }: AdapterLineage): WeldlineError {
+  return new WeldlineError(
+    'adapter.chain',
+    `Adapter "${id}" was trained with DoRA on top of ${below[0]?.model}: the norms that it divides ` +
+      'by are of weights with that in them, and not of the base. Merge what it was trained on first, ' +
+      'into a checkpoint; set base_model_name_or_path to that in a copy of this adapter, and merge ' +
+      'the copy onto it. Nothing was written.',
+  );
 }
 
 function brokenChain({ id, model }: AdapterLineage, chain: readonly AdapterBelow[]): WeldlineError {

@@ -58,10 +58,12 @@ export async function readKohyaAdapter(
     pairs.set(module, pair);
   }
   const found = [...pairs.values()];
+  const scalings = found.map((pair) => scalingOf(pair, alphas.get(pair.module), source.name));
   return {
-    config: loraConfigOf({}),
+    // What combinations take as its rank; PEFT's default would be another one.
+    config: loraConfigOf({ r: scalings.reduce((r, { rank }) => Math.max(r, rank), 1) }),
     found,
-    scalings: found.map((pair) => scalingOf(pair, alphas.get(pair.module), source.name)),
+    scalings,
     warnings: warningsOf(source.name, found, alphas),
   };
 }

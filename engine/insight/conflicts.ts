@@ -1,5 +1,5 @@
 import type { KernelModule } from '../../kernels/index.ts';
-import type { PlannedTensor, PlanPreview } from '../plan/plan.ts';
+import { isMerged, type PlannedTensor, type PlanPreview } from '../plan/plan.ts';
 import type { ReadTensor } from '../verify/factor-rows.ts';
 import { compareDeltas } from './compare-deltas.ts';
 import { FactorMultiplier } from './factor-products.ts';
@@ -17,7 +17,7 @@ export interface ConflictReport {
   /** Tensors that a plain delta is added to, and how many of them were measured. */
   readonly comparable: number;
   readonly measured: number;
-  /** Tensors that adapters change in another way (DoRA, replaced tensors or rows): not compared. */
+  /** Tensors that adapters change in another way (DoRA, other kinds, replaced tensors or rows). */
   readonly leftOut: number;
   readonly adapters: readonly AdapterFigures[];
   /** Over the whole model; of adapters that have a tensor in common. */
@@ -81,13 +81,13 @@ export async function measureConflicts(
 }
 
 /** Whether an adapter has a part in it. */
-function isChanged({ deltas, from, tokens }: PlannedTensor): boolean {
-  return deltas !== undefined || tokens !== undefined || from.input !== 'base';
+function isChanged(tensor: PlannedTensor): boolean {
+  return isMerged(tensor) || tensor.tokens !== undefined || tensor.from.input !== 'base';
 }
 
 function isOnlyPlain(tensor: PlannedTensor): boolean {
-  const { deltas, from, tokens } = tensor;
-  const isOnlyAdded = tokens === undefined && from.input === 'base';
+  const { deltas, changes, from, tokens } = tensor;
+  const isOnlyAdded = tokens === undefined && changes === undefined && from.input === 'base';
   return isOnlyAdded && plainDeltas(tensor).length === deltas?.length;
 }
 

@@ -51,7 +51,7 @@ export function describeConflicts(report: ConflictSummary): string[] {
     ...(pairs.length === 0 && measured > 0 ? ['no two adapters add to the same tensor'] : []),
     ...(measured < comparable ? [`${measured} of ${comparable} tensors were compared`] : []),
     ...(leftOut > 0
-      ? [`${leftOut} tensors cannot be compared (DoRA, replaced tensors or rows)`]
+      ? [`${leftOut} tensors cannot be compared (DoRA, other kinds, replaced tensors or rows)`]
       : []),
   ];
 }

@@ -1,4 +1,5 @@
 import { loadElement, storeElement } from '../../kernels/index.ts';
+import { bandSteps, needsColumnNorms } from '../merge/band-steps.ts';
 import { isRandom } from '../merge/combine-rows.ts';
 import { workOf } from '../merge/tensor-work.ts';
 import type { PlannedTensor, PlanPreview } from '../plan/plan.ts';
@@ -64,8 +65,11 @@ export async function measureRetention(
   base: 'local' | 'remote',
 ): Promise<RetentionReport> {
   const merged = plan.shards.flatMap(({ tensors }) => tensors).filter(isMerged);
+  const measurable = merged.filter(
+    (tensor) => isMeasurable(tensor) && (base === 'local' || !needsWholeBase(tensor)),
+  );
   const limits = { tensorsMax: TENSORS_MAX[base], costMax: FACTOR_ELEMENTS_MAX };
-  const chosen = spreadTensors(merged.filter(isMeasurable), factorElements, limits);
+  const chosen = spreadTensors(measurable, factorElements, limits);
   const tensors: TensorRetention[] = [];
   let delta = 0;
   let error = 0;
@@ -105,6 +109,11 @@ function isMerged(tensor: PlannedTensor): boolean {
  */
 function isMeasurable({ combination, combined }: PlannedTensor): boolean {
   return combined === undefined && (combination === undefined || isRandom(combination));
+}
+
+/** Norms of columns are of all rows, which over a network would be a download. */
+function needsWholeBase(tensor: PlannedTensor): boolean {
+  return bandSteps(tensor)?.some(needsColumnNorms) === true;
 }
 
 function factorElements(tensor: PlannedTensor): number {

@@ -23,6 +23,7 @@ export function checkPeftCombination(
   for (const part of parts) checkWhatIsLost(part, method);
   checkFirst(parts, method);
   if (method === 'peft_svd' || method === 'peft_cat') return;
+  if (parts.length > 1) for (const { adapter } of parts) checkFactorNames(adapter, method);
   const ranks = parts.map(({ adapter }) => largestRank(adapter));
   if (new Set(ranks).size > 1) throw unequalRanks('the adapters', ranks, combination);
 }
@@ -50,6 +51,17 @@ function checkWhatIsLost({ adapter, binding }: CombinedPart, method: string): vo
   throw invalid(
     `Adapter "${adapter.id}" ${what} "${lost}", and PEFT loses that when it combines adapters; ` +
       `${method} would have to lose it too. Use combination.method (--combine) linear, which keeps it.`,
+  );
+}
+
+/** A weight's sign goes to A alone; where the factors of a file are the other way round, to B. */
+function checkFactorNames({ id, pairs }: Adapter, method: string): void {
+  const pair = pairs.find(({ isOfTranspose }) => isOfTranspose === true);
+  if (pair === undefined) return;
+  throw invalid(
+    `Adapter "${id}" holds the factors of "${pair.module}" transposed (MLX), and ${method} treats A ` +
+      'and B each in its own way, for files that PEFT can read. Use combination.method (--combine) ' +
+      'linear or svd, or convert the adapter to PEFT.',
   );
 }
 

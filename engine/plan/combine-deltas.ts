@@ -61,7 +61,9 @@ export function combineDeltas(
     file,
     tensors: tensors.map((tensor) => {
       const combined = combinationOf(tensor, chosen);
-      return combined === undefined ? tensor : { ...tensor, combined };
+      if (combined === undefined) return tensor;
+      for (const part of parts) checkWhole(tensor.name, part, chosen);
+      return { ...tensor, combined };
     }),
   }));
 }
@@ -204,6 +206,24 @@ function checkKind(
     `Adapter "${delta.adapter}" ${what} "${name}", and ${method} combines plain LoRA factors ` +
       'only. Use combination.method (--combine) sequential, or merge the adapter by itself. Nothing ' +
       'was written.',
+  );
+}
+
+/**
+ * Of a module that the base has in pieces, singular vectors and largest elements would be those of
+ * each piece: other ones than the module's, and other ones than PEFT's.
+ */
+function checkWhole(
+  name: string,
+  { adapter, binding }: CombinedPart,
+  { method }: ChosenCombination,
+): void {
+  if (!binding.blocks.has(name)) return;
+  throw new WeldlineError(
+    'plan.option-invalid',
+    `Adapter "${adapter.id}" changes "${name}" by a piece of its factors, because the base cuts this ` +
+      `weight in another way, and ${method} combines whole factors only. Use combination.method ` +
+      '(--combine) linear or sequential. Nothing was written.',
   );
 }
 

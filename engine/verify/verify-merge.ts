@@ -12,6 +12,7 @@ import { isCopied } from '../merge/tensor-work.ts';
 import type { ModelFiles } from '../model-files.ts';
 import type { Plan, PlannedTensor } from '../plan/plan.ts';
 import { readCheckpoint } from '../safetensors/checkpoint.ts';
+import { verifyCopiedRows } from './copied-rows.ts';
 import type { ReadTensor } from './factor-rows.ts';
 import { findNonFinite } from './find-non-finite.ts';
 import { verifyRows } from './verify-rows.ts';
@@ -51,7 +52,7 @@ export interface VerifyOptions {
 
 /**
  * Checks a merged checkpoint: every file against the manifest's digests, the inventory of tensors,
- * that merged values are finite, and sampled rows by recomputation.
+ * that merged values are finite, and sampled rows by recomputation; of copies, by their source.
  *
  * @throws WeldlineError `verify.*`, `manifest.invalid`, `safetensors.*`, `checkpoint.*`
  */
@@ -145,9 +146,13 @@ async function verifyTensors(
       try {
         for (const tensor of shard.tensors) {
           options.signal?.throwIfAborted();
-          if (isCopied(tensor) || tensor.byteLength === 0) continue;
-          await findNonFinite(tensor, output);
+          if (tensor.byteLength === 0) continue;
           const chosen = chooseRows(tensor);
+          if (isCopied(tensor)) {
+            await verifyCopiedRows(tensor, chosen, inputs.read, output);
+            continue;
+          }
+          await findNonFinite(tensor, output);
           const found = cuts.get(tensor.name);
           const far = await verifyRows(tensor, chosen, inputs.read, output, found);
           worst = Math.max(worst, far);

@@ -31,3 +31,10 @@ test('of adapters that are added up it says what it always said', () => {
   expect(new Set(sums).size).toBe(1);
   expect(nameOfAdapters([one], { method: 'linear' }).adapterDigest).toBe('1'.repeat(64));
 });
+
+test('a method without parameters that is no sum is in the name too', () => {
+  const digests = (['linear', 'svd', 'peft_linear', 'peft_svd'] as const).map(
+    (method) => nameOfAdapters([one, two], { method }).adapterDigest,
+  );
+  expect(new Set(digests).size).toBe(digests.length);
+});

@@ -153,7 +153,7 @@ describe('the model card', () => {
         'a.weight, 0.0 %\n' +
         '- tone and st\\|le: 3 tensors in common, cosine -0.25, 62.5 % of signs opposed\n' +
         '- 8 of 9 tensors were compared\n' +
-        '- 1 tensors cannot be compared (DoRA, replaced tensors or rows)\n',
+        '- 1 tensors cannot be compared (DoRA, other kinds, replaced tensors or rows)\n',
     );
     expect(card).toMatch(/## Warnings\n\n- they fight\n$/);
     expect(modelCard(releaseFacts(INPUT))).not.toContain('Measured');

@@ -43,7 +43,7 @@ const NOWHERE: ModelAccess = {
 };
 
 const check = (adapters: readonly NamedAdapter[]) =>
-  checkTrainedOn(NOWHERE, inDirectory('/base'), adapters, { askHub: true });
+  checkTrainedOn(NOWHERE, inDirectory('/base'), adapters, { askHub: true, combination: undefined });
 
 describe('directories', () => {
   const STAGES = { one: 'acme/base', two: '../one', three: '../two' };
@@ -58,6 +58,26 @@ describe('directories', () => {
     await expect(check(namedIn(root, 'two', 'one'))).rejects.toMatchObject({
       code: 'adapter.chain',
     });
+  });
+
+  test('with DoRA on top of another, whose norms are not of the base', async () => {
+    const root = await directories({ one: 'acme/base', two: 'acme/base', peft: 'x', mlx: 'x' });
+    const write = (name: string, config: object) =>
+      writeFile(join(root, name, 'adapter_config.json'), JSON.stringify(config));
+    await write('one', { base_model_name_or_path: 'acme/base', use_dora: true });
+    await write('two', { base_model_name_or_path: 'acme/base', use_dora: true });
+    await write('peft', { base_model_name_or_path: '../one', use_dora: true });
+    await write('mlx', { model: '../one', fine_tune_type: 'dora' });
+    for (const name of ['peft', 'mlx']) {
+      await expect(check(namedIn(root, 'one', name))).rejects.toMatchObject({
+        code: 'adapter.chain',
+        message: expect.stringMatching(
+          /DoRA on top of .*one: .*Merge what it was trained on first/,
+        ),
+      });
+    }
+    await write('peft', { base_model_name_or_path: '../one', use_dora: false });
+    expect(await check(namedIn(root, 'one', 'two', 'peft'))).toEqual([]);
   });
 
   test('are the same by whatever path', async () => {
@@ -138,7 +158,7 @@ describe('repositories', () => {
     const second = await named('two', two);
     const onBase = await locate('base', 'base');
     const run = (adapters: readonly NamedAdapter[], askHub = true) =>
-      checkTrainedOn(access, onBase, adapters, { askHub });
+      checkTrainedOn(access, onBase, adapters, { askHub, combination: undefined });
     return { first, second, run, commit: hub.commitOf('acme/base', 'main') };
   }
 

@@ -14,7 +14,7 @@ function lineage(id: string, ...below: string[]): AdapterLineage {
     identity: hubIdentity(`acme/${name}`),
   });
   const trainedOn = { name: `acme/${below[0] ?? 'base'}`, revision: undefined };
-  return { id, ...named(id), trainedOn, below: below.map(named) };
+  return { id, ...named(id), trainedOn, below: below.map(named), isDora: false };
 }
 
 const on = (name: string, revision?: string): AdapterLineage => ({
@@ -45,6 +45,25 @@ describe('adapters on adapters', () => {
     );
   });
 });
+
+test.each([
+  [{ method: 'linear', weights: [0.5, 1] }, false],
+  [{ method: 'ties', parameters: { density: 0.5 } }, false],
+  [{ method: 'svd' }, false],
+  [{ method: 'linear', weights: [1, 0.5] }, true],
+  [{ method: 'cat' }, true],
+  [{ method: 'sequential' }, true],
+] as const)(
+  'what an adapter was trained on must be merged whole: by %j',
+  (combination, isRight) => {
+    const check = () => checkLineage(BASE, [lineage('one'), lineage('two', 'one')], combination);
+    if (isRight) expect(check()).toEqual([]);
+    else {
+      const message = expect.stringMatching(/"two" was trained on top of all of "one"/);
+      expect(check).toThrow(expect.objectContaining({ code: 'adapter.chain', message }));
+    }
+  },
+);
 
 describe('the base that an adapter names', () => {
   test.each([

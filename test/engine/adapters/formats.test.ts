@@ -10,6 +10,7 @@ import {
   tinyAdapter,
   tinyBase,
 } from '../../doubles/tiny-model.ts';
+import { previewTiny } from '../insight/preview-tiny.ts';
 import { planFor, tensorOf } from './plan-tiny.ts';
 
 const Q = 'model.layers.0.self_attn.q_proj.weight';
@@ -71,6 +72,20 @@ test('each kohya module has its own alpha, divided by its rank once', async () =
   const plan = await planFor(tinyBase(), adapter);
   expect(tensorOf(plan, Q).deltas?.[0]).toMatchObject({ rank: 4, alpha: 1, scaling: 0.25 });
   expect(tensorOf(plan, Q.replace('0', '1')).deltas?.[0]).toMatchObject({ alpha: 16, scaling: 4 });
+});
+
+test('the rank of a kohya adapter is that of its factors, also where it is combined', async () => {
+  const adapters = [3, 4].map((seed) => {
+    const adapter = tinyAdapter({ rank: 16, seed });
+    makeKohya(adapter);
+    return adapter;
+  });
+  const { tensors } = await previewTiny(tinyBase(), adapters, { combination: { method: 'svd' } });
+  const query = tensors.find(({ name }) => name === Q);
+  expect(query).toMatchObject({ combined: { rank: 16 }, deltas: [{ rank: 16 }, { rank: 16 }] });
+  const mixed = [tinyAdapter({ rank: 16 }), adapters[0]!];
+  const peft = await previewTiny(tinyBase(), mixed, { combination: { method: 'peft_linear' } });
+  expect(peft.tensors.find(({ name }) => name === Q)).toMatchObject({ combined: { rank: 16 } });
 });
 
 test('kohya modules without an alpha have their rank as one, with a warning', async () => {

@@ -2,6 +2,8 @@ import { expect, test } from 'vitest';
 import { COMBINATION_METHODS, type Combination } from '../../../engine/plan/combination.ts';
 import { previewMerge } from '../../../engine/plan/plan-merge.ts';
 import { doraAdapter } from '../../doubles/dora-adapter.ts';
+import { makeMlx } from '../../doubles/foreign-adapters.ts';
+import { fusedAttention } from '../../doubles/fused-attention.ts';
 import { memoryFiles } from '../../doubles/memory-files.ts';
 import { Random } from '../../doubles/random.ts';
 import {
@@ -192,3 +194,56 @@ function baseWithBiases(): TinyModel {
   }
   return base;
 }
+
+test('a module that the base has in pieces, of which each would have factors of its own', async () => {
+  const targets = ['self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj'] as const;
+  const adapter = fusedAdapter();
+  const base = tinyBase();
+  base.config['model_type'] = 'phi3';
+  for (const method of ['svd', 'peft_svd', 'peft_ties'] as const) {
+    const parameters = method === 'peft_ties' ? { density: 0.5 } : { rank: 2 };
+    for (const adapters of [
+      [adapter, adapter],
+      [tinyAdapter({ targets }), adapter],
+    ]) {
+      const error = await refusalOf(adapters, { method, parameters }, base);
+      expectError(error, 'plan.option-invalid', ['"a', 'piece of its factors', method, 'linear']);
+    }
+    const pieces = await refusalOf(
+      [tinyAdapter(), adapter],
+      { method, parameters },
+      fusedAttention(),
+    );
+    expectError(pieces, 'plan.option-invalid', ['qkv_proj', method]);
+  }
+  const sum = { method: 'svd', parameters: { rank: 8 } } as const;
+  expect(await refusalOf([adapter, adapter], sum, base)).toBeUndefined();
+});
+
+function fusedAdapter(): TinyModel {
+  const adapter = tinyAdapter();
+  const random = new Random(12);
+  adapter.config['target_modules'] = ['qkv_proj'];
+  adapter.tensors = [0, 1].flatMap((layer) => {
+    const stem = `base_model.model.model.layers.${layer}.self_attn.qkv_proj.lora_`;
+    return [
+      randomTensor(random, `${stem}A.weight`, 'F32', [4, 64]),
+      randomTensor(random, `${stem}B.weight`, 'F32', [128, 4]),
+    ];
+  });
+  return adapter;
+}
+
+test("factors that MLX stores transposed, where PEFT's A and B are not treated alike", async () => {
+  const mlx = tinyAdapter({ seed: 3 });
+  const lora_parameters = { rank: 4, scale: 2, dropout: 0 };
+  makeMlx(mlx, { fine_tune_type: 'lora', num_layers: 2, lora_parameters });
+  for (const adapters of [
+    [mlx, mlx],
+    [tinyAdapter(), mlx],
+  ]) {
+    const error = await refusalOf(adapters, { method: 'peft_linear', weights: [1, -1] });
+    expectError(error, 'plan.option-invalid', ['q_proj', 'MLX', 'peft_linear', 'linear']);
+  }
+  expect(await refusalOf([mlx, mlx], { method: 'linear', weights: [1, -1] })).toBeUndefined();
+});

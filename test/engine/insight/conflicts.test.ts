@@ -9,6 +9,7 @@ import type { PlannedDelta } from '../../../engine/plan/plan.ts';
 import { compileKernel } from '../../../kernels/index.ts';
 import { decodeTensor } from '../../doubles/decode-tensor.ts';
 import { doraAdapter } from '../../doubles/dora-adapter.ts';
+import { kindAdapter } from '../../doubles/kind-adapter.ts';
 import { Random } from '../../doubles/random.ts';
 import {
   type FloatName,
@@ -224,8 +225,15 @@ describe('what is compared', () => {
     expect(conflictWarnings(report)).toEqual([]);
     expect(describeConflicts(report)).toEqual([
       'no two adapters add to the same tensor',
-      '3 tensors cannot be compared (DoRA, replaced tensors or rows)',
+      '3 tensors cannot be compared (DoRA, other kinds, replaced tensors or rows)',
     ]);
+  });
+
+  it('counts what kinds beside LoRA change, with a delta or alone', async () => {
+    const plain = tinyAdapter({ targets: ['self_attn.q_proj'] });
+    const report = await measure([plain, kindAdapter('LOHA')]);
+    // Queries have both, the two layers' down projections only the other.
+    expect(report).toMatchObject({ comparable: 2, measured: 2, leftOut: 4 });
   });
 
   it('takes no delta of which a plan says more than is known here', async () => {

@@ -17,6 +17,7 @@ import {
   alter,
   baseFiles,
   type FloatName,
+  randomTensor,
   type TinyModel,
   tinyAdapter,
   tinyBase,
@@ -31,11 +32,12 @@ async function measure(
   base: TinyModel,
   adapters: readonly TinyModel[],
   options?: MergeOptions,
+  where: 'local' | 'remote' = 'local',
 ): Promise<RetentionReport> {
   const { plan, models } = await previewTiny(base, adapters, options);
   const reader = new TensorReader(models);
   try {
-    return await measureRetention(plan, reader.read, 'local');
+    return await measureRetention(plan, reader.read, where);
   } finally {
     await reader.close();
   }
@@ -63,6 +65,21 @@ function ones(delta: number, dtype: 'BF16' | 'F32' = 'BF16') {
 }
 
 describe('the share of a delta that survives rounding', () => {
+  it('is not measured over a network where it takes all of a tensor: norms of columns', async () => {
+    const adapter = doraAdapter();
+    const random = new Random(8);
+    const stem = 'base_model.model.model.embed_tokens.lora_';
+    adapter.config['target_modules'] = ['q_proj', 'v_proj', 'embed_tokens'];
+    adapter.tensors.push(
+      randomTensor(random, `${stem}embedding_A`, 'F32', [4, 100]),
+      randomTensor(random, `${stem}embedding_B`, 'F32', [64, 4]),
+      randomTensor(random, `${stem}magnitude_vector`, 'F32', [64]),
+    );
+    expect(await measure(tinyBase(), [adapter])).toMatchObject({ merged: 5, measured: 5 });
+    const remote = await measure(tinyBase(), [adapter], {}, 'remote');
+    expect(remote).toMatchObject({ merged: 5, measured: 4 });
+  });
+
   it('is none of 0.001 beside a weight of 1 in bfloat16, and that is said', async () => {
     const { base, adapter } = ones(1e-3);
     const report = await measure(base, [adapter]);
