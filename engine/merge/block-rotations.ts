@@ -4,57 +4,119 @@ import { readNumbers } from './read-numbers.ts';
 
 type RotationChange = Extract<PlannedChange, { kind: 'rotation' }>;
 
-/** What `BlockRotations` keeps: every block in float64, three more while they are made, a row. */
-export function rotationBytes({ blocks, size }: RotationChange, columns: number): number {
-  const count = (blocks.shape[0] ?? 0) + 3;
-  return (count * size * size + columns) * Float64Array.BYTES_PER_ELEMENT;
+/** Elements of a rotated block that are made at once, of two rows: sums that wait for no other. */
+const TILE = 4;
+
+/** What `BlockRotations` keeps: its blocks in float64, four more while one is made, and two rows of one. */
+export function rotationBytes({ blocks, size }: RotationChange): number {
+  const count = blocks.shape[0] ?? 0;
+  const entries = count * panelEntries(size) + 4 * size * size + 2 * size;
+  return entries * Float64Array.BYTES_PER_ELEMENT;
 }
 
 /** Rotates rows of a weight block by block, in float64 (PEFT's `OFTRotationModule`). */
 export class BlockRotations {
   readonly #size: number;
-  /** Row-major; row c holds what element c of a rotated block is made of. */
+  /** What the elements of a rotated block are made of, in panels [c / TILE][k][c % TILE]. */
   readonly #blocks: readonly Float64Array[];
+  /** The elements of a block of two rows, as they were. */
+  readonly #first: Float64Array;
+  readonly #second: Float64Array;
 
   constructor(change: RotationChange, files: InputFiles) {
     const { blocks, size, ofOutputs } = change;
     const [count = 0, numbers = 0] = blocks.shape;
     this.#size = size;
+    this.#first = new Float64Array(size);
+    this.#second = new Float64Array(size);
     this.#blocks = Array.from({ length: count }, (_, index) => {
       const triangle = readNumbers(files, blocks, index * numbers, numbers);
       const rotation = rotationOf(triangle, change);
-      return ofOutputs ? transposed(rotation, size) : rotation;
+      return panelsOf(ofOutputs ? transposed(rotation, size) : rotation, size);
     });
   }
 
-  /** Rotates the row in its place. */
-  rotate(row: Float64Array): void {
-    const size = this.#size;
+  /**
+   * Rotates rows in their place. Each sum ascends, so that rows may be cut anywhere.
+   * @param x [rows, columns]
+   */
+  rotate(x: Float64Array, columns: number): void {
     const isShared = this.#blocks.length === 1;
-    for (let begin = 0, index = 0; begin < row.length; begin += size, index++) {
+    for (let begin = 0, index = 0; begin < columns; begin += this.#size, index++) {
       const block = this.#blocks[isShared ? 0 : index]!;
-      const before = row.slice(begin, begin + size);
-      for (let c = 0; c < size; c++) row[begin + c] = dot(block, c * size, before);
+      for (let row = begin; row < x.length; row += 2 * columns) {
+        // The last of an odd number of rows is its own partner.
+        const partner = row + columns < x.length ? row + columns : row;
+        this.#rotatePair(block, x, row, partner);
+      }
+    }
+  }
+
+  /** @param one where the block of a row begins, and `other` that of another */
+  #rotatePair(block: Float64Array, x: Float64Array, one: number, other: number): void {
+    const size = this.#size;
+    const first = this.#first;
+    const second = this.#second;
+    for (let k = 0; k < size; k++) {
+      first[k] = x[one + k]!;
+      second[k] = x[other + k]!;
+    }
+    for (let c = 0; c < size; c += TILE) {
+      let a0 = 0;
+      let a1 = 0;
+      let a2 = 0;
+      let a3 = 0;
+      let b0 = 0;
+      let b1 = 0;
+      let b2 = 0;
+      let b3 = 0;
+      for (let k = 0, at = c * size; k < size; k++, at += TILE) {
+        const a = first[k]!;
+        const b = second[k]!;
+        a0 += block[at]! * a;
+        a1 += block[at + 1]! * a;
+        a2 += block[at + 2]! * a;
+        a3 += block[at + 3]! * a;
+        b0 += block[at]! * b;
+        b1 += block[at + 1]! * b;
+        b2 += block[at + 2]! * b;
+        b3 += block[at + 3]! * b;
+      }
+      const count = Math.min(TILE, size - c);
+      store(x, one + c, count, a0, a1, a2, a3);
+      store(x, other + c, count, b0, b1, b2, b3);
     }
   }
 }
 
-/** Four sums side by side: in one, each addition would wait for the last. */
-function dot(a: Float64Array, begin: number, b: Float64Array): number {
-  let s0 = 0;
-  let s1 = 0;
-  let s2 = 0;
-  let s3 = 0;
-  let k = 0;
-  for (; k + 3 < b.length; k += 4) {
-    const at = begin + k;
-    s0 += a[at]! * b[k]!;
-    s1 += a[at + 1]! * b[k + 1]!;
-    s2 += a[at + 2]! * b[k + 2]!;
-    s3 += a[at + 3]! * b[k + 3]!;
+function store(
+  x: Float64Array,
+  at: number,
+  count: number,
+  s0: number,
+  s1: number,
+  s2: number,
+  s3: number,
+): void {
+  x[at] = s0;
+  if (count > 1) x[at + 1] = s1;
+  if (count > 2) x[at + 2] = s2;
+  if (count > 3) x[at + 3] = s3;
+}
+
+/** Entries of a block, with zeros to fill the last panel up. */
+function panelEntries(size: number): number {
+  return Math.ceil(size / TILE) * TILE * size;
+}
+
+/** @param rotation row c holds what element c of the rotated block is made of */
+function panelsOf(rotation: Float64Array, size: number): Float64Array {
+  const panels = new Float64Array(panelEntries(size));
+  for (let c = 0; c < size; c++) {
+    const begin = (c - (c % TILE)) * size + (c % TILE);
+    for (let k = 0; k < size; k++) panels[begin + k * TILE] = rotation[c * size + k]!;
   }
-  for (; k < b.length; k++) s0 += a[begin + k]! * b[k]!;
-  return s0 + s1 + (s2 + s3);
+  return panels;
 }
 
 /** `(I − Q) (I + Q)⁻¹`, or PEFT's series for it. */

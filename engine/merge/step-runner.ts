@@ -31,7 +31,7 @@ export function stepBytes(tensor: PlannedTensor, rows: number): number {
   if (steps === undefined) return 0;
   const kept = steps.map((step) => {
     if (step.kind === 'kronecker') return kroneckerBytes(step);
-    if (step.kind === 'rotation') return rotationBytes(step, columns);
+    if (step.kind === 'rotation') return rotationBytes(step);
     return columns * Float64Array.BYTES_PER_ELEMENT;
   });
   const x = rows * columns * Float64Array.BYTES_PER_ELEMENT;
@@ -122,7 +122,7 @@ function prepareStep(
     }
     case 'rotation': {
       const rotations = new BlockRotations(step, files);
-      return byRow((row) => rotations.rotate(row));
+      return ({ x }) => rotations.rotate(x, columns);
     }
     case 'scale': {
       if (step.along === 'rows') {
