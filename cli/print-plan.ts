@@ -193,7 +193,7 @@ function tensorRow(tensor: PlannedTensor): string[] {
     ]),
     ...(combined ? [describeCombined(combined)] : []),
     ...(tensor.changes ?? []).map(({ adapter, kind }) => `${kind} of ${adapter}`),
-    ...(tokens ? [`${tokens.indices.length} rows from ${tokens.from.input}`] : []),
+    ...(tokens ?? []).map(({ from, indices }) => `${indices.length} rows from ${from.input}`),
   ];
   return [
     WORDS[workOf(tensor)],
