@@ -14,7 +14,7 @@ const BLOCK_BYTES = 1024 * 1024;
  * Reads the values of an adapter once, before anything is written.
  *
  * @param source its weight file
- * @returns warnings: modules of which one factor is all zeros change nothing
+ * @returns warnings: modules of which one factor or the scaling is zero change nothing
  * @throws WeldlineError `adapter.non-finite` naming the first tensor that holds Inf or NaN,
  *   `adapter.duplicate-key` for two tensors that should be one
  */
@@ -37,6 +37,8 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
       (bias === undefined || zero.has(bias)) &&
       magnitude === undefined,
   );
+  const scaledToNothing = warnOfZeroScaling(adapter);
+  if (scaledToNothing.length > 0) return scaledToNothing;
   if (adapter.config.kind.type !== 'LORA') {
     const idleChanges = adapter.changes.filter(({ idleIfZero }) => idleIfZero.some(isZero));
     return idleKind(adapter, [...idlePairs, ...idleChanges]);
@@ -57,6 +59,29 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
   return [
     `Adapter "${adapter.id}" does not change ${idle.length} of its ${pairCount} ` +
       `modules: their ${factor} is zero (${idle.slice(0, 3).join(', ')}).`,
+  ];
+}
+
+/** With lora_alpha 0 a delta is multiplied by 0; DoRA still scales what it is added to. */
+function warnOfZeroScaling({ id, config, pairs, expertPairs, changes }: Adapter): string[] {
+  const isZero = config.loraAlpha === 0 && config.alphaPattern.size === 0;
+  const all = [
+    ...pairs.map(({ module, scaling, magnitude }) => ({
+      module,
+      isIdle: scaling === 0 && magnitude === undefined,
+    })),
+    ...expertPairs.map(({ module }) => ({ module, isIdle: isZero })),
+    ...changes.map(({ module, form }) => ({
+      module,
+      isIdle: 'scaling' in form && form.scaling === 0,
+    })),
+  ];
+  const idle = all.filter(({ isIdle }) => isIdle).map(({ module }) => module);
+  if (idle.length === 0) return [];
+  return [
+    `The factors of adapter "${id}" change nothing in ${idle.length} of ${all.length} modules: what ` +
+      `they are multiplied by is 0 (${idle.slice(0, 3).join(', ')}). Check lora_alpha (alpha) of ` +
+      'the configuration.',
   ];
 }
 
