@@ -4,6 +4,7 @@ import type { MergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
 import { scanValues } from '../safetensors/scan-values.ts';
 import type { Adapter } from './adapter.ts';
+import { isSame } from './find-twins.ts';
 import { tensorsOfChange } from './kinds/module-change.ts';
 import type { TensorCopy } from './sort-tensors.ts';
 
@@ -103,17 +104,12 @@ function idleKind(
 }
 
 async function compareCopy({ of, copy }: TensorCopy, source: ByteSource): Promise<void> {
-  for (let at = 0; at < of.byteLength; at += BLOCK_BYTES) {
-    const length = Math.min(BLOCK_BYTES, of.byteLength - at);
-    const first = await source.read(of.offset + at, length);
-    const second = await source.read(copy.offset + at, length);
-    if (Buffer.compare(first, second) === 0) continue;
-    throw new WeldlineError(
-      'adapter.duplicate-key',
-      `${source.name}: tensors "${of.name}" and "${copy.name}" are two spellings of one, and their ` +
-        'values differ. Save the adapter again with PEFT.',
-    );
-  }
+  if (await isSame(of, copy, source)) return;
+  throw new WeldlineError(
+    'adapter.duplicate-key',
+    `${source.name}: tensors "${of.name}" and "${copy.name}" are two spellings of one, and their ` +
+      'values differ. Save the adapter again with PEFT.',
+  );
 }
 
 /** @returns those of the tensors whose values are all zero */

@@ -1,6 +1,12 @@
 import { expect, test } from 'vitest';
 import { Random } from '../../doubles/random.ts';
-import { randomTensor, type TinyModel, tinyAdapter, tinyBase } from '../../doubles/tiny-model.ts';
+import {
+  alter,
+  randomTensor,
+  type TinyModel,
+  tinyAdapter,
+  tinyBase,
+} from '../../doubles/tiny-model.ts';
 import { planFor, tensorOf } from './plan-tiny.ts';
 
 const EMBEDDING = 'model.embed_tokens.weight';
@@ -72,7 +78,13 @@ test.each([[[1, 2]], [{ embed_tokens: [1, 2] }]])(
   'rows of a tied pair that PEFT saved twice and named once, as %j',
   async (indices) => {
     const adapter = tokenAdapter(indices, { [ROWS]: 2, [HEAD_ROWS]: 2 });
+    const one = await planFor(tinyBase({ tied: true }), adapter);
+    expect(one.configEdits).toEqual([]);
+    // Of other values for the head, they are two tensors.
+    const rows = adapter.tensors.at(-1)!;
+    alter(adapter, rows.name, { data: new Uint8Array(rows.data.length) });
     const plan = await planFor(tinyBase({ tied: true }), adapter);
+    expect(plan.configEdits).toEqual([{ path: ['tie_word_embeddings'], value: false }]);
     for (const name of [EMBEDDING, HEAD]) {
       expect(tensorOf(plan, name).tokens?.[0]?.indices).toEqual([1, 2]);
     }
