@@ -1,10 +1,12 @@
 import {
   describeConflicts,
   describeRetention,
+  describeSize,
+  formatRatio,
   formatShare,
 } from '../engine/insight/describe-insight.ts';
 import { type MergeInsight, summaryOf } from '../engine/insight/measure-merge.ts';
-import { summarizeRetention } from '../engine/insight/retention.ts';
+import { summarizeRetention, type TensorRetention } from '../engine/insight/retention.ts';
 import { type TensorWork, workOf } from '../engine/merge/tensor-work.ts';
 import { OVERHEAD_BYTES, outputBytes } from '../engine/plan/disk-space.ts';
 import {
@@ -79,6 +81,7 @@ export function printPlan(printed: PrintedPlan, output: Output): void {
       ['threads', `${resources.threads}, windows of ${formatBytes(resources.windowBytes)}`],
       ['kernel', KERNELS[kernel]],
       ['retention', retentionOf(insight)],
+      ...sizeRows(insight),
       ...distanceRows(plan),
       ['binding', plan.rules.map(describeRule).join(', ')],
       ...plan.configEdits.map((edit) => ['config', describeEdit(edit)]),
@@ -88,7 +91,7 @@ export function printPlan(printed: PrintedPlan, output: Output): void {
   );
   printConflicts(insight, output);
   if (withTensors) {
-    const retained = new Map(insight.retention?.tensors.map((each) => [each.name, each.retention]));
+    const retained = new Map(insight.retention?.tensors.map((each) => [each.name, each]));
     output.line();
     output.line(
       formatTable(tensors.map((each) => [...tensorRow(each), retainedOf(retained.get(each.name))])),
@@ -137,8 +140,15 @@ function retentionOf({ retention }: MergeInsight): string {
   return 'not measured: the base is on a hub (--retention reads some rows of it)';
 }
 
-function retainedOf(retention: number | undefined): string {
-  return retention === undefined ? '' : `retention ${formatShare(retention)}`;
+function sizeRows({ retention }: MergeInsight): string[][] {
+  const size = retention && describeSize(summarizeRetention(retention));
+  return size ? [['size', size]] : [];
+}
+
+function retainedOf(tensor: TensorRetention | undefined): string {
+  return tensor === undefined
+    ? ''
+    : `retention ${formatShare(tensor.retention)}, size ${formatRatio(tensor.relativeSize)}`;
 }
 
 /** What several adapters add, and how they agree. */
@@ -193,7 +203,7 @@ function tensorRow(tensor: PlannedTensor): string[] {
     ]),
     ...(combined ? [describeCombined(combined)] : []),
     ...(tensor.changes ?? []).map(({ adapter, kind }) => `${kind} of ${adapter}`),
-    ...(tokens ? [`${tokens.indices.length} rows from ${tokens.from.input}`] : []),
+    ...(tokens ?? []).map(({ from, indices }) => `${indices.length} rows from ${from.input}`),
   ];
   return [
     WORDS[workOf(tensor)],

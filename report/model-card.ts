@@ -1,4 +1,9 @@
-import { describeConflicts, describeRetention } from '../engine/insight/describe-insight.ts';
+import {
+  describeConflicts,
+  describeRetention,
+  describeSize,
+} from '../engine/insight/describe-insight.ts';
+import type { RetentionSummary } from '../engine/insight/retention.ts';
 import type { ReleaseFacts } from './release-facts.ts';
 
 /** The model card of a release: what a person who finds the directory wants to know. */
@@ -79,12 +84,21 @@ function inputCell(input: ReleaseFacts['inputs'][number] | undefined): string {
 /** How much of the adapters is in the weights, and how they agree with each other. */
 function measured({ insight }: ReleaseFacts): string {
   const { retention, conflicts } = insight ?? {};
+  const size = retention && describeSize(retention);
   const lines = [
-    ...(retention ? [describeRetention(retention)] : []),
+    ...(retention ? [survival(retention)] : []),
+    ...(size ? [size] : []),
     ...(conflicts ? describeConflicts(conflicts) : []),
   ];
   if (lines.length === 0) return '';
   return `\n## Measured\n\n${lines.map((line) => `- ${inline(line)}`).join('\n')}\n`;
+}
+
+/** A list of what was measured says of what was not what it is. */
+function survival(retention: RetentionSummary): string {
+  const isLeftOut = retention.measured === 0 && retention.merged > 0;
+  const subject = isLeftOut ? 'how much of the delta survives rounding was ' : '';
+  return `${subject}${describeRetention(retention)}`;
 }
 
 function warnings(facts: ReleaseFacts): string {

@@ -7,6 +7,7 @@ import { readHeader, type TensorEntry } from '../safetensors/header.ts';
 import { type LoraConfig, readAdapterConfig } from './adapter-config.ts';
 import { type AdapterFormat, recognizeFormat } from './adapter-format.ts';
 import { type ExpertPair, isOnExperts, toExpertPair } from './expert-pair.ts';
+import { findTwins, type Twins } from './find-twins.ts';
 import { findParts } from './kinds/find-parts.ts';
 import type { ModuleChange } from './kinds/module-change.ts';
 import { readModules } from './kinds/read-modules.ts';
@@ -16,7 +17,7 @@ import { readMlxAdapter } from './mlx-adapter.ts';
 import { type ModuleScaling, scalingsOf } from './scaling.ts';
 import { sortTensors, type TensorCopy } from './sort-tensors.ts';
 
-/** What the headers of an adapter say; no weight has been read. */
+/** What the headers of an adapter say. */
 export interface Adapter {
   readonly id: string;
   /** What a person would call it: a path or a URI. */
@@ -36,16 +37,19 @@ export interface Adapter {
   readonly replacements: ReadonlyMap<string, TensorEntry>;
   /** Second spellings of replacements, whose bytes must be those of the first. */
   readonly copies: readonly TensorCopy[];
+  /** Tensors of what may be the two sides of tied embeddings that have the same values. */
+  readonly twins: readonly Twins[];
   /** Rows that take the place of some of an embedding's, by its module. Shape [tokens, hidden]. */
   readonly tokens: ReadonlyMap<string, TensorEntry>;
   /** What its files leave open. */
   readonly warnings: readonly string[];
 }
 
-type AdapterContent = Omit<Adapter, 'id' | 'name' | 'format' | 'weightsFile'>;
+type AdapterContent = Omit<Adapter, 'id' | 'name' | 'format' | 'weightsFile' | 'twins'>;
 
 /**
- * Reads an adapter's configuration and header and pairs its tensors up, strictly: unlike PEFT's
+ * Reads an adapter's configuration and header, and values where it may have the two sides of tied
+ * embeddings, and pairs its tensors up, strictly: unlike PEFT's
  * loader, a missing half, an unknown key or an empty tensor is an error. Other formats are read as
  * what they are in PEFT's terms.
  *
@@ -54,7 +58,8 @@ type AdapterContent = Omit<Adapter, 'id' | 'name' | 'format' | 'weightsFile'>;
 export async function readAdapter(id: string, files: ModelFiles): Promise<Adapter> {
   const { format, weightsFile } = await recognizeFormat(files);
   const content = await READERS[format](files, weightsFile);
-  return { id, name: files.name, format, weightsFile, ...content };
+  const twins = await withSource(files, weightsFile, (source) => findTwins(content, source));
+  return { id, name: files.name, format, weightsFile, ...content, twins };
 }
 
 type Reader = (files: ModelFiles, weightsFile: string) => Promise<AdapterContent>;

@@ -20,6 +20,7 @@ import { type BoundChange, bindChanges } from './kinds/bind-changes.ts';
 import type { LoraPair } from './lora-pair.ts';
 import { nearestNames } from './nearest-names.ts';
 import { observeOrientation, orient } from './orient.ts';
+import { isUntied } from './tied-sides.ts';
 
 /** A pair and the base tensor it changes. */
 export interface BoundDelta {
@@ -128,12 +129,9 @@ export function bindAdapter(
   const tokens = bindTokens(adapter, { tied, toDisk, targetOf, deltas: trained, replacements });
   for (const name of tokens.keys()) checkTargetDtype(adapter, name, targetOf(name));
 
-  const changed = (name: string | undefined): boolean =>
-    name !== undefined && (deltas.has(name) || changes.has(name) || replacements.has(name));
-  const hasOwnTokens = tied !== undefined && tokens.get(tied.head) !== tokens.get(tied.embedding);
-  const untied = changed(tied?.head) || changed(tied?.embedding) || hasOwnTokens ? tied : undefined;
+  const bound = { deltas, changes, replacements, tokens };
+  const untied = tied !== undefined && isUntied(adapter, tied, bound) ? tied : undefined;
   if (untied !== undefined) {
-    if (adapter.config.ensureWeightTying) throw keepsTied(adapter);
     warnings.push(
       `The embeddings are tied and adapter "${adapter.id}" changes one side: both ` +
         `${untied.embedding} and ${untied.head} are written and tie_word_embeddings becomes false.`,
@@ -256,15 +254,6 @@ function replacesPart(adapter: Adapter, name: string): WeldlineError {
     `Adapter "${adapter.id}" replaces "${name}" as a whole (modules_to_save), which the base has in ` +
       'other pieces. This version of weldline adds to such weights and does not replace them. ' +
       'Nothing was written.',
-  );
-}
-
-function keepsTied(adapter: Adapter): WeldlineError {
-  return new WeldlineError(
-    'adapter.unsupported-feature',
-    `${adapter.name}/adapter_config.json: the adapter changes tied embeddings, and was trained so ` +
-      'that both sides change together (ensure_weight_tying; MLX always does). This version of ' +
-      'weldline does not merge that and will not merge it in part.',
   );
 }
 

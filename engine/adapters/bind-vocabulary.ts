@@ -9,7 +9,7 @@ import type { Adapter } from './adapter.ts';
  * training, or padding cut off. Then all that has a row for each token must have the new number.
  *
  * A tied pair was one tensor when it was resized. Where the adapter has it once, as a weight that was
- * not trained, it is added to `replacements` for the other side.
+ * not trained or one that was trained for both sides, it is added to `replacements` for the other side.
  *
  * @param replacements whole tensors, by names on disk; their shapes beside the vocabulary are the
  *   base's
@@ -47,7 +47,7 @@ export function bindVocabulary(
   );
 }
 
-/** Gives the one side's base weight to the other. */
+/** Gives the one side's weight to the other, where it is that of both. */
 function share(
   adapter: Adapter,
   { embedding, head }: TiedEmbeddings,
@@ -59,7 +59,8 @@ function share(
   ] as const) {
     const entry = replacements.get(side);
     if (entry === undefined || replacements.has(other)) continue;
-    if (!isTrainedInFull(adapter, side)) replacements.set(other, entry);
+    const isBoth = adapter.config.ensureWeightTying || !isTrainedInFull(adapter, side);
+    if (isBoth) replacements.set(other, entry);
   }
 }
 

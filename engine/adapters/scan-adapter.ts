@@ -4,6 +4,7 @@ import type { MergeDtype } from '../safetensors/dtype.ts';
 import type { TensorEntry } from '../safetensors/header.ts';
 import { scanValues } from '../safetensors/scan-values.ts';
 import type { Adapter } from './adapter.ts';
+import { isSame } from './find-twins.ts';
 import { tensorsOfChange } from './kinds/module-change.ts';
 import type { TensorCopy } from './sort-tensors.ts';
 
@@ -14,7 +15,7 @@ const BLOCK_BYTES = 1024 * 1024;
  * Reads the values of an adapter once, before anything is written.
  *
  * @param source its weight file
- * @returns warnings: modules of which one factor is all zeros change nothing
+ * @returns warnings: modules of which one factor or the scaling is zero change nothing
  * @throws WeldlineError `adapter.non-finite` naming the first tensor that holds Inf or NaN,
  *   `adapter.duplicate-key` for two tensors that should be one
  */
@@ -37,6 +38,8 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
       (bias === undefined || zero.has(bias)) &&
       magnitude === undefined,
   );
+  const scaledToNothing = warnOfZeroScaling(adapter);
+  if (scaledToNothing.length > 0) return scaledToNothing;
   if (adapter.config.kind.type !== 'LORA') {
     const idleChanges = adapter.changes.filter(({ idleIfZero }) => idleIfZero.some(isZero));
     return idleKind(adapter, [...idlePairs, ...idleChanges]);
@@ -60,6 +63,29 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
   ];
 }
 
+/** With lora_alpha 0 a delta is multiplied by 0; DoRA still scales what it is added to. */
+function warnOfZeroScaling({ id, config, pairs, expertPairs, changes }: Adapter): string[] {
+  const isZero = config.loraAlpha === 0 && config.alphaPattern.size === 0;
+  const all = [
+    ...pairs.map(({ module, scaling, magnitude }) => ({
+      module,
+      isIdle: scaling === 0 && magnitude === undefined,
+    })),
+    ...expertPairs.map(({ module }) => ({ module, isIdle: isZero })),
+    ...changes.map(({ module, form }) => ({
+      module,
+      isIdle: 'scaling' in form && form.scaling === 0,
+    })),
+  ];
+  const idle = all.filter(({ isIdle }) => isIdle).map(({ module }) => module);
+  if (idle.length === 0) return [];
+  return [
+    `The factors of adapter "${id}" change nothing in ${idle.length} of ${all.length} modules: what ` +
+      `they are multiplied by is 0 (${idle.slice(0, 3).join(', ')}). Check lora_alpha (alpha) of ` +
+      'the configuration.',
+  ];
+}
+
 /** @param idle modules of which a tensor is all zeros, so that they change nothing */
 function idleKind(
   { id, config, pairs, changes }: Adapter,
@@ -78,17 +104,12 @@ function idleKind(
 }
 
 async function compareCopy({ of, copy }: TensorCopy, source: ByteSource): Promise<void> {
-  for (let at = 0; at < of.byteLength; at += BLOCK_BYTES) {
-    const length = Math.min(BLOCK_BYTES, of.byteLength - at);
-    const first = await source.read(of.offset + at, length);
-    const second = await source.read(copy.offset + at, length);
-    if (Buffer.compare(first, second) === 0) continue;
-    throw new WeldlineError(
-      'adapter.duplicate-key',
-      `${source.name}: tensors "${of.name}" and "${copy.name}" are two spellings of one, and their ` +
-        'values differ. Save the adapter again with PEFT.',
-    );
-  }
+  if (await isSame(of, copy, source)) return;
+  throw new WeldlineError(
+    'adapter.duplicate-key',
+    `${source.name}: tensors "${of.name}" and "${copy.name}" are two spellings of one, and their ` +
+      'values differ. Save the adapter again with PEFT.',
+  );
 }
 
 /** @returns those of the tensors whose values are all zero */

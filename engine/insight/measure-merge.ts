@@ -6,7 +6,7 @@ import {
   measureConflicts,
   summarizeConflicts,
 } from './conflicts.ts';
-import { conflictWarnings, retentionWarnings } from './describe-insight.ts';
+import { conflictWarnings, retentionWarnings, sizeWarnings } from './describe-insight.ts';
 import {
   measureRetention,
   type RetentionReport,
@@ -54,6 +54,7 @@ export async function measureMerge(
     const warnings = [
       ...(retention === null ? [] : retentionWarnings(retention)),
       ...(conflicts === null ? [] : conflictWarnings(conflicts)),
+      ...(conflicts === null || retention === null ? [] : sizeWarnings(retention)),
     ];
     return { retention, conflicts, warnings };
   } finally {

@@ -20,11 +20,18 @@ const FACTOR_ELEMENTS_MAX = 48_000_000;
 export interface TensorRetention {
   readonly name: string;
   readonly retention: number;
+  /** ‖d‖ over the norm of the weight. */
+  readonly relativeSize: number;
 }
 
 export interface RetentionReport {
   /** Of all that is added, weighted by its energy; null where nothing is. */
   readonly overall: number | null;
+  /**
+   * ‖d‖ / ‖W‖: how large all that is added is beside the weights that it is added to. Null where
+   * nothing is.
+   */
+  readonly relativeSize: number | null;
   /** Tensors that deltas are added to, and how many of them were measured. */
   readonly merged: number;
   readonly measured: number;
@@ -38,8 +45,9 @@ export type RetentionSummary = Omit<RetentionReport, 'tensors'> & {
   readonly worst: readonly TensorRetention[];
 };
 
-/** ‖d‖² and ‖δ − d‖², of sampled rows. */
+/** ‖W‖², ‖d‖² and ‖δ − d‖², of sampled rows. */
 interface Energies {
+  readonly source: number;
   readonly delta: number;
   readonly error: number;
 }
@@ -71,8 +79,7 @@ export async function measureRetention(
   const limits = { tensorsMax: TENSORS_MAX[base], costMax: FACTOR_ELEMENTS_MAX };
   const chosen = spreadTensors(measurable, factorElements, limits);
   const tensors: TensorRetention[] = [];
-  let delta = 0;
-  let error = 0;
+  let [source, delta, error] = [0, 0, 0];
   for (const { tensor, standsFor } of chosen) {
     const count = elementCount(tensor.shape) / columnsOf(tensor);
     const rows = spreadIndices(tensor.name, count, ROWS_PER_TENSOR);
@@ -80,12 +87,18 @@ export async function measureRetention(
     // Also not for a result that is infinite or NaN, which a merge refuses by itself.
     if (!(energies.delta > 0 && Number.isFinite(energies.error))) continue;
     const weight = (standsFor * count) / rows.length;
+    source += weight * energies.source;
     delta += weight * energies.delta;
     error += weight * energies.error;
-    tensors.push({ name: tensor.name, retention: 1 - energies.error / energies.delta });
+    tensors.push({
+      name: tensor.name,
+      retention: 1 - energies.error / energies.delta,
+      relativeSize: Math.sqrt(energies.delta / energies.source),
+    });
   }
   return {
     overall: tensors.length === 0 ? null : 1 - error / delta,
+    relativeSize: tensors.length === 0 ? null : Math.sqrt(delta / source),
     merged: merged.length,
     measured: chosen.length,
     tensors,
@@ -127,17 +140,17 @@ function columnsOf({ shape }: PlannedTensor): number {
 
 function energiesOf(tensor: PlannedTensor, rows: readonly ExactRow[]): Energies {
   const round = roundingTo(tensor.dtype as MergeDtype);
-  let delta = 0;
-  let error = 0;
+  let [energy, delta, error] = [0, 0, 0];
   for (const { source, exact } of rows) {
     for (let column = 0; column < exact.length; column++) {
       const d = exact[column]! - source[column]!;
+      energy += source[column]! ** 2;
       delta += d * d;
       const distance = round(exact[column]!) - round(source[column]!) - d;
       error += distance * distance;
     }
   }
-  return { delta, error };
+  return { source: energy, delta, error };
 }
 
 function roundingTo(dtype: MergeDtype): (value: number) => number {

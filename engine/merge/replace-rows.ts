@@ -1,12 +1,12 @@
 import { castElements } from '../../kernels/index.ts';
-import type { PlannedTensor } from '../plan/plan.ts';
+import type { PlannedTensor, TokenRows } from '../plan/plan.ts';
 import { rowBytes } from './arena-sizes.ts';
 import type { InputFiles } from './input-files.ts';
 import { kernelDtypes } from './tensor-work.ts';
 import type { ByteRange } from './windows.ts';
 
 /**
- * Puts an adapter's rows in the place of a tensor's, as far as they lie in the window. They are few
+ * Puts adapters' rows in the place of a tensor's, as far as they lie in the window. They are few
  * (the tokens that were trained), so nothing is gained by the kernel.
  *
  * @param bytes the window
@@ -18,8 +18,20 @@ export function replaceRows(
   bytes: Uint8Array,
   files: InputFiles,
 ): { readonly row: number; readonly nonFinite: number } | undefined {
-  const { tokens } = tensor;
-  if (tokens === undefined) return undefined;
+  for (const rows of tensor.tokens ?? []) {
+    const bad = replaceRowsOf(rows, tensor, window, bytes, files);
+    if (bad !== undefined) return bad;
+  }
+  return undefined;
+}
+
+function replaceRowsOf(
+  tokens: TokenRows,
+  tensor: PlannedTensor,
+  window: ByteRange,
+  bytes: Uint8Array,
+  files: InputFiles,
+): ReturnType<typeof replaceRows> {
   const stored = new Uint8Array(rowBytes(tokens.from));
   const length = tensor.byteLength / (tensor.shape[0] ?? 1);
   const { dtypeIn, dtypeOut } = kernelDtypes({ ...tensor, from: tokens.from });

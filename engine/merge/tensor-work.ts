@@ -92,12 +92,13 @@ export function unitsOf(tensor: PlannedTensor): WorkUnits {
 
 /** All that is read to make a tensor. */
 export function referencesOf(tensor: PlannedTensor): TensorReference[] {
-  const { from, tokens } = tensor;
+  const { from, tokens = [] } = tensor;
   const factors = (tensor.deltas ?? []).flatMap(({ a, b, magnitude, rankScale, outScale }) => [
     ...[a, b, magnitude, rankScale, outScale],
   ]);
-  const beside = [...factors, ...(tensor.changes ?? []).flatMap(referencesOfChange), tokens?.from];
-  return [...sourceReferences(from), ...beside.filter((reference) => reference !== undefined)];
+  const beside = [...factors, ...(tensor.changes ?? []).flatMap(referencesOfChange)];
+  const found = beside.filter((reference) => reference !== undefined);
+  return [...sourceReferences(from), ...found, ...tokens.map((rows) => rows.from)];
 }
 
 function referencesOfChange(change: PlannedChange): (TensorReference | undefined)[] {

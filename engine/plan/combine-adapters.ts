@@ -97,6 +97,7 @@ export function bindAdapters(
   }));
   for (const part of parts) checkWeight(part);
   checkVocabularies(parts);
+  checkRows(parts);
   const changes = new Map<string, Change>();
   for (const { adapter, binding } of parts) {
     for (const [name, how] of changesOf(binding)) {
@@ -133,6 +134,7 @@ const ADDS_DENSE = 'adds what is no low-rank product to it (LoHa, LoKr)';
 const SCALES_DORA = 'scales it (DoRA)';
 const SCALES_IA3 = 'scales it ((IA)³)';
 const ROTATES = 'rotates it (OFT)';
+const REPLACES_ROWS = 'replaces rows (trainable_token_indices)';
 
 /** What can be done to a tensor by several adapters at once, by the methods that are sums. */
 const ADDED: readonly string[] = [ADDS, ADDS_DENSE];
@@ -145,6 +147,8 @@ function agree(one: Change, other: Change, method: Combination['method'] | undef
     [one, other].every(({ how }) => among.includes(how));
   // Of rows that are cut, each step would have to be.
   if (isAll([ADDS, ADDS_PARTS])) return true;
+  // That these are different rows was checked.
+  if (isAll([REPLACES_ROWS])) return true;
   if (method === 'sequential') return isAll(IN_TURN);
   return isAll(method === 'linear' || method === 'cat' ? ADDED : [ADDS]);
 }
@@ -170,7 +174,7 @@ function changesOf(binding: Binding): ReadonlyMap<string, string> {
     const isScaled = list.some(({ pair }) => pair.magnitude !== undefined);
     changes.set(name, isScaled ? SCALES_PARTS : ADDS_PARTS);
   }
-  for (const name of tokens.keys()) changes.set(name, 'replaces rows (trainable_token_indices)');
+  for (const name of tokens.keys()) changes.set(name, REPLACES_ROWS);
   for (const name of replacements.keys()) changes.set(name, 'replaces it (modules_to_save, bias)');
   return changes;
 }
@@ -196,6 +200,31 @@ function checkVocabularies(parts: readonly Part[]): void {
     `Adapters "${first.adapter.id}" and "${second.adapter.id}" both change the vocabulary (to ` +
       `${first.binding.vocabulary} and ${second.binding.vocabulary} rows): the same ids mean other ` +
       'tokens. Merge one of them. Nothing was written.',
+  );
+}
+
+/** Rows of one tensor may be trained by several adapters, each its own. */
+function checkRows(parts: readonly Part[]): void {
+  const trainedBy = new Map<string, Map<number, string>>();
+  for (const { adapter, binding } of parts) {
+    for (const [name, { indices }] of binding.tokens) {
+      const rows = trainedBy.get(name) ?? new Map<number, string>();
+      trainedBy.set(name, rows);
+      const shared = indices.filter((index) => rows.has(index)).sort((a, b) => a - b);
+      const [first] = shared;
+      if (first !== undefined) throw sharedRows(name, rows.get(first) ?? '', adapter.id, shared);
+      for (const index of indices) rows.set(index, adapter.id);
+    }
+  }
+}
+
+function sharedRows(name: string, one: string, other: string, rows: readonly number[]) {
+  const shown = rows.slice(0, 10).join(', ');
+  return new WeldlineError(
+    'adapter.contradiction',
+    `Adapters "${one}" and "${other}" both replace ${rows.length} rows of "${name}" ` +
+      `(trainable_token_indices): ${shown}${rows.length > 10 ? ', …' : ''}. The same ids mean other ` +
+      'tokens. Merge one of them, or train one again with other ids. Nothing was written.',
   );
 }
 

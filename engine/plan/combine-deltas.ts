@@ -1,3 +1,4 @@
+import { isAdded } from '../adapters/kinds/module-change.ts';
 import { WeldlineError } from '../errors.ts';
 import {
   type CombinedPart,
@@ -144,18 +145,32 @@ export function combinationWarnings(
   ];
 }
 
-/** What a plan says of factors that are combined as a whole; undefined where none are. */
-export function factoredOption(
+/**
+ * What a plan says of a combination that is not a sum of deltas: of factors that are combined as a
+ * whole, or of tensors that several adapters change and not all by adding. Undefined for the others.
+ */
+export function combinationAsWhole(
   shards: Plan['shards'],
   chosen: ChosenCombination,
 ): Plan['options']['combination'] {
   const tensors = shards.flatMap((shard) => shard.tensors);
   const method = tensors.find(({ combined }) => combined !== undefined)?.combined?.method;
-  if (method === undefined) return undefined;
+  if (method === undefined) return tensors.some(isInTurn) ? inTurn(chosen) : undefined;
   const planned = { method, weights: [...chosen.weights] };
   if (method === 'peft_linear') return planned;
   if (method === 'svd') return { ...planned, parameters: { rank: chosen.rank } };
   return { ...planned, parameters: optionsOf(chosen) };
+}
+
+/** Whether several adapters change a tensor and one of them by more than adding: their order counts. */
+function isInTurn({ deltas = [], changes = [] }: PlannedTensor): boolean {
+  const isScaled = deltas.some(({ magnitude }) => magnitude !== undefined);
+  const isMore = isScaled || changes.some((change) => !isAdded(change));
+  return isMore && new Set([...deltas, ...changes].map(({ adapter }) => adapter)).size > 1;
+}
+
+function inTurn({ weights }: ChosenCombination): Plan['options']['combination'] {
+  return { method: 'sequential', weights: [...weights] };
 }
 
 /** What decides elements; the default is left out. */

@@ -40,14 +40,14 @@ export function planCombination(
 
 /**
  * What the plan's options say of it; nothing where one adapter is merged as it is.
- * @param factored what they say where factors are combined
+ * @param whole what they say where it is no sum of deltas
  */
 export function combinationOption(
   parts: readonly ThinnedPart[],
   thinning: Thinning | undefined,
-  factored: Plan['options']['combination'],
+  whole: Plan['options']['combination'],
 ): Pick<Plan['options'], 'combination'> {
-  if (factored !== undefined) return { combination: factored };
+  if (whole !== undefined) return { combination: whole };
   const weights = parts.map(({ weight }) => weight);
   const densities = parts.map(({ density }) => density);
   if (thinning === undefined || isPlainSum(thinning.method, densities)) {

@@ -165,7 +165,10 @@ const tensorCombination = z.object({
   parts: z.array(z.object({ weight: z.number(), density: z.number() })),
 });
 
-/** Rows that take the place of a tensor's, as the last step: row `indices[i]` is row i of `from`. */
+/**
+ * Rows that take the place of a tensor's, as the last step: row `indices[i]` is row i of `from`. Of
+ * several adapters, which have no index in common.
+ */
 const tokens = z.object({ from: tensorReference, indices: z.array(natural) });
 
 const plannedTensor = z.object({
@@ -185,7 +188,7 @@ const plannedTensor = z.object({
   combination: tensorCombination.optional(),
   /** What is no low-rank product, in its order. */
   changes: z.array(plannedChange).nonempty().optional(),
-  tokens: tokens.optional(),
+  tokens: z.array(tokens).nonempty().optional(),
 });
 
 const plannedShard = z.object({
@@ -225,13 +228,14 @@ export const planSchema = z.object({
     shardBytesMax: natural.optional(),
     mergeOnto: z.enum(MERGE_ONTO).optional(),
     /**
-     * Absent for one adapter of weight 1. Methods that are the same sum are all called linear: what is
-     * scaled or rotated in turn shows in the order of a tensor's deltas and changes.
+     * Absent for one adapter of weight 1. Methods that are the same sum are all called linear;
+     * sequential is one that is no sum: a tensor is scaled or rotated in turn.
      */
     combination: z
       .object({
         method: z.enum([
           'linear',
+          'sequential',
           ...combined.shape.method.options,
           ...tensorCombination.shape.method.options,
         ]),
@@ -269,6 +273,7 @@ export type PlannedTensor = z.infer<typeof plannedTensor>;
 export type PlannedDelta = z.infer<typeof delta>;
 export type CombinedDeltas = z.infer<typeof combined>;
 export type TensorCombination = z.infer<typeof tensorCombination>;
+export type TokenRows = z.infer<typeof tokens>;
 export type PlannedChange = z.infer<typeof plannedChange>;
 export type TensorReference = z.infer<typeof tensorReference>;
 export type TensorSource = z.infer<typeof tensorSource>;

@@ -15,9 +15,9 @@ import {
 } from './combine-adapters.ts';
 import {
   chooseCombination,
+  combinationAsWhole,
   combinationWarnings,
   combineDeltas,
-  factoredOption,
 } from './combine-deltas.ts';
 import { planConfigEdits } from './config-edits.ts';
 import { checkMergeOnto } from './merge-onto.ts';
@@ -30,6 +30,7 @@ import {
   type PlanPreview,
   type TensorReference,
   type TensorSource,
+  type TokenRows,
   type UnreadFile,
 } from './plan.ts';
 import { planChange } from './plan-change.ts';
@@ -97,7 +98,7 @@ export function previewPlan(inputs: PlanInputs): PlanPreview {
       ...(dtype === undefined ? {} : { dtype }),
       ...(shardBytesMax === undefined ? {} : { shardBytesMax }),
       ...(mergeOnto === undefined ? {} : { mergeOnto }),
-      ...combinationOption(parts, thinning, factoredOption(shards, chosen)),
+      ...combinationOption(parts, thinning, combinationAsWhole(shards, chosen)),
     },
     inputs: [
       { id: 'base', files: [...base.files] },
@@ -155,11 +156,11 @@ function planTensor(
   const inBase = checkpoint.tensors.get(source);
   let from = quantized.get(source) ?? referTo('base', inBase!.file, inBase!);
   let { shape } = inBase!;
-  let tokens: UnplacedTensor['tokens'];
+  const tokens: TokenRows[] = [];
   const deltas: PlannedDelta[] = [];
   const changes: PlannedChange[] = [];
   const combination = planCombination(name, parts, thinning);
-  // No two replace a tensor or rows of it: that was refused as a contradiction.
+  // No two replace a tensor or the same rows of it: that was refused as a contradiction.
   for (const { adapter, binding, weight } of parts) {
     const replacement = binding.replacements.get(name);
     if (replacement !== undefined) {
@@ -170,7 +171,7 @@ function planTensor(
     const rows = binding.tokens.get(name);
     if (rows !== undefined) {
       const rowsFrom = referTo(adapter.id, adapter.weightsFile, rows.entry);
-      tokens = { from: rowsFrom, indices: [...rows.indices] };
+      tokens.push({ from: rowsFrom, indices: [...rows.indices] });
     }
     // Where deltas are combined one by one, each keeps its own scaling.
     const factor = combination === undefined ? weight : 1;
@@ -187,6 +188,7 @@ function planTensor(
   const dtype = outputDtype(inBase!.dtype, options);
   const [first, ...others] = deltas;
   const [firstChange, ...otherChanges] = changes;
+  const [firstRows, ...otherRows] = tokens;
   return {
     name,
     dtype,
@@ -196,7 +198,7 @@ function planTensor(
     ...(first && { deltas: [first, ...others] }),
     ...(combination && { combination }),
     ...(firstChange && { changes: [firstChange, ...otherChanges] }),
-    ...(tokens && { tokens }),
+    ...(firstRows && { tokens: [firstRows, ...otherRows] }),
   };
 }
 

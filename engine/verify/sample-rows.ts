@@ -83,13 +83,15 @@ export async function exactRows(
 
 /** What a row begins with: an adapter's, where it replaces that row; a quantised one as floats. */
 async function sourceRow(
-  { from, tokens }: PlannedTensor,
+  { from, tokens = [] }: PlannedTensor,
   row: number,
   columns: number,
   read: ReadTensor,
 ): Promise<Float64Array> {
-  const place = tokens?.indices.indexOf(row) ?? -1;
-  if (tokens !== undefined && place >= 0) return readRows(tokens.from, place, 1, columns, read);
+  const trained = tokens.find(({ indices }) => indices.includes(row));
+  if (trained !== undefined) {
+    return readRows(trained.from, trained.indices.indexOf(row), 1, columns, read);
+  }
   const { quantization } = from;
   if (quantization === undefined) return readRows(from, row, 1, columns, read);
   return dequantizedRow({ ...from, quantization }, row, columns, read);

@@ -18,10 +18,9 @@ import { findNonFinite } from './find-non-finite.ts';
 import { verifyRows } from './verify-rows.ts';
 
 /**
- * Rows worked out again per tensor: the first, the last, one chosen by its name, trained ones, and
- * one of each block of rows (an expert, a projection), or of some of them where there are many.
+ * Rows worked out again per tensor: the first, the last, one chosen by its name, two of those that
+ * each adapter trained, and one of each block of rows (an expert, a projection), or of some of them where there are many.
  */
-const ROWS_PER_TENSOR = 5;
 const BLOCKS_PER_TENSOR = 8;
 
 /** A thread takes some 15 MB. */
@@ -199,9 +198,8 @@ function chooseRows(tensor: PlannedTensor): number[] {
   for (const character of tensor.name) {
     hash = (Math.imul(hash, 31) + (character.codePointAt(0) ?? 0)) >>> 0;
   }
-  const { indices = [] } = tensor.tokens ?? {};
-  const trained = [indices[0], indices.at(-1)].filter((row) => row !== undefined);
-  const chosen = [0, hash % rows, rows - 1, ...trained].slice(0, ROWS_PER_TENSOR);
+  const trained = (tensor.tokens ?? []).flatMap(({ indices }) => [indices[0]!, indices.at(-1)!]);
+  const chosen = [0, hash % rows, rows - 1, ...trained];
   const blocks = (tensor.deltas ?? []).flatMap(({ rows: block }) => block ?? []);
   const every = Math.max(1, blocks.length / BLOCKS_PER_TENSOR);
   for (let index = 0; index < blocks.length; index += every) {

@@ -33,7 +33,7 @@ afterAll(async () => {
 });
 
 const ONE = ['--adapter', 'one'];
-const TWO = [...ONE, '--adapter', 'two', '--combine', 'linear'];
+const TWO = [...ONE, '--adapter', 'two', '--combine', 'linear', '--weights', '0.01,0.01'];
 
 async function plan(...args: string[]) {
   const { status, stdout, stderr } = await runCommand(['plan', ...args], options);
@@ -52,12 +52,16 @@ describe('what weldline plan measures', () => {
     expect(stdout).toMatch(
       /^retention +99\.9 % of the delta survives rounding \(4 of 4 merged tensors measured\); least of model\.layers\.\d\.self_attn\.\w_proj\.weight, 99\.9 %$/m,
     );
-    expect(stdout.match(/^merged .* retention 99\.9 %$/gm)).toHaveLength(4);
+    expect(stdout.match(/^merged .* retention 99\.9 %, size [\d.]+ %$/gm)).toHaveLength(4);
+    expect(stdout).toMatch(
+      /^size +what is added is [\d.]+ % of the norm of the weights it is added/m,
+    );
     expect(stdout).not.toContain('cosine');
 
     const short = await planJson('--base', 'base', ...ONE);
     expect(short).toMatchObject({ retention: { merged: 4, measured: 4 }, conflicts: null });
     expect(short.retention.overall).toBeGreaterThan(0.99);
+    expect(short.retention.relativeSize).toBeGreaterThan(0);
     expect(short.retention.worst).toHaveLength(4);
     expect(short.retention).not.toHaveProperty('tensors');
     const whole = await planJson('--base', 'base', ...ONE, '--tensors');
@@ -84,12 +88,31 @@ describe('what weldline plan measures', () => {
 
   it('warns of adapters that fight', async () => {
     const fight = ['--adapter', 'one', '--adapter', 'one', '--combine', 'linear'];
-    const args = ['--base', 'base', ...fight, '--weights', '1,-0.5'];
+    const args = ['--base', 'base', ...fight, '--weights', '0.01,-0.005'];
     const { stdout, stderr } = await plan(...args);
     expect(stderr).toMatch(/^warning: Adapters "adapter-1" and "adapter-2" fight: /m);
     expect(stdout).toContain('cosine -1.00, 100.0 % of signs opposed');
     const { warnings } = await planJson(...args);
     expect(warnings).toEqual([expect.stringContaining(' fight: ')]);
+  });
+
+  it('warns of adapters that are large beside the weights, where there are several', async () => {
+    const example = join(import.meta.dirname, '../../examples/tiny');
+    const one = [
+      '--base',
+      join(example, 'base'),
+      '--adapter',
+      join(example, 'adapters/calculator'),
+    ];
+    const two = [...one, '--adapter', join(example, 'adapters/extractor'), '--combine', 'linear'];
+    const { stdout, stderr } = await plan(...two);
+    expect(stdout).toMatch(/^size +what is added is 77 % of the norm /m);
+    expect(stderr).toMatch(/^warning: What the adapters add together is 77 % of the norm /m);
+    expect((await plan(...two, '--weights', '0.5,0.5')).stderr).toContain(
+      'add together is 39 % of',
+    );
+    expect((await plan(...two, '--weights', '0.05,0.05')).stderr).toBe('');
+    expect((await plan(...one)).stderr).toBe('');
   });
 
   it('of a base on a hub reads no weight without being asked, and says so', async () => {

@@ -102,6 +102,15 @@ CASES = (
         modules_to_save=("embed_tokens", "lm_head"),
     ),
     Case(
+        "modules_to_save_as_one", 43,
+        "The embeddings of a tied model were trained in full with ensure_weight_tying: the adapter"
+        " has both ends, which are equal, and the model stays tied.",
+        tied=True,
+        lora={"r": 4, "lora_alpha": 8, "ensure_weight_tying": True},
+        modules_to_save=("embed_tokens",),
+        target_modules=("q_proj",),
+    ),
+    Case(
         "tied", 17,
         "LoRA on the linear layers of a tied model: lm_head is on disk neither before nor after.",
         (BFLOAT16, FLOAT16, FLOAT32),
@@ -247,7 +256,8 @@ CASES = (
     ),
     Case(
         "vocabulary_grown_tied", 37,
-        "Three tokens were added to a tied model: the adapter has both ends, which are equal.",
+        "Three tokens were added to a tied model: the adapter has both ends, which are equal, and the"
+        " model stays tied.",
         tied=True,
         vocabulary=103,
         target_modules=("q_proj",),

@@ -173,8 +173,7 @@ def choose_expected(case: Case, before: dict, merged: dict, targets: set):
 
 
 def is_untied(case: Case) -> bool:
-    saves_head = "lm_head" in case.modules_to_save or case.vocabulary is not None
-    return case.tied and (saves_head or case.untie is not None)
+    return case.tied and ("lm_head" in case.modules_to_save or case.untie is not None)
 
 
 def is_replaced(case: Case, name: str) -> bool:

@@ -128,9 +128,10 @@ describe('the model card', () => {
     const insight: InsightSummary = {
       retention: {
         overall: 0.314,
+        relativeSize: 0.0123,
         merged: 9,
         measured: 8,
-        worst: [{ name: 'a.weight', retention: -2 }],
+        worst: [{ name: 'a.weight', retention: -2, relativeSize: 0.5 }],
       },
       conflicts: {
         ...{ comparable: 9, measured: 8, leftOut: 1 },
@@ -151,12 +152,22 @@ describe('the model card', () => {
       '## Measured\n\n' +
         '- 31.4 % of the delta survives rounding (8 of 9 merged tensors measured); least of ' +
         'a.weight, 0.0 %\n' +
+        '- what is added is 1.2 % of the norm of the weights it is added to\n' +
         '- tone and st\\|le: 3 tensors in common, cosine -0.25, 62.5 % of signs opposed\n' +
         '- 8 of 9 tensors were compared\n' +
         '- 1 tensors cannot be compared (DoRA, other kinds, replaced tensors or rows)\n',
     );
     expect(card).toMatch(/## Warnings\n\n- they fight\n$/);
     expect(modelCard(releaseFacts(INPUT))).not.toContain('Measured');
+  });
+
+  it('says of a retention that it was not measured', () => {
+    const retention = { overall: null, relativeSize: null, merged: 21, measured: 0, worst: [] };
+    const insight = { retention, conflicts: null, warnings: [] };
+    expect(modelCard(releaseFacts({ ...INPUT, insight }))).toContain(
+      '## Measured\n\n- how much of the delta survives rounding was not measured: it would take a ' +
+        'pass over whole tensors (0 of 21 merged tensors measured)\n\n## Files',
+    );
   });
 
   it('has front matter that the hub reads', () => {

@@ -1,7 +1,10 @@
 import { expect, test } from 'vitest';
 import { readAdapter } from '../../../engine/adapters/adapter.ts';
+import { doraAdapter } from '../../doubles/dora-adapter.ts';
+import { kindAdapter } from '../../doubles/kind-adapter.ts';
 import { memoryFiles } from '../../doubles/memory-files.ts';
-import { adapterFiles, tinyAdapter } from '../../doubles/tiny-model.ts';
+import { adapterFiles, tinyAdapter, tinyBase } from '../../doubles/tiny-model.ts';
+import { planFor } from './plan-tiny.ts';
 
 /** The scalings of layers 0 and 1 of q_proj and v_proj, as `layer.module`. */
 async function scalingsWith(
@@ -83,4 +86,25 @@ test('rank and alpha are looked up separately', async () => {
   const patterns = ',"rank_pattern":{"q_proj":16},"alpha_pattern":{"layers.0.self_attn.q_proj":64}';
   const scalings = await scalingsWith({ r: 16, lora_alpha: 16 }, patterns);
   expect(scalings).toEqual({ ...all(1), '0.q': 4 });
+});
+
+test('an alpha of 0 is told of, where it makes the delta nothing', async () => {
+  const warningsOf = async (adapter: ReturnType<typeof tinyAdapter>, alpha: number) => {
+    adapter.config[adapter.config['peft_type'] === 'LOHA' ? 'alpha' : 'lora_alpha'] = alpha;
+    return (await planFor(tinyBase(), adapter)).warnings;
+  };
+  for (const adapter of [tinyAdapter(), kindAdapter('LOHA')]) {
+    expect(await warningsOf(adapter, 0)).toEqual([
+      expect.stringMatching(/"a" change nothing in 4 of 4 modules.* is 0 .*lora_alpha/),
+    ]);
+    expect(await warningsOf(adapter, 1)).toEqual([]);
+  }
+  const some = tinyAdapter();
+  some.config['alpha_pattern'] = { v_proj: 4 };
+  expect(await warningsOf(some, 0)).toEqual([
+    expect.stringMatching(/ 2 of 4 modules.*\(model.layers.0.self_attn.q_proj, /),
+  ]);
+  // For AdaLoRA it means the rank, as in PEFT; DoRA still gives rows their lengths.
+  expect(await warningsOf(kindAdapter('ADALORA'), 0)).toEqual([]);
+  expect(await warningsOf(doraAdapter(), 0)).toEqual([]);
 });

@@ -26,6 +26,7 @@ function adapterOf(tensors: readonly TensorEntry[]): Adapter {
     untouched: [],
     replacements: new Map(tensors.map((tensor) => [tensor.name, tensor])),
     copies: [],
+    twins: [],
     tokens: new Map(),
     format: 'peft',
     weightsFile: 'weights',

@@ -253,26 +253,6 @@ const MLX: readonly BadInput[] = [
     names: ['adapters.npz', 'mx.save_safetensors'],
     spoil: files({ [WEIGHTS]: null, 'adapters.npz': 'PK' }),
   },
-  {
-    what: 'LoRA of MLX on tied embeddings, where it changes both',
-    code: 'adapter.unsupported-feature',
-    names: ['tied', 'MLX'],
-    spoil: (inputs) => {
-      inputs.base.tensors = inputs.base.tensors.filter(({ name }) => name !== 'lm_head.weight');
-      inputs.base.config['tie_word_embeddings'] = true;
-      const zeros = (name: string, ...shape: number[]): TestTensor => ({
-        name,
-        dtype: 'F32',
-        shape,
-        data: new Uint8Array(4 * (shape[0] ?? 0) * (shape[1] ?? 0)),
-      });
-      mlx({}, (tensors) => [
-        ...tensors,
-        zeros('model.embed_tokens.lora_a', 100, 4),
-        zeros('model.embed_tokens.lora_b', 4, 64),
-      ])(inputs);
-    },
-  },
 ];
 
 const SHARDS: readonly BadInput[] = [

@@ -144,7 +144,7 @@ const BINDINGS: readonly BadInput[] = [
     },
   },
   {
-    what: 'tied embeddings trained as one',
+    what: 'tied embeddings trained as one, and two of them',
     code: FEATURE,
     names: ['adapter/adapter_config.json', 'ensure_weight_tying'],
     spoil: ({ base, adapter }) => {
@@ -152,6 +152,7 @@ const BINDINGS: readonly BadInput[] = [
       alter(base, 'lm_head.weight');
       adapter.config['ensure_weight_tying'] = true;
       add(adapter, 'base_model.model.model.embed_tokens.weight', 100, 64);
+      add(adapter, 'base_model.model.lm_head.weight', 100, 64);
     },
   },
 ];

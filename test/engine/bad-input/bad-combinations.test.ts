@@ -41,9 +41,10 @@ function savedHead(): TinyModel {
   return adapterWith({ 'lm_head.weight': [100, 64] });
 }
 
-function trainedRows(): TinyModel {
-  const adapter = adapterWith({ [`${EMBEDDING}.token_adapter.trainable_tokens_delta`]: [2, 64] });
-  adapter.config['trainable_token_indices'] = [5, 7];
+function trainedRows(indices: readonly number[] = [5, 7]): TinyModel {
+  const rows = `${EMBEDDING}.token_adapter.trainable_tokens_delta`;
+  const adapter = adapterWith({ [rows]: [indices.length, 64] });
+  adapter.config['trainable_token_indices'] = indices;
   return adapter;
 }
 
@@ -77,8 +78,8 @@ test.each<[string, Adapters, readonly string[]]>([
   ['save the same module', { one: savedHead(), two: savedHead() }, ['lm_head.weight']],
   [
     'train the same rows',
-    { one: trainedRows(), two: trainedRows() },
-    ['model.embed_tokens.weight', 'trainable_token_indices'],
+    { one: trainedRows(), two: trainedRows([7, 2, 5]) },
+    ['model.embed_tokens.weight', 'trainable_token_indices', '2 rows', ': 5, 7.'],
   ],
   [
     'train rows of an embedding and all of it',
@@ -228,7 +229,7 @@ test('what does not meet is merged: rows, a module and deltas of three adapters'
   const tensors = shards.flatMap((shard) => shard.tensors);
   const head = tensors.find(({ name }) => name === 'lm_head.weight');
   const embedding = tensors.find(({ name }) => name === `${EMBEDDING}.weight`);
-  expect([head?.from.input, embedding?.tokens?.from.input]).toEqual(['two', 'one']);
+  expect([head?.from.input, embedding?.tokens?.[0]?.from.input]).toEqual(['two', 'one']);
   const added = tensors.map(({ deltas = [] }) => deltas.map(({ adapter }) => adapter).join());
   // The tiny adapters of one and two are the same modules.
   expect(new Set(added)).toEqual(new Set(['', 'one,two', 'three']));

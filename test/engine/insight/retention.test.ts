@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { retentionWarnings } from '../../../engine/insight/describe-insight.ts';
+import { retentionWarnings, sizeWarnings } from '../../../engine/insight/describe-insight.ts';
 import { measureRetention, type RetentionReport } from '../../../engine/insight/retention.ts';
 import { spreadIndices } from '../../../engine/insight/spread-tensors.ts';
 import { TensorReader } from '../../../engine/insight/tensor-reader.ts';
@@ -88,7 +88,8 @@ describe('the share of a delta that survives rounding', () => {
       overall: 0,
       merged: 2,
       measured: 2,
-      tensors: [{ name: TARGET, retention: 0 }],
+      relativeSize: expect.closeTo(1e-3, 9),
+      tensors: [{ name: TARGET, retention: 0, relativeSize: expect.closeTo(1e-3, 9) }],
     });
     expect(retentionWarnings(report)).toEqual([
       expect.stringMatching(/0\.0 % of the delta survives, .* of 1 of 2 .*q_proj.*--dtype float32/),
@@ -118,7 +119,10 @@ describe('the share of a delta that survives rounding', () => {
   it('is nothing to speak of where nothing is added', async () => {
     const { base, adapter } = ones(0);
     const report = await measure(base, [adapter]);
-    expect(report).toEqual({ overall: null, merged: 2, measured: 2, tensors: [] });
+    expect(report).toEqual({
+      ...{ overall: null, relativeSize: null },
+      ...{ merged: 2, measured: 2, tensors: [] },
+    });
     expect(retentionWarnings(report)).toEqual([]);
   });
 });
@@ -213,4 +217,15 @@ describe('retention', () => {
       expect(onto.tensors).toHaveLength(4);
     },
   );
+});
+
+describe('how large deltas are beside the weights', () => {
+  it('is the ratio of their norms, with the adapters’ weights', async () => {
+    const { base, adapter } = ones(0.03);
+    const combination = { method: 'linear', weights: [1, 2] } as const;
+    const both = await measure(base, [adapter, adapter], { combination });
+    expect(both.relativeSize).toBeCloseTo(0.09, 3);
+    expect(both.tensors[0]?.relativeSize).toBe(both.relativeSize);
+    expect(sizeWarnings(both)).toEqual([]);
+  });
 });

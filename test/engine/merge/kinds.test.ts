@@ -245,6 +245,26 @@ test.each<[string, TinyModel, TinyModel]>([
   ).rejects.toMatchObject({ code: expect.stringMatching(/contradiction|option-invalid/) });
 });
 
+test('a manifest says of adapters that were taken in turn that they were, and only of these', async () => {
+  const combination = { method: 'sequential' } as const;
+  const lora = tinyAdapter({ targets: TARGETS });
+  const elsewhere = tinyAdapter({ targets: ['self_attn.v_proj'], seed: 5 });
+  for (const [first, second, method] of [
+    [lora, kindAdapter('IA3'), 'sequential'],
+    [doraAdapter({ targets: TARGETS }), lora, 'sequential'],
+    [kindAdapter('OFT'), elsewhere, 'linear'],
+    [lora, kindAdapter('LOHA'), 'linear'],
+  ] as const) {
+    const inputs = await write(tinyBase(), first, { b: second });
+    const output = join(inputs.root, 'output');
+    const { plan } = await mergeDirectories({ ...inputs, output, options: { combination } });
+    expect(plan.options.combination).toEqual({ method, weights: [1, 1] });
+    const manifest = JSON.parse(await readFile(join(output, 'weldline.json'), 'utf8'));
+    expect(manifest.options).toMatchObject({ combination: method, weights: '1, 1' });
+    expect(parsePlan(formatPlan(plan), planDigest(plan), 'plan.json')).toEqual(plan);
+  }
+});
+
 test('(IA)³ after LoRA scales what LoRA made', async () => {
   const [lora, ia3] = [tinyAdapter({ targets: TARGETS }), kindAdapter('IA3')];
   const alone = await mergedAlone(lora);

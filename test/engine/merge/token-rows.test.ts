@@ -18,6 +18,7 @@ import {
   tinyAdapter,
   tinyBase,
 } from '../../doubles/tiny-model.ts';
+import { loadTensors } from '../../golden/golden-case.ts';
 
 const DTYPES: readonly FloatName[] = ['BF16', 'F16', 'F32'];
 const ROWS = 'base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta';
@@ -110,7 +111,7 @@ test('a trained row that was not written is found', async () => {
   // A plan in which the rows are the other way round is not what was merged.
   const swapped = structuredClone(plan);
   for (const { tensors } of swapped.shards)
-    for (const { tokens } of tensors) tokens?.indices.reverse();
+    for (const { tokens } of tensors) tokens?.[0]?.indices.reverse();
   const verify = async (plan: typeof swapped): Promise<unknown> =>
     verifyMerge({
       directory: output,
@@ -119,4 +120,52 @@ test('a trained row that was not written is found', async () => {
     });
   await expect(verify(swapped)).rejects.toMatchObject({ code: 'verify.recomputation-mismatch' });
   await verify(plan);
+});
+
+test.each([false, true])('several adapters train rows of their own (tied: %s)', async (tied) => {
+  const root = await temporaryDirectory();
+  const paths = { base: join(root, 'base'), adapter: join(root, 'one') };
+  const others = { b: join(root, 'two') };
+  const rows = [
+    [8, 3],
+    [99, 0, 40],
+  ];
+  const base = tinyBase({ dtype: 'F32', tied });
+  const trained = rows.map((indices, index) => {
+    const adapter = tinyAdapter({ seed: index + 2 });
+    adapter.config['trainable_token_indices'] = indices;
+    const tensor = randomTensor(new Random(index), ROWS, 'F32', [indices.length, 64]);
+    adapter.tensors.push(tensor);
+    return { adapter, tensor };
+  });
+  await writeFiles(paths.base, baseFiles(base));
+  await writeFiles(paths.adapter, adapterFiles(trained[0]!.adapter));
+  await writeFiles(others.b, adapterFiles(trained[1]!.adapter));
+  const output = join(root, 'merged');
+  const options = { combination: { method: 'linear' } } as const;
+  const { plan } = await mergeDirectories({ ...paths, others, output, options });
+  const written = await loadTensors(output, ['model.safetensors']);
+  const { bytes } = written.get('model.embed_tokens.weight')!;
+  const before = base.tensors[0]?.data ?? new Uint8Array();
+  for (let row = 0; row < 100; row++) {
+    const index = rows.findIndex((indices) => indices.includes(row));
+    const [data, at] =
+      index < 0 ? [before, row] : [trained[index]!.tensor.data, rows[index]!.indexOf(row)];
+    const is = Buffer.from(bytes.subarray(row * 256, (row + 1) * 256));
+    expect(is.equals(data.subarray(at * 256, (at + 1) * 256)), `row ${row}`).toBe(true);
+  }
+  expect(written.has('lm_head.weight')).toBe(!tied);
+  expect(plan.configEdits).toEqual([]);
+
+  const roots = { base: paths.base, a: paths.adapter, ...others };
+  const verify = async (what: typeof plan): Promise<unknown> => {
+    const files = await openModelDirectory(output);
+    return verifyMerge({ directory: output, files, recompute: { plan: what, roots } });
+  };
+  await verify(plan);
+  // Rows of the second adapter that went elsewhere are found too.
+  const moved = structuredClone(plan);
+  for (const { tensors } of moved.shards)
+    for (const { tokens } of tensors) tokens?.[1]?.indices.reverse();
+  await expect(verify(moved)).rejects.toMatchObject({ code: 'verify.recomputation-mismatch' });
 });
