@@ -14,7 +14,7 @@ const BLOCK_BYTES = 1024 * 1024;
  * Reads the values of an adapter once, before anything is written.
  *
  * @param source its weight file
- * @returns warnings: modules of which one factor is all zeros change nothing
+ * @returns warnings: modules of which one factor is all zeros, or the strength is zero, change nothing
  * @throws WeldlineError `adapter.non-finite` naming the first tensor that holds Inf or NaN,
  *   `adapter.duplicate-key` for two tensors that should be one
  */
@@ -29,6 +29,28 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
   // A shared factor is many modules'.
   const all = new Set([...factors, ...ofExperts, ...parts, ...whole]);
   const zero = await scanTensors([...all], source);
+  return [...warnOfZeroAlpha(adapter), ...warnOfZeros(adapter, zero)];
+}
+
+/** With an alpha of 0 a delta is scaled to nothing, whatever was trained. */
+function warnOfZeroAlpha({ id, config, pairs, changes, expertPairs }: Adapter): string[] {
+  const ofPairs = pairs.filter(({ scaling }) => scaling === 0);
+  const ofChanges = changes.filter(({ form }) => 'scaling' in form && form.scaling === 0);
+  // Which pattern is for which parameter of experts, their binding tells.
+  const isZero = config.loraAlpha === 0 && config.alphaPattern.size === 0;
+  const ofExperts = isZero ? expertPairs : [];
+  const idle = [...ofPairs, ...ofChanges, ...ofExperts].map(({ module }) => module);
+  if (idle.length === 0) return [];
+  return [
+    `Adapter "${id}" has a strength of 0 in ${idle.length} of its ` +
+      `${pairs.length + changes.length + expertPairs.length} modules, so it adds nothing to ` +
+      `them (${idle.slice(0, 3).join(', ')}). Check lora_alpha (of MLX: scale) in its configuration.`,
+  ];
+}
+
+/** @param zero tensors whose values are all zero */
+function warnOfZeros(adapter: Adapter, zero: ReadonlySet<TensorEntry>): string[] {
+  const replaced = adapter.replacements.size + adapter.tokens.size;
   const isZero = (tensor: TensorEntry | undefined): boolean =>
     tensor !== undefined && zero.has(tensor);
   const idlePairs = adapter.pairs.filter(
@@ -48,7 +70,7 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
   // Before training B is zero, but A of an embedding.
   const embedding = idlePairs.some(({ layer }) => layer === 'embedding');
   const factor = embedding ? 'lora_B or lora_embedding_A' : 'lora_B';
-  if (idle.length === pairCount && whole.length === 0) {
+  if (idle.length === pairCount && replaced === 0) {
     return [
       `Adapter "${adapter.id}" changes nothing: every ${factor} is zero, as before training. Check ` +
         'that this is the trained adapter.',
