@@ -3,10 +3,12 @@
  * base's dequantised weights makes. That those are right, golden files show.
  */
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import type { MergeOptions } from '../../../engine/plan/plan.ts';
+import { verifyMerge } from '../../../engine/verify/verify-merge.ts';
+import { openModelDirectory } from '../../../sources/model-directory.ts';
 import { doraAdapter } from '../../doubles/dora-adapter.ts';
-import { KIND_NAMES, kindAdapter } from '../../doubles/kind-adapter.ts';
+import { kindAdapter } from '../../doubles/kind-adapter.ts';
 import { mergeDirectories, writeFiles } from '../../doubles/merge-directories.ts';
 import { type PackedKind, packBase } from '../../doubles/packed-base.ts';
 import { Random } from '../../doubles/random.ts';
@@ -19,8 +21,10 @@ import {
   tinyAdapter,
   tinyBase,
 } from '../../doubles/tiny-model.ts';
-import { verifyAllRows } from '../../doubles/verify-all-rows.ts';
 import { type LoadedTensor, loadTensors } from '../../golden/golden-case.ts';
+
+/** How adapters are merged, and what makes them. */
+type Merge = readonly [MergeOptions, () => readonly TinyModel[]];
 
 type BaseKind = PackedKind | 'simulated_nf4';
 
@@ -53,67 +57,72 @@ function embeddingAdapter(): TinyModel {
   return adapter;
 }
 
-const ADAPTERS: Readonly<Record<string, () => TinyModel>> = {
-  LORA: () => tinyAdapter({ targets: TARGETS, rank: 5 }),
-  'LORA with lora_bias': () => {
-    const adapter = tinyAdapter();
-    adapter.config['lora_bias'] = true;
-    for (const { name, shape } of adapter.tensors.filter((each) => /lora_B/.test(each.name))) {
-      add(adapter, name.replace(PREFIX, '').replace(/weight$/, 'bias'), shape[0] ?? 0);
-    }
-    return adapter;
-  },
-  'LORA on the embedding, a saved head and a saved layer': () => {
-    const adapter = embeddingAdapter();
-    adapter.config['modules_to_save'] = ['lm_head', 'down_proj'];
-    add(adapter, 'lm_head.weight', 100, 64);
-    for (const layer of [0, 1]) add(adapter, `model.layers.${layer}.mlp.down_proj.weight`, 64, 128);
-    return adapter;
-  },
-  'LORA and trained rows': () => {
-    const adapter = tinyAdapter();
-    adapter.config['trainable_token_indices'] = { embed_tokens: [3, 99] };
-    add(adapter, `${EMBEDDING}.token_adapter.trainable_tokens_delta`, 2, 64);
-    return adapter;
-  },
-  DORA: () => doraAdapter({ targets: TARGETS }),
-  'DORA on the embedding': () => {
-    const adapter = embeddingAdapter();
-    adapter.config['use_dora'] = true;
-    for (const { name, shape } of adapter.tensors.filter((each) => /lora_B/.test(each.name))) {
-      const vector = name.replace(PREFIX, '').replace('lora_B.weight', 'lora_magnitude_vector');
-      add(adapter, vector, shape[0] ?? 0);
-    }
-    add(adapter, `${EMBEDDING}.lora_magnitude_vector`, 64);
-    return adapter;
-  },
-  ...Object.fromEntries(KIND_NAMES.map((kind) => [kind, () => kindAdapter(kind)])),
-};
+/** An adapter on one module, moved to another module of the same shape, so that others fit beside. */
+function at(place: string, adapter: TinyModel, from = 'layers.0.self_attn.q_proj'): TinyModel {
+  const isShared = (name: string): boolean => !name.includes('.layers.');
+  const tensors = adapter.tensors
+    .filter(({ name }) => isShared(name) || name.includes(`${from}.`))
+    .map((tensor) => ({ ...tensor, name: tensor.name.replace(from, place) }));
+  const config = { ...adapter.config, target_modules: `model.${place}` };
+  return { ...adapter, config, tensors };
+}
 
-const COMBINED: Readonly<Record<string, readonly [MergeOptions, () => readonly TinyModel[]]>> = {
-  linear: [{ combination: { method: 'linear', weights: [0.5, -2] } }, twoAdapters],
+/** The kinds beside each other, each on a module of its own. */
+function allKinds(): readonly TinyModel[] {
+  const down = 'layers.0.mlp.down_proj';
+  const bias = tinyAdapter();
+  bias.config['lora_bias'] = true;
+  add(bias, 'model.layers.0.self_attn.q_proj.lora_B.bias', 64);
+  const embedding = embeddingAdapter();
+  embedding.config['use_dora'] = true;
+  embedding.config['target_modules'] = ['embed_tokens'];
+  embedding.tensors = embedding.tensors.filter(({ name }) => name.includes('embed'));
+  add(embedding, `${EMBEDDING}.lora_magnitude_vector`, 64);
+  return [
+    at('layers.0.self_attn.q_proj', bias),
+    at('layers.1.self_attn.q_proj', doraAdapter()),
+    at('layers.0.self_attn.o_proj', kindAdapter('LOHA')),
+    at('layers.1.self_attn.o_proj', kindAdapter('LOKR')),
+    at(down, kindAdapter('IA3'), down),
+    at('layers.1.mlp.down_proj', kindAdapter('OFT'), down),
+    embedding,
+  ];
+}
+
+function otherKinds(): readonly TinyModel[] {
+  const down = 'layers.0.mlp.down_proj';
+  const tokens = tinyAdapter({ targets: ['self_attn.k_proj'] });
+  tokens.config['trainable_token_indices'] = { embed_tokens: [3, 99] };
+  add(tokens, `${EMBEDDING}.token_adapter.trainable_tokens_delta`, 2, 64);
+  const saved: TinyModel = tinyAdapter({ targets: ['mlp.up_proj'] });
+  saved.config['modules_to_save'] = ['gate_proj', 'lm_head'];
+  for (const layer of [0, 1]) add(saved, `model.layers.${layer}.mlp.gate_proj.weight`, 128, 64);
+  add(saved, 'lm_head.weight', 100, 64);
+  return [
+    at('layers.0.self_attn.q_proj', kindAdapter('ADALORA')),
+    at('layers.1.self_attn.q_proj', kindAdapter('VERA')),
+    at('layers.0.self_attn.o_proj', kindAdapter('IA3')),
+    at('layers.1.self_attn.o_proj', kindAdapter('OFT')),
+    at(down, kindAdapter('LOHA'), down),
+    tokens,
+    saved,
+  ];
+}
+
+const MERGES: Readonly<Record<string, Merge>> = {
+  'lora_bias, DoRA on a layer and on the embedding, LoHa, LoKr, (IA)³ by inputs, OFT': [
+    { combination: { method: 'linear' } },
+    allKinds,
+  ],
+  'AdaLoRA, VeRA, (IA)³ by outputs, OFT, LoHa, trained rows, LoRA, a saved head and layers': [
+    { combination: { method: 'linear' } },
+    otherKinds,
+  ],
   svd: [{ combination: { method: 'svd', parameters: { rank: 3 } } }, twoAdapters],
-  peft_linear: [
-    { combination: { method: 'peft_linear' } },
-    () => [tinyAdapter(), tinyAdapter({ seed: 3 })],
-  ],
-  ...Object.fromEntries(
-    (['ties', 'dare_linear', 'dare_ties', 'magnitude_prune'] as const).map((method) => [
-      method,
-      [{ combination: { method, parameters: { density: 0.4 } } }, twoAdapters] as const,
-    ]),
-  ),
-  'DORA after LORA': [
-    { combination: { method: 'sequential' } },
-    () => [tinyAdapter({ targets: TARGETS }), doraAdapter({ targets: TARGETS })],
-  ],
-  'DORA twice': [
+  dare_ties: [{ combination: { method: 'dare_ties', parameters: { density: 0.4 } } }, twoAdapters],
+  'DoRA twice, in turn': [
     { combination: { method: 'sequential' } },
     () => [doraAdapter({ targets: TARGETS }), doraAdapter({ targets: TARGETS, seed: 7 })],
-  ],
-  'OFT after IA3': [
-    { combination: { method: 'sequential' } },
-    () => [kindAdapter('IA3'), kindAdapter('OFT')],
   ],
 };
 
@@ -121,7 +130,7 @@ function twoAdapters(): readonly TinyModel[] {
   return [tinyAdapter({ targets: TARGETS }), tinyAdapter({ targets: TARGETS, rank: 6, seed: 3 })];
 }
 
-/** Merges onto a base, works every merged row out again, and loads what was written. */
+/** Merges onto a base, works rows of it out again, and loads what was written. */
 async function merge(
   base: string,
   adapters: readonly TinyModel[],
@@ -129,31 +138,34 @@ async function merge(
   windowBytes?: number,
 ): Promise<ReadonlyMap<string, LoadedTensor>> {
   const root = await temporaryDirectory();
-  const ids = adapters.map((_, index) => 'ab'[index]!);
+  const ids = adapters.map((_, index) => 'abcdefgh'[index]!);
   const at = (id: string): string => join(root, id);
   for (const [index, id] of ids.entries()) await writeFiles(at(id), adapterFiles(adapters[index]!));
   const others = Object.fromEntries(ids.slice(1).map((id) => [id, at(id)]));
-  const cut = windowBytes === undefined ? {} : { windowBytes, threads: 2 };
+  const cut = windowBytes === undefined ? {} : { windowBytes };
   const output = at('merged');
   const { plan } = await mergeDirectories({
     ...{ base, adapter: at('a'), others, output, options, ...cut },
   });
-  await verifyAllRows(plan, { base, ...Object.fromEntries(ids.map((id) => [id, at(id)])) }, output);
+  const roots = { base, ...Object.fromEntries(ids.map((id) => [id, at(id)])) };
+  const files = await openModelDirectory(output);
+  await verifyMerge({ directory: output, files, recompute: { plan, roots } });
   return loadTensors(output, [WEIGHTS]);
 }
 
 /** A base, and the same had it never been quantised: what a change of the norm alone leaves. */
-async function writeBases(kind: BaseKind, mergeOnto: MergeOptions): Promise<readonly string[]> {
+async function writeBases(
+  model: TinyModel,
+  mergeOnto: MergeOptions,
+): Promise<readonly [string, string]> {
   const root = await temporaryDirectory();
   const [base, dequantized, adapter] = ['base', 'dequantized', 'adapter'].map((name) =>
     join(root, name),
   ) as [string, string, string];
-  await writeFiles(base, baseFiles(baseOf(kind)));
+  await writeFiles(base, baseFiles(model));
   const norm: TinyModel = { config: {}, tensors: [], files: {}, shards: 1 };
   norm.config = { peft_type: 'LORA', r: 4, modules_to_save: ['norm'] };
-  const { data, ...vector } = baseOf(kind).tensors.find(
-    ({ name }) => name === 'model.norm.weight',
-  )!;
+  const { data, ...vector } = model.tensors.find(({ name }) => name === 'model.norm.weight')!;
   norm.tensors = [{ ...vector, name: `${PREFIX}model.norm.weight`, data }];
   await writeFiles(adapter, adapterFiles(norm));
   await mergeDirectories({ base, adapter, output: dequantized, options: mergeOnto });
@@ -163,21 +175,40 @@ async function writeBases(kind: BaseKind, mergeOnto: MergeOptions): Promise<read
 const byName = (tensors: ReadonlyMap<string, LoadedTensor>): LoadedTensor[] =>
   [...tensors.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
 
-describe.each(BASES)('on %s', (kind) => {
-  const onto: MergeOptions = {
-    mergeOnto: kind === 'simulated_nf4' ? 'simulated_nf4' : 'dequantized',
-  };
-  async function expectSame(adapters: readonly TinyModel[], options: MergeOptions = {}) {
-    const [base, dequantized] = await writeBases(kind, onto);
-    const wanted = byName(await merge(dequantized!, adapters, options));
-    const found = await merge(base!, adapters, { ...options, ...onto }, 4096);
-    expect(byName(found)).toEqual(wanted);
-    expect(wanted).not.toEqual(byName(await loadTensors(dequantized!, [WEIGHTS])));
+async function expectSame(
+  model: TinyModel,
+  mergeOnto: MergeOptions,
+  merges: Readonly<Record<string, Merge>>,
+): Promise<void> {
+  const [base, dequantized] = await writeBases(model, mergeOnto);
+  const before = byName(await loadTensors(dequantized, [WEIGHTS]));
+  for (const [name, [options, make]] of Object.entries(merges)) {
+    const wanted = byName(await merge(dequantized, make(), options));
+    const found = await merge(base, make(), { ...options, ...mergeOnto }, 4096);
+    expect(byName(found), name).toEqual(wanted);
+    expect(wanted, name).not.toEqual(before);
   }
+}
 
-  test.each(Object.entries(ADAPTERS))('%s', (_, make) => expectSame([make()]));
+test.each(BASES)('every kind of adapter, alone and combined, on %s', async (kind) => {
+  const mergeOnto = kind === 'simulated_nf4' ? kind : 'dequantized';
+  await expectSame(baseOf(kind), { mergeOnto }, MERGES);
+});
 
-  test.each(Object.entries(COMBINED))('combined: %s', (_, [options, make]) =>
-    expectSame(make(), options),
-  );
+/** The squares of a tiny model are GPT-2's, which are stored [in, out]. */
+test('every kind of adapter that Conv1D takes, on simulated_nf4', async () => {
+  const places = ['0.attn.c_attn', '1.attn.c_attn', '0.attn.c_proj', '1.attn.c_proj'];
+  const base = tinyBase();
+  base.config['model_type'] = 'gpt2';
+  const c = (name: string): string =>
+    name.replace('self_attn.q_proj', 'attn.c_attn').replace('self_attn.o_proj', 'attn.c_proj');
+  base.tensors = base.tensors.map((tensor) => ({ ...tensor, name: c(tensor.name) }));
+  const kinds = [kindAdapter('ADALORA'), kindAdapter('VERA'), kindAdapter('IA3'), doraAdapter()];
+  const make = () =>
+    kinds.map((adapter, index) => {
+      const moved = at(`layers.${places[index]}`, adapter);
+      return { ...moved, config: { ...moved.config, fan_in_fan_out: true } };
+    });
+  const linear = { combination: { method: 'linear' } } as const;
+  await expectSame(base, { mergeOnto: 'simulated_nf4' }, { all: [linear, make] });
 });
