@@ -2,34 +2,17 @@
  * Every kind of adapter on every kind of base: what comes out is what the same merge onto the
  * base's dequantised weights makes. That those are right, golden files show.
  */
-import { join } from 'node:path';
-import { expect, test } from 'vitest';
-import type { MergeOptions } from '../../../engine/plan/plan.ts';
-import { verifyMerge } from '../../../engine/verify/verify-merge.ts';
-import { openModelDirectory } from '../../../sources/model-directory.ts';
+import { test } from 'vitest';
 import { doraAdapter } from '../../doubles/dora-adapter.ts';
 import { kindAdapter } from '../../doubles/kind-adapter.ts';
-import { mergeDirectories, writeFiles } from '../../doubles/merge-directories.ts';
+import { expectSameOntoDequantized, type Merge } from '../../doubles/merge-onto-dequantized.ts';
 import { type PackedKind, packBase } from '../../doubles/packed-base.ts';
 import { Random } from '../../doubles/random.ts';
-import { temporaryDirectory } from '../../doubles/temporary-directory.ts';
-import {
-  adapterFiles,
-  baseFiles,
-  randomTensor,
-  type TinyModel,
-  tinyAdapter,
-  tinyBase,
-} from '../../doubles/tiny-model.ts';
-import { type LoadedTensor, loadTensors } from '../../golden/golden-case.ts';
-
-/** How adapters are merged, and what makes them. */
-type Merge = readonly [MergeOptions, () => readonly TinyModel[]];
+import { randomTensor, type TinyModel, tinyAdapter, tinyBase } from '../../doubles/tiny-model.ts';
 
 type BaseKind = PackedKind | 'simulated_nf4';
 
 const BASES: readonly BaseKind[] = ['gptq', 'awq', 'fp8', 'mxfp4', 'simulated_nf4'];
-const WEIGHTS = 'model.safetensors';
 const PREFIX = 'base_model.model.';
 const EMBEDDING = 'model.embed_tokens';
 const TARGETS = ['self_attn.q_proj', 'mlp.down_proj'] as const;
@@ -130,69 +113,9 @@ function twoAdapters(): readonly TinyModel[] {
   return [tinyAdapter({ targets: TARGETS }), tinyAdapter({ targets: TARGETS, rank: 6, seed: 3 })];
 }
 
-/** Merges onto a base, works rows of it out again, and loads what was written. */
-async function merge(
-  base: string,
-  adapters: readonly TinyModel[],
-  options: MergeOptions,
-  windowBytes?: number,
-): Promise<ReadonlyMap<string, LoadedTensor>> {
-  const root = await temporaryDirectory();
-  const ids = adapters.map((_, index) => 'abcdefgh'[index]!);
-  const at = (id: string): string => join(root, id);
-  for (const [index, id] of ids.entries()) await writeFiles(at(id), adapterFiles(adapters[index]!));
-  const others = Object.fromEntries(ids.slice(1).map((id) => [id, at(id)]));
-  const cut = windowBytes === undefined ? {} : { windowBytes };
-  const output = at('merged');
-  const { plan } = await mergeDirectories({
-    ...{ base, adapter: at('a'), others, output, options, ...cut },
-  });
-  const roots = { base, ...Object.fromEntries(ids.map((id) => [id, at(id)])) };
-  const files = await openModelDirectory(output);
-  await verifyMerge({ directory: output, files, recompute: { plan, roots } });
-  return loadTensors(output, [WEIGHTS]);
-}
-
-/** A base, and the same had it never been quantised: what a change of the norm alone leaves. */
-async function writeBases(
-  model: TinyModel,
-  mergeOnto: MergeOptions,
-): Promise<readonly [string, string]> {
-  const root = await temporaryDirectory();
-  const [base, dequantized, adapter] = ['base', 'dequantized', 'adapter'].map((name) =>
-    join(root, name),
-  ) as [string, string, string];
-  await writeFiles(base, baseFiles(model));
-  const norm: TinyModel = { config: {}, tensors: [], files: {}, shards: 1 };
-  norm.config = { peft_type: 'LORA', r: 4, modules_to_save: ['norm'] };
-  const { data, ...vector } = model.tensors.find(({ name }) => name === 'model.norm.weight')!;
-  norm.tensors = [{ ...vector, name: `${PREFIX}model.norm.weight`, data }];
-  await writeFiles(adapter, adapterFiles(norm));
-  await mergeDirectories({ base, adapter, output: dequantized, options: mergeOnto });
-  return [base, dequantized];
-}
-
-const byName = (tensors: ReadonlyMap<string, LoadedTensor>): LoadedTensor[] =>
-  [...tensors.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
-
-async function expectSame(
-  model: TinyModel,
-  mergeOnto: MergeOptions,
-  merges: Readonly<Record<string, Merge>>,
-): Promise<void> {
-  const [base, dequantized] = await writeBases(model, mergeOnto);
-  const before = byName(await loadTensors(dequantized, [WEIGHTS]));
-  for (const [name, [options, make]] of Object.entries(merges)) {
-    const wanted = byName(await merge(dequantized, make(), options));
-    const found = await merge(base, make(), { ...options, ...mergeOnto }, 4096);
-    expect(byName(found), name).toEqual(wanted);
-    expect(wanted, name).not.toEqual(before);
-  }
-}
-
 test.each(BASES)('every kind of adapter, alone and combined, on %s', async (kind) => {
   const mergeOnto = kind === 'simulated_nf4' ? kind : 'dequantized';
-  await expectSame(baseOf(kind), { mergeOnto }, MERGES);
+  await expectSameOntoDequantized(baseOf(kind), { mergeOnto }, MERGES);
 });
 
 /** The squares of a tiny model are GPT-2's, which are stored [in, out]. */
@@ -210,5 +133,5 @@ test('every kind of adapter that Conv1D takes, on simulated_nf4', async () => {
       return { ...moved, config: { ...moved.config, fan_in_fan_out: true } };
     });
   const linear = { combination: { method: 'linear' } } as const;
-  await expectSame(base, { mergeOnto: 'simulated_nf4' }, { all: [linear, make] });
+  await expectSameOntoDequantized(base, { mergeOnto: 'simulated_nf4' }, { all: [linear, make] });
 });
