@@ -7,12 +7,13 @@ import { doraAdapter } from '../../doubles/dora-adapter.ts';
 import { kindAdapter } from '../../doubles/kind-adapter.ts';
 import { expectSameOntoDequantized, type Merge } from '../../doubles/merge-onto-dequantized.ts';
 import { type PackedKind, packBase } from '../../doubles/packed-base.ts';
+import { quantizeBase } from '../../doubles/quantized-weight.ts';
 import { Random } from '../../doubles/random.ts';
 import { randomTensor, type TinyModel, tinyAdapter, tinyBase } from '../../doubles/tiny-model.ts';
 
-type BaseKind = PackedKind | 'simulated_nf4';
+type BaseKind = PackedKind | 'nf4' | 'simulated_nf4';
 
-const BASES: readonly BaseKind[] = ['gptq', 'awq', 'fp8', 'mxfp4', 'simulated_nf4'];
+const BASES: readonly BaseKind[] = ['nf4', 'gptq', 'awq', 'fp8', 'mxfp4', 'simulated_nf4'];
 const PREFIX = 'base_model.model.';
 const EMBEDDING = 'model.embed_tokens';
 const TARGETS = ['self_attn.q_proj', 'mlp.down_proj'] as const;
@@ -24,7 +25,8 @@ function baseOf(kind: BaseKind): TinyModel {
     const bias = name.replace(/weight$/, 'bias');
     base.tensors.push(randomTensor(random, bias, 'BF16', [shape[0] ?? 0]));
   }
-  if (kind !== 'simulated_nf4') packBase(base, random, kind);
+  if (kind === 'nf4') quantizeBase(base, random);
+  else if (kind !== 'simulated_nf4') packBase(base, random, kind);
   return base;
 }
 
