@@ -54,6 +54,7 @@ const FOLDERS = [
   ...Object.keys(MAY_IMPORT),
   'bench',
   'deploy',
+  'docs',
   'examples',
   'oracle',
   'scripts',

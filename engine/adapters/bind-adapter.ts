@@ -15,7 +15,7 @@ import { type BoundTokens, bindTokens } from './bind-tokens.ts';
 import { bindVocabulary } from './bind-vocabulary.ts';
 import { type BindingRule, chooseRule } from './binding-rule.ts';
 import { BlockNames } from './block-names.ts';
-import { checkBiases, checkTargets } from './check-targets.ts';
+import { checkBiases, checkSaved, checkTargets } from './check-targets.ts';
 import { type BoundChange, bindChanges } from './kinds/bind-changes.ts';
 import type { LoraPair } from './lora-pair.ts';
 import { nearestNames } from './nearest-names.ts';
@@ -125,6 +125,7 @@ export function bindAdapter(
   const trained = new Map<string, unknown>([...deltas, ...cut.deltas, ...changes, ...untouched]);
   checkTargets(adapter, checkpoint, trained, rule);
   checkBiases(adapter, checkpoint, trained, replacements);
+  checkSaved(adapter, checkpoint, tied, new Map([...trained, ...replacements]));
 
   const tokens = bindTokens(adapter, { tied, toDisk, targetOf, deltas: trained, replacements });
   for (const name of tokens.keys()) checkTargetDtype(adapter, name, targetOf(name));

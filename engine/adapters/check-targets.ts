@@ -1,3 +1,4 @@
+import type { TiedEmbeddings } from '../architectures/tied-embeddings.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Checkpoint } from '../safetensors/checkpoint.ts';
 import type { Adapter } from './adapter.ts';
@@ -73,6 +74,48 @@ export function checkBiases(
       'a current PEFT.',
     { details: { missing: missing.slice(0, 20) } },
   );
+}
+
+/**
+ * Checks that modules which were trained in full are in the adapter: PEFT saves every weight of a
+ * module that `modules_to_save` names, so one that is not there was lost.
+ *
+ * @param bound weights that the adapter replaces or changes, by name
+ * @throws WeldlineError `adapter.target-without-tensors`
+ */
+export function checkSaved(
+  adapter: Adapter,
+  checkpoint: Checkpoint,
+  tied: TiedEmbeddings | undefined,
+  bound: Pick<ReadonlyMap<string, unknown>, 'has'>,
+): void {
+  const { modulesToSave, ensureWeightTying } = adapter.config;
+  if (modulesToSave.length === 0) return;
+  const saved = new Set(modulesToSave);
+  const weights = [...checkpoint.tensors.keys()].filter((name) => name.endsWith('.weight'));
+  // The head of a tied pair is not on disk; trained as one, either side stands for both.
+  const sides = tied === undefined ? [] : [tied.head, tied.embedding];
+  const isAnySide = ensureWeightTying && sides.some((side) => bound.has(side));
+  const missing = [...new Set([...weights, ...sides])].filter((name) => {
+    if (bound.has(name) || (isAnySide && sides.includes(name))) return false;
+    return isWithin(name.slice(0, -'.weight'.length), saved);
+  });
+  if (missing.length === 0) return;
+  throw new WeldlineError(
+    'adapter.target-without-tensors',
+    `adapter_config.json of "${adapter.id}" says that modules were trained in full ` +
+      `(modules_to_save), and the adapter lacks ${missing.length} of their weights ` +
+      `(${missing.slice(0, 3).join(', ')}, …). They were lost when it was saved; save it again. If ` +
+      'they were never trained, take them out of modules_to_save in a copy of the adapter.',
+    { details: { missing: missing.slice(0, 20) } },
+  );
+}
+
+/** Whether the module, or one that it is in, has a path that ends with one of the names. */
+function isWithin(module: string, names: ReadonlySet<string>): boolean {
+  if (hasEnding(module, names)) return true;
+  const dot = module.lastIndexOf('.');
+  return dot > 0 && isWithin(module.slice(0, dot), names);
 }
 
 /** Whether the path, or what follows one of its dots, is among the names. */

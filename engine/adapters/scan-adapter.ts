@@ -30,6 +30,29 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
   // A shared factor is many modules'.
   const all = new Set([...factors, ...ofExperts, ...parts, ...whole]);
   const zero = await scanTensors([...all], source);
+  return [...warnOfZeroAlpha(adapter), ...warnOfZeros(adapter, zero)];
+}
+
+/** With an alpha of 0 a delta is scaled to nothing, whatever was trained. */
+function warnOfZeroAlpha({ id, config, pairs, changes, expertPairs }: Adapter): string[] {
+  // DoRA still gives rows their lengths.
+  const ofPairs = pairs.filter(({ scaling, magnitude }) => scaling === 0 && !magnitude);
+  const ofChanges = changes.filter(({ form }) => 'scaling' in form && form.scaling === 0);
+  // Which pattern is for which parameter of experts, their binding tells.
+  const isZero = config.loraAlpha === 0 && config.alphaPattern.size === 0;
+  const ofExperts = isZero ? expertPairs : [];
+  const idle = [...ofPairs, ...ofChanges, ...ofExperts].map(({ module }) => module);
+  if (idle.length === 0) return [];
+  return [
+    `Adapter "${id}" has a strength of 0 in ${idle.length} of its ` +
+      `${pairs.length + changes.length + expertPairs.length} modules, so it adds nothing to ` +
+      `them (${idle.slice(0, 3).join(', ')}). Check lora_alpha (of MLX: scale) in its configuration.`,
+  ];
+}
+
+/** @param zero tensors whose values are all zero */
+function warnOfZeros(adapter: Adapter, zero: ReadonlySet<TensorEntry>): string[] {
+  const replaced = adapter.replacements.size + adapter.tokens.size;
   const isZero = (tensor: TensorEntry | undefined): boolean =>
     tensor !== undefined && zero.has(tensor);
   const idlePairs = adapter.pairs.filter(
@@ -38,8 +61,6 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
       (bias === undefined || zero.has(bias)) &&
       magnitude === undefined,
   );
-  const scaledToNothing = warnOfZeroScaling(adapter);
-  if (scaledToNothing.length > 0) return scaledToNothing;
   if (adapter.config.kind.type !== 'LORA') {
     const idleChanges = adapter.changes.filter(({ idleIfZero }) => idleIfZero.some(isZero));
     return idleKind(adapter, [...idlePairs, ...idleChanges]);
@@ -51,7 +72,7 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
   // Before training B is zero, but A of an embedding.
   const embedding = idlePairs.some(({ layer }) => layer === 'embedding');
   const factor = embedding ? 'lora_B or lora_embedding_A' : 'lora_B';
-  if (idle.length === pairCount && whole.length === 0) {
+  if (idle.length === pairCount && replaced === 0) {
     return [
       `Adapter "${adapter.id}" changes nothing: every ${factor} is zero, as before training. Check ` +
         'that this is the trained adapter.',
@@ -60,29 +81,6 @@ export async function scanAdapter(adapter: Adapter, source: ByteSource): Promise
   return [
     `Adapter "${adapter.id}" does not change ${idle.length} of its ${pairCount} ` +
       `modules: their ${factor} is zero (${idle.slice(0, 3).join(', ')}).`,
-  ];
-}
-
-/** With lora_alpha 0 a delta is multiplied by 0; DoRA still scales what it is added to. */
-function warnOfZeroScaling({ id, config, pairs, expertPairs, changes }: Adapter): string[] {
-  const isZero = config.loraAlpha === 0 && config.alphaPattern.size === 0;
-  const all = [
-    ...pairs.map(({ module, scaling, magnitude }) => ({
-      module,
-      isIdle: scaling === 0 && magnitude === undefined,
-    })),
-    ...expertPairs.map(({ module }) => ({ module, isIdle: isZero })),
-    ...changes.map(({ module, form }) => ({
-      module,
-      isIdle: 'scaling' in form && form.scaling === 0,
-    })),
-  ];
-  const idle = all.filter(({ isIdle }) => isIdle).map(({ module }) => module);
-  if (idle.length === 0) return [];
-  return [
-    `The factors of adapter "${id}" change nothing in ${idle.length} of ${all.length} modules: what ` +
-      `they are multiplied by is 0 (${idle.slice(0, 3).join(', ')}). Check lora_alpha (alpha) of ` +
-      'the configuration.',
   ];
 }
 

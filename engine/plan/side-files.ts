@@ -17,16 +17,19 @@ const VOCABULARY_FILES = new Set([
   'tekken.json',
 ]);
 
+/** What an adapter was trained with; it wins over a template in any tokenizer_config.json. */
+const CHAT_TEMPLATE = 'chat_template.jinja';
+
 /**
  * How text becomes tokens around the vocabulary. These only make sense together: a base's
  * chat_template.jinja would win over the template in an adapter's tokenizer_config.json. So an
  * adapter that ships tokenizer_config.json brings all of them.
  */
 const TOKENIZER_SETTINGS = new Set([
+  CHAT_TEMPLATE,
   'tokenizer_config.json',
   'special_tokens_map.json',
   'added_tokens.json',
-  'chat_template.jinja',
   'chat_template.json',
 ]);
 
@@ -55,12 +58,11 @@ export function chooseSideFiles(
     }
     chosen.set(file.path, { input: 'base', ...file });
   }
-  if (adapterHasTokenizer) {
-    for (const file of adapter.files) {
-      if (TOKENIZER_SETTINGS.has(file.path) || isVocabulary(file)) {
-        chosen.set(file.path, { input: adapter.id, ...file });
-      }
-    }
+  for (const file of adapter.files) {
+    const comes = adapterHasTokenizer
+      ? TOKENIZER_SETTINGS.has(file.path) || isVocabulary(file)
+      : file.path === CHAT_TEMPLATE;
+    if (comes) chosen.set(file.path, { input: adapter.id, ...file });
   }
   const unsafe = [...chosen.keys()].find((path) => !PLAIN_PATH.test(path));
   if (unsafe !== undefined) {

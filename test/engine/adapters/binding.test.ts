@@ -1,6 +1,8 @@
 import { expect, test } from 'vitest';
 import type { Plan } from '../../../engine/plan/plan.ts';
+import { kindAdapter } from '../../doubles/kind-adapter.ts';
 import { Random } from '../../doubles/random.ts';
+import { fusedExpertsAdapter, tinyExperts } from '../../doubles/tiny-experts.ts';
 import {
   alter,
   randomTensor,
@@ -160,6 +162,33 @@ test('a B of zeros is a warning: of all modules, or of some', async () => {
       /does not change 1 of its 4 modules.*model\.layers\.1\.self_attn\.v_proj/,
     ),
   ]);
+});
+
+test.each<[string, TinyModel, number]>([
+  ['LoRA', tinyAdapter(), 4],
+  ['LoHa', kindAdapter('LOHA'), 4],
+  ['LoKr', kindAdapter('LOKR'), 4],
+])('an alpha of 0 is a warning: %s', async (_what, adapter, count) => {
+  const key = 'lora_alpha' in adapter.config ? 'lora_alpha' : 'alpha';
+  expect((await planFor(tinyBase(), adapter)).warnings).toEqual([]);
+  adapter.config[key] = 0;
+  const { warnings } = await planFor(tinyBase(), adapter);
+  expect(warnings).toEqual([
+    expect.stringContaining(`"a" has a strength of 0 in ${count} of its ${count} modules`),
+  ]);
+
+  // A pattern gives some of them another.
+  adapter.config['alpha_pattern'] = { q_proj: 4 };
+  expect((await planFor(tinyBase(), adapter)).warnings).toEqual([
+    expect.stringMatching(/in 2 of its 4 modules.*layers\.0\.(self_attn\.v|mlp\.down)_proj/),
+  ]);
+});
+
+test('an alpha of 0 on fused experts is a warning', async () => {
+  const adapter = fusedExpertsAdapter();
+  adapter.config['lora_alpha'] = 0;
+  const { warnings } = await planFor(tinyExperts(), adapter);
+  expect(warnings.join()).toMatch(/strength of 0 in 2 of its 2 modules/);
 });
 
 test('safetensors files beside the index are named and not read', async () => {

@@ -1,7 +1,8 @@
 /** How factors of experts are read where shapes do not tell, and what patterns are matched with. */
 import { expect, test } from 'vitest';
 import { fusedExpertsAdapter, tinyExperts } from '../../doubles/tiny-experts.ts';
-import type { TinyModel } from '../../doubles/tiny-model.ts';
+import { type TinyModel, tinyAdapter, tinyBase } from '../../doubles/tiny-model.ts';
+import { concatenate } from '../../doubles/write-safetensors.ts';
 import { planFor, tensorOf } from './plan-tiny.ts';
 
 const SQUARE = { hidden: 24, intermediate: 24 };
@@ -55,3 +56,24 @@ test('a pattern is matched with the name of the parameter', async () => {
   );
   expect(scalings).toEqual([10, 10, 2]);
 });
+
+test.each(['glm', 'glm4', 'phi4_multimodal'])(
+  'gate before up in a fused layer of %s',
+  async (type) => {
+    const base = tinyBase();
+    base.config['model_type'] = type;
+    base.tensors = base.tensors.flatMap((tensor) => {
+      if (tensor.name.includes('up_proj')) return [];
+      if (!tensor.name.includes('gate_proj')) return [tensor];
+      const name = tensor.name.replace('gate_proj', 'gate_up_proj');
+      return [{ ...tensor, name, shape: [256, 64], data: concatenate(tensor.data, tensor.data) }];
+    });
+    const plan = await planFor(base, tinyAdapter({ targets: ['mlp.gate_proj', 'mlp.up_proj'] }));
+    const { deltas } = tensorOf(plan, 'model.layers.1.mlp.gate_up_proj.weight');
+    const places = deltas?.map(({ module, rows }) => [module.split('.').at(-1), rows]);
+    expect(places).toEqual([
+      ['gate_proj', { begin: 0, count: 128 }],
+      ['up_proj', { begin: 128, count: 128 }],
+    ]);
+  },
+);

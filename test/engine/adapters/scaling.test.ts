@@ -95,14 +95,14 @@ test('an alpha of 0 is told of, where it makes the delta nothing', async () => {
   };
   for (const adapter of [tinyAdapter(), kindAdapter('LOHA')]) {
     expect(await warningsOf(adapter, 0)).toEqual([
-      expect.stringMatching(/"a" change nothing in 4 of 4 modules.* is 0 .*lora_alpha/),
+      expect.stringMatching(/"a" has a strength of 0 in 4 of its 4 modules.*lora_alpha/),
     ]);
     expect(await warningsOf(adapter, 1)).toEqual([]);
   }
   const some = tinyAdapter();
   some.config['alpha_pattern'] = { v_proj: 4 };
   expect(await warningsOf(some, 0)).toEqual([
-    expect.stringMatching(/ 2 of 4 modules.*\(model.layers.0.self_attn.q_proj, /),
+    expect.stringMatching(/ 2 of its 4 modules.*\(model.layers.0.self_attn.q_proj, /),
   ]);
   // For AdaLoRA it means the rank, as in PEFT; DoRA still gives rows their lengths.
   expect(await warningsOf(kindAdapter('ADALORA'), 0)).toEqual([]);

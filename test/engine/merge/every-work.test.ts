@@ -209,7 +209,7 @@ async function spoilEach(inputs: Directories, plan: Plan, output: string): Promi
   for (const tensor of ofKind.values()) {
     const spoilt = Buffer.from(sound);
     const valueBytes = tensor.dtype === 'F32' ? 4 : 2;
-    const row = (tensor.tokens?.indices[0] ?? 0) * (tensor.shape.at(-1) ?? 1);
+    const row = (tensor.tokens?.[0]?.indices[0] ?? 0) * (tensor.shape.at(-1) ?? 1);
     spoilt[tensor.offset + (row + 1) * valueBytes - 1]! ^= 2;
     await writeFile(path, spoilt);
     await writeFile(manifestPath, manifest.replaceAll(digestOf(sound), digestOf(spoilt)));

@@ -65,6 +65,22 @@ test('an adapter without tokenizer settings brings none of its vocabulary', () =
   });
 });
 
+test('a chat template of the adapter comes along, with or without a tokenizer', () => {
+  const base = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'];
+  for (const there of [base, base.slice(0, 2)]) {
+    expect(choose(there, ['chat_template.jinja', 'tokenizer.json'])).toEqual({
+      'chat_template.jinja': 'a',
+      'tokenizer.json': 'base',
+      'tokenizer_config.json': 'base',
+    });
+  }
+  expect(choose(base, ['chat_template.jinja', 'tokenizer_config.json'])).toEqual({
+    'chat_template.jinja': 'a',
+    'tokenizer.json': 'base',
+    'tokenizer_config.json': 'a',
+  });
+});
+
 test('a configuration of the adapter never replaces the base’s', () => {
   expect(choose(['config.json'], ['config.json', 'tokenizer_config.json'])).toEqual({
     'config.json': 'base',
