@@ -49,31 +49,32 @@ describe('a release of two adapters', () => {
     const facts = JSON.parse(await readFile(join(location, 'release.json'), 'utf8'));
     expect(facts.inputs.map(({ id, model }: Record<string, string>) => [id, model])).toEqual([
       ['base', 'tiny'],
-      ['tone', 'tone'],
+      // In the order in which they are added.
       ['style', 'style'],
+      ['tone', 'tone'],
     ]);
-    expect(facts.inputs[2].trainingRun).toBe('run-7');
-    expect(facts.options).toEqual({ combination: 'linear', weights: '1, -0.5' });
+    expect(facts.inputs[1].trainingRun).toBe('run-7');
+    expect(facts.options).toEqual({ combination: 'linear', weights: '-0.5, 1' });
     expect(facts.rules).toHaveLength(2);
     const card = await readFile(join(location, 'README.md'), 'utf8');
     expect(card).toContain('2 LoRA adapters merged into their base model');
     expect(card).toContain('| adapter `style` | style, training run run-7 |');
-    expect(card).toContain('| combined | linear, weights 1, -0.5 |');
+    expect(card).toContain('| combined | linear, weights -0.5, 1 |');
     // What was measured comes out of the workspace: a history holds warnings only.
     expect(facts.insight).toMatchObject({
       retention: { merged: 4, measured: 4, worst: { length: 4 } },
-      conflicts: { measured: 4, adapters: [{ id: 'tone' }, { id: 'style' }] },
+      conflicts: { measured: 4, adapters: [{ id: 'style' }, { id: 'tone' }] },
     });
     expect(card).toMatch(/^- \d+\.\d % of the delta survives rounding \(4 of 4 /m);
-    expect(card).toMatch(/^- tone and style: 4 tensors in common, cosine -?0\.\d\d, /m);
+    expect(card).toMatch(/^- style and tone: 4 tensors in common, cosine -?0\.\d\d, /m);
 
     const output = join(setup.directory, 'directly');
     await mergeDirectories({
       base: setup.base,
-      adapter: setup.adapter,
-      others: { style },
+      adapter: style,
+      others: { tone: setup.adapter },
       output,
-      options: { combination: { method: 'linear', weights: [1, -0.5] } },
+      options: { combination: { method: 'linear', weights: [-0.5, 1] } },
     });
     const directly = await readFiles(output);
     const released = await readFiles(location);
