@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
-const THREADS = ['merge-worker', 'cut-worker', 'factor-worker'];
+const THREADS = ['merge-worker', 'bands/cut-worker', 'factor-worker'];
 
 /**
  * Compiles what worker threads run into Node's compile cache, once, before any test. A thread that

@@ -1,6 +1,6 @@
 import { loadElement, storeElement } from '../../kernels/index.ts';
-import { bandSteps, needsColumnNorms } from '../merge/band-steps.ts';
-import { isRandom } from '../merge/combine-rows.ts';
+import { bandSteps, needsColumnNorms } from '../merge/bands/band-steps.ts';
+import { isRandom } from '../merge/bands/combine-rows.ts';
 import { workOf } from '../merge/tensor-work.ts';
 import type { PlannedTensor, PlanPreview } from '../plan/plan.ts';
 import { elementCount, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';

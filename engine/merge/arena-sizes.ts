@@ -5,9 +5,9 @@ import {
   packedRightBytes,
 } from '../../kernels/index.ts';
 import type { PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
-import { FIND_CUT_BYTES } from './find-cut.ts';
+import { FIND_CUT_BYTES } from './bands/find-cut.ts';
+import { stepBytes } from './bands/step-runner.ts';
 import { largestRank } from './row-blocks.ts';
-import { stepBytes } from './step-runner.ts';
 import { bandDeltas, matrixOf, unitsOf } from './tensor-work.ts';
 import { unitsPerWindow } from './windows.ts';
 

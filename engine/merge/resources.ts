@@ -4,9 +4,9 @@ import { WeldlineError } from '../errors.ts';
 import { combinationBytes } from '../factors/combine-factors.ts';
 import type { Plan, PlannedTensor } from '../plan/plan.ts';
 import { type BandArenas, bandArenas, bandArenasBytes, windowArena } from './arena-sizes.ts';
-import { sharedNormsBytes } from './column-norms.ts';
+import { sharedNormsBytes } from './bands/column-norms.ts';
 import { combinedShard } from './combined-shard.ts';
-import { DEQUANTIZER_BYTES } from './dequantizer.ts';
+import { DEQUANTIZER_BYTES } from './readers/dequantizer.ts';
 import { unitsOf, workOf } from './tensor-work.ts';
 import { PAGE_BYTES } from './windows.ts';
 

@@ -14,7 +14,7 @@ import {
   KERNEL_DTYPE,
   type MergeDtype,
 } from '../safetensors/dtype.ts';
-import { bandSteps, deltasOfStep } from './band-steps.ts';
+import { bandSteps, deltasOfStep } from './bands/band-steps.ts';
 
 /**
  * How an output tensor comes about, in this order: values are read from a source (as stored, or as

@@ -1,12 +1,12 @@
 import type { MergeKernel } from '../../kernels/index.ts';
 import { assert, WeldlineError } from '../errors.ts';
 import type { PlannedDelta, PlannedShard, PlannedTensor, TensorReference } from '../plan/plan.ts';
-import type { BandMaker } from './band-maker.ts';
+import type { BandMaker } from './bands/band-maker.ts';
 import type { InputFiles } from './input-files.ts';
 import { FactorPacker, segmentsOf } from './pack-factors.ts';
+import { SourceReader } from './readers/source-reader.ts';
 import { replaceRows } from './replace-rows.ts';
 import { type RowBlock, rowBlocks } from './row-blocks.ts';
-import { SourceReader } from './source-reader.ts';
 import { kernelDtypes, matrixOf, unitsOf, workOf } from './tensor-work.ts';
 import { type ByteRange, outputRange, type Piece, piecesOf } from './windows.ts';
 

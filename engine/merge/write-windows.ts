@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { assert } from '../errors.ts';
 import { layoutFile } from '../safetensors/layout.ts';
-import { createNorms } from './column-norms.ts';
-import { type Cuts, findCuts } from './find-cuts.ts';
+import { createNorms } from './bands/column-norms.ts';
+import { type Cuts, findCuts } from './bands/find-cuts.ts';
 import type { CompletedShard } from './journal.ts';
 import { createControl, letGo } from './merge-control.ts';
 import { runMergeThreads } from './merge-threads.ts';

@@ -1,4 +1,4 @@
-import { bandSteps, needsColumnNorms } from '../merge/band-steps.ts';
+import { bandSteps, needsColumnNorms } from '../merge/bands/band-steps.ts';
 import { matrixOf } from '../merge/tensor-work.ts';
 import type { PlannedDelta, PlannedTensor } from '../plan/plan.ts';
 import { dequantizedRow } from './dequantized-row.ts';

@@ -1,6 +1,6 @@
 import { assert } from '../errors.ts';
-import { bandSteps } from '../merge/band-steps.ts';
-import type { Cut } from '../merge/find-cut.ts';
+import { bandSteps } from '../merge/bands/band-steps.ts';
+import type { Cut } from '../merge/bands/find-cut.ts';
 import { bandDeltas } from '../merge/tensor-work.ts';
 import type { PlannedDelta, PlannedTensor } from '../plan/plan.ts';
 import { columnNorms } from './column-norms.ts';

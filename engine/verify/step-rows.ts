@@ -1,5 +1,5 @@
 import { assert } from '../errors.ts';
-import { type BandStep, bandSteps } from '../merge/band-steps.ts';
+import { type BandStep, bandSteps } from '../merge/bands/band-steps.ts';
 import type { PlannedTensor } from '../plan/plan.ts';
 import type { ColumnNorms } from './column-norms.ts';
 import { type ReadTensor, readRows } from './factor-rows.ts';

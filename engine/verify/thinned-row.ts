@@ -1,7 +1,7 @@
-import { isKept, magnitudeAt } from '../merge/check-cut.ts';
-import { isRandom } from '../merge/combine-rows.ts';
-import type { Cut } from '../merge/find-cut.ts';
-import { isChosen, randomKeyOf } from '../merge/random-choice.ts';
+import { isKept, magnitudeAt } from '../merge/bands/check-cut.ts';
+import { isRandom } from '../merge/bands/combine-rows.ts';
+import type { Cut } from '../merge/bands/find-cut.ts';
+import { isChosen, randomKeyOf } from '../merge/bands/random-choice.ts';
 import type { PlannedTensor, TensorCombination } from '../plan/plan.ts';
 
 const F32_UNIT = 2 ** -24;

@@ -7,7 +7,7 @@ import { digestFile } from '../durable-files.ts';
 import { WeldlineError } from '../errors.ts';
 import { MANIFEST_FILE, type Manifest, parseManifest } from '../manifest.ts';
 import { bandArenas } from '../merge/arena-sizes.ts';
-import { type Cuts, findCuts } from '../merge/find-cuts.ts';
+import { type Cuts, findCuts } from '../merge/bands/find-cuts.ts';
 import { isCopied } from '../merge/tensor-work.ts';
 import type { ModelFiles } from '../model-files.ts';
 import type { Plan, PlannedTensor } from '../plan/plan.ts';

@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { decodeElements } from '../../kernels/index.ts';
 import { WeldlineError } from '../errors.ts';
-import type { Cut } from '../merge/find-cut.ts';
+import type { Cut } from '../merge/bands/find-cut.ts';
 import type { PlannedTensor } from '../plan/plan.ts';
 import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
 import type { ReadTensor } from './factor-rows.ts';

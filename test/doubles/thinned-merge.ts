@@ -1,5 +1,5 @@
 /** Deltas thinned out and combined, in float64 and by sorting: apart from the engine's road. */
-import { isChosen, randomKeyOf } from '../../engine/merge/random-choice.ts';
+import { isChosen, randomKeyOf } from '../../engine/merge/bands/random-choice.ts';
 import { decodeTensor } from './decode-tensor.ts';
 import type { FloatName, TinyModel } from './tiny-model.ts';
 

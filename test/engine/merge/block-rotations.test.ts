@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { BlockRotations, rotationBytes } from '../../../engine/merge/block-rotations.ts';
+import { BlockRotations, rotationBytes } from '../../../engine/merge/bands/block-rotations.ts';
 import { InputFiles } from '../../../engine/merge/input-files.ts';
 import { Random } from '../../doubles/random.ts';
 import { temporaryDirectory } from '../../doubles/temporary-directory.ts';

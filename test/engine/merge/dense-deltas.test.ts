@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { bandArenas, bandRows } from '../../../engine/merge/arena-sizes.ts';
-import { DenseDeltas } from '../../../engine/merge/dense-deltas.ts';
+import { DenseDeltas } from '../../../engine/merge/bands/dense-deltas.ts';
 import { InputFiles } from '../../../engine/merge/input-files.ts';
 import { matrixOf } from '../../../engine/merge/tensor-work.ts';
 import type { PlannedDelta, PlannedTensor } from '../../../engine/plan/plan.ts';

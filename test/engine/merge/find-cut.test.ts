@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { checkCut, isKept, magnitudeAt } from '../../../engine/merge/check-cut.ts';
-import { type DeltaRows, findCut } from '../../../engine/merge/find-cut.ts';
+import { checkCut, isKept, magnitudeAt } from '../../../engine/merge/bands/check-cut.ts';
+import { type DeltaRows, findCut } from '../../../engine/merge/bands/find-cut.ts';
 
 function rowsOf(values: Float32Array, columns: number, rowsMax: number): DeltaRows {
   return {

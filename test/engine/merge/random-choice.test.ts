@@ -4,7 +4,7 @@ import {
   isChosen,
   randomKeyOf,
   threefry,
-} from '../../../engine/merge/random-choice.ts';
+} from '../../../engine/merge/bands/random-choice.ts';
 
 /** Known answers of Threefry-2x32 with 20 rounds, from the authors' Random123 (`kat_vectors`). */
 test.each([

@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { InputFiles } from '../../../engine/merge/input-files.ts';
-import { readBand } from '../../../engine/merge/read-band.ts';
+import { readBand } from '../../../engine/merge/readers/read-band.ts';
 import { Random } from '../../doubles/random.ts';
 import { temporaryDirectory } from '../../doubles/temporary-directory.ts';
 

@@ -2,8 +2,8 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { Dequantizer } from '../../../engine/merge/dequantizer.ts';
 import { InputFiles } from '../../../engine/merge/input-files.ts';
+import { Dequantizer } from '../../../engine/merge/readers/dequantizer.ts';
 import type {
   BlockQuantization,
   PlannedTensor,

@@ -3,11 +3,11 @@ import {
   createKernel,
   type KernelModule,
   type MergeKernel,
-} from '../../kernels/index.ts';
-import { assert } from '../errors.ts';
-import type { PlannedDelta } from '../plan/plan.ts';
-import type { InputFiles } from './input-files.ts';
-import { FactorPacker, segmentsOf } from './pack-factors.ts';
+} from '../../../kernels/index.ts';
+import { assert } from '../../errors.ts';
+import type { PlannedDelta } from '../../plan/plan.ts';
+import type { InputFiles } from '../input-files.ts';
+import { FactorPacker, segmentsOf } from '../pack-factors.ts';
 
 /** Rows [begin, begin + rows) of a tensor as the matrix that deltas are added to. */
 export interface Band {

@@ -1,9 +1,9 @@
-import type { MergeKernel } from '../../kernels/index.ts';
-import type { PlannedTensor } from '../plan/plan.ts';
-import { bytesOf } from '../safetensors/dtype.ts';
+import type { MergeKernel } from '../../../kernels/index.ts';
+import type { PlannedTensor } from '../../plan/plan.ts';
+import { bytesOf } from '../../safetensors/dtype.ts';
+import type { InputFiles } from '../input-files.ts';
+import { inputDtype, unitsOf } from '../tensor-work.ts';
 import { Dequantizer } from './dequantizer.ts';
-import type { InputFiles } from './input-files.ts';
-import { inputDtype, unitsOf } from './tensor-work.ts';
 
 /** Reads what tensors are made from into the input area of a kernel: quantised weights as floats. */
 export class SourceReader {

@@ -1,5 +1,5 @@
-import { assert } from '../errors.ts';
-import type { PlannedDelta, PlannedTensor, TensorCombination } from '../plan/plan.ts';
+import { assert } from '../../errors.ts';
+import type { PlannedDelta, PlannedTensor, TensorCombination } from '../../plan/plan.ts';
 import type { Band, DenseRows } from './dense-deltas.ts';
 import type { Cut } from './find-cut.ts';
 import { dropAtRandom, randomKeyOf } from './random-choice.ts';

@@ -1,4 +1,4 @@
-import { sha256Of } from '../canonical-json.ts';
+import { sha256Of } from '../../canonical-json.ts';
 
 /** Two words that name a sequence of random numbers. */
 export type RandomKey = readonly [number, number];

@@ -1,12 +1,12 @@
-import { assert } from '../errors.ts';
-import type { PlannedTensor } from '../plan/plan.ts';
+import { assert } from '../../errors.ts';
+import type { PlannedTensor } from '../../plan/plan.ts';
+import type { InputFiles } from '../input-files.ts';
+import { readNumbers } from '../read-numbers.ts';
+import { matrixOf } from '../tensor-work.ts';
 import { type BandStep, bandSteps, needsColumnNorms } from './band-steps.ts';
 import { BlockRotations, rotationBytes } from './block-rotations.ts';
 import type { Band, DenseRows } from './dense-deltas.ts';
-import type { InputFiles } from './input-files.ts';
 import { KroneckerRows, kroneckerBytes } from './kronecker-rows.ts';
-import { readNumbers } from './read-numbers.ts';
-import { matrixOf } from './tensor-work.ts';
 
 /** What steps work on: all of it is [rows, columns]. */
 interface Work {

@@ -1,6 +1,6 @@
-import type { PlannedChange } from '../plan/plan.ts';
-import type { InputFiles } from './input-files.ts';
-import { readNumbers } from './read-numbers.ts';
+import type { PlannedChange } from '../../plan/plan.ts';
+import type { InputFiles } from '../input-files.ts';
+import { readNumbers } from '../read-numbers.ts';
 
 type RotationChange = Extract<PlannedChange, { kind: 'rotation' }>;
 

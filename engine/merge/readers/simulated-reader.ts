@@ -1,10 +1,10 @@
-import { decodeElements, storeElement } from '../../kernels/index.ts';
-import { assert } from '../errors.ts';
-import type { PlannedTensor, SimulatedQuantization, TensorReference } from '../plan/plan.ts';
-import { CODE_TABLES } from '../quantization/code-tables.ts';
-import { NF4_BLOCK, quantizeBlock } from '../quantization/nf4.ts';
-import { bytesOf, elementCount, isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
-import type { InputFiles } from './input-files.ts';
+import { decodeElements, storeElement } from '../../../kernels/index.ts';
+import { assert } from '../../errors.ts';
+import type { PlannedTensor, SimulatedQuantization, TensorReference } from '../../plan/plan.ts';
+import { CODE_TABLES } from '../../quantization/code-tables.ts';
+import { NF4_BLOCK, quantizeBlock } from '../../quantization/nf4.ts';
+import { bytesOf, elementCount, isMergeDtype, KERNEL_DTYPE } from '../../safetensors/dtype.ts';
+import type { InputFiles } from '../input-files.ts';
 import type { Bits } from './packed-reader.ts';
 
 /** Elements that are read at a time: whole blocks. */

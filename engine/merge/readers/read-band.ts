@@ -1,5 +1,5 @@
-import type { TensorReference } from '../plan/plan.ts';
-import type { InputFiles } from './input-files.ts';
+import type { TensorReference } from '../../plan/plan.ts';
+import type { InputFiles } from '../input-files.ts';
 
 /** A read takes about as long as copying this many bytes: smaller gaps are read along. */
 const GAP_BYTES_MAX = 8 * 1024;

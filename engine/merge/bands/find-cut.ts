@@ -1,4 +1,4 @@
-import { assert } from '../errors.ts';
+import { assert } from '../../errors.ts';
 
 /**
  * Which elements of a delta are the largest by magnitude: those above `bits`, and of those equal to

@@ -1,9 +1,9 @@
-import { decodeElements, storeElement } from '../../kernels/index.ts';
-import { assert } from '../errors.ts';
-import type { Fp8Quantization, PlannedTensor } from '../plan/plan.ts';
-import { FP8_VALUES } from '../quantization/float-tables.ts';
-import { bytesOf, isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
-import type { InputFiles } from './input-files.ts';
+import { decodeElements, storeElement } from '../../../kernels/index.ts';
+import { assert } from '../../errors.ts';
+import type { Fp8Quantization, PlannedTensor } from '../../plan/plan.ts';
+import { FP8_VALUES } from '../../quantization/float-tables.ts';
+import { bytesOf, isMergeDtype, KERNEL_DTYPE } from '../../safetensors/dtype.ts';
+import type { InputFiles } from '../input-files.ts';
 import type { Bits } from './packed-reader.ts';
 
 /** Bytes that are read at a time. */

@@ -1,13 +1,13 @@
 /** The worker thread that finds cuts: takes deltas from a shared counter until none are left. */
 import { parentPort, workerData } from 'node:worker_threads';
-import type { ArenaSpec, KernelModule } from '../../kernels/index.ts';
+import type { ArenaSpec, KernelModule } from '../../../kernels/index.ts';
+import { InputFiles } from '../input-files.ts';
+import { isStopped, takeNext } from '../merge-control.ts';
+import { threadError } from '../run-threads.ts';
 import { checkCut } from './check-cut.ts';
 import { DenseDeltas } from './dense-deltas.ts';
 import { type Cut, type DeltaRows, findCut } from './find-cut.ts';
 import { type CutJob, deltaRows } from './find-cuts.ts';
-import { InputFiles } from './input-files.ts';
-import { isStopped, takeNext } from './merge-control.ts';
-import { threadError } from './run-threads.ts';
 
 export interface CutWorkerData {
   readonly module: KernelModule;

@@ -1,15 +1,15 @@
-import type { ArenaSpec, KernelModule } from '../../kernels/index.ts';
-import { assert } from '../errors.ts';
-import type { PlannedDelta, PlannedTensor } from '../plan/plan.ts';
-import { elementCount } from '../safetensors/dtype.ts';
-import { bandRows } from './arena-sizes.ts';
+import type { ArenaSpec, KernelModule } from '../../../kernels/index.ts';
+import { assert } from '../../errors.ts';
+import type { PlannedDelta, PlannedTensor } from '../../plan/plan.ts';
+import { elementCount } from '../../safetensors/dtype.ts';
+import { bandRows } from '../arena-sizes.ts';
+import { createControl } from '../merge-control.ts';
+import { runThreads, threadUrl } from '../run-threads.ts';
+import { matrixOf } from '../tensor-work.ts';
 import { isRandom } from './combine-rows.ts';
 import type { CutMessage } from './cut-worker.ts';
 import type { DenseDeltas } from './dense-deltas.ts';
 import type { Cut, DeltaRows } from './find-cut.ts';
-import { createControl } from './merge-control.ts';
-import { runThreads, threadUrl } from './run-threads.ts';
-import { matrixOf } from './tensor-work.ts';
 
 /** Of each tensor, by its name: the cut of each of its deltas. */
 export type Cuts = ReadonlyMap<string, readonly Cut[]>;
@@ -53,7 +53,7 @@ export async function findCuts(options: FindCutsOptions): Promise<Cuts> {
   if (jobs.length === 0) return cuts;
   assert(arena !== undefined, 'there is no memory for dense deltas');
   await runThreads({
-    url: threadUrl('cut-worker'),
+    url: threadUrl('bands/cut-worker'),
     data: { module, arena, jobs, roots, isChecked, control: createControl() },
     count: Math.min(threads, jobs.length, Math.ceil(elements / THREAD_ELEMENTS)),
     onMessage: ({ index, cut }: CutMessage) => {

@@ -1,14 +1,14 @@
-import { storeElement } from '../../kernels/index.ts';
-import { assert } from '../errors.ts';
-import type { Mxfp4Quantization, PlannedTensor } from '../plan/plan.ts';
+import { storeElement } from '../../../kernels/index.ts';
+import { assert } from '../../errors.ts';
+import type { Mxfp4Quantization, PlannedTensor } from '../../plan/plan.ts';
 import {
   FP4_VALUES,
   MXFP4_BLOCK,
   MXFP4_BLOCK_BYTES,
   powerOf,
-} from '../quantization/float-tables.ts';
-import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
-import type { InputFiles } from './input-files.ts';
+} from '../../quantization/float-tables.ts';
+import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../../safetensors/dtype.ts';
+import type { InputFiles } from '../input-files.ts';
 import type { Bits } from './packed-reader.ts';
 import { readBand } from './read-band.ts';
 

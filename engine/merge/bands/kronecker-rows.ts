@@ -1,6 +1,6 @@
-import type { PlannedChange, TensorReference } from '../plan/plan.ts';
-import type { InputFiles } from './input-files.ts';
-import { readNumbers } from './read-numbers.ts';
+import type { PlannedChange, TensorReference } from '../../plan/plan.ts';
+import type { InputFiles } from '../input-files.ts';
+import { readNumbers } from '../read-numbers.ts';
 
 type Kronecker = Extract<PlannedChange, { kind: 'kronecker' }>;
 type Matrix = Kronecker['left'];

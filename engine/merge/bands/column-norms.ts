@@ -1,6 +1,6 @@
-import type { PlannedShard, PlannedTensor } from '../plan/plan.ts';
+import type { PlannedShard, PlannedTensor } from '../../plan/plan.ts';
+import { matrixOf } from '../tensor-work.ts';
 import { bandSteps, needsColumnNorms } from './band-steps.ts';
-import { matrixOf } from './tensor-work.ts';
 
 /** The state of the work on norms is the first number; they follow it. */
 const HEAD_BYTES = Float64Array.BYTES_PER_ELEMENT;

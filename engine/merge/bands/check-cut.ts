@@ -1,4 +1,4 @@
-import { WeldlineError } from '../errors.ts';
+import { WeldlineError } from '../../errors.ts';
 import type { Cut, DeltaRows } from './find-cut.ts';
 
 /** The magnitude at which a cut is made. */

@@ -1,19 +1,19 @@
-import { createKernel, type KernelModule, type MergeKernel } from '../../kernels/index.ts';
-import { assert } from '../errors.ts';
-import type { PlannedDelta, PlannedTensor } from '../plan/plan.ts';
-import { type BandArenas, bandRows } from './arena-sizes.ts';
+import { createKernel, type KernelModule, type MergeKernel } from '../../../kernels/index.ts';
+import { assert } from '../../errors.ts';
+import type { PlannedDelta, PlannedTensor } from '../../plan/plan.ts';
+import { type BandArenas, bandRows } from '../arena-sizes.ts';
+import type { InputFiles } from '../input-files.ts';
+import { FactorPacker, segmentsOf } from '../pack-factors.ts';
+import { SourceReader } from '../readers/source-reader.ts';
+import { rowBlocks } from '../row-blocks.ts';
+import { bandDeltas, kernelDtypes, matrixOf, unitsOf } from '../tensor-work.ts';
 import { bandSteps } from './band-steps.ts';
 import { columnNorms, type SharedNorms } from './column-norms.ts';
 import { combineRows } from './combine-rows.ts';
 import { type Band, DenseDeltas, type DenseRows } from './dense-deltas.ts';
 import type { Cuts } from './find-cuts.ts';
-import type { InputFiles } from './input-files.ts';
-import { FactorPacker, segmentsOf } from './pack-factors.ts';
-import { rowBlocks } from './row-blocks.ts';
 import { scaleRows } from './scale-rows.ts';
-import { SourceReader } from './source-reader.ts';
 import { StepRunner } from './step-runner.ts';
-import { bandDeltas, kernelDtypes, matrixOf, unitsOf } from './tensor-work.ts';
 
 /** What a band is made from: rows of its tensor's source, and of single deltas. */
 interface BandParts {

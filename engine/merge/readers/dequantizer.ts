@@ -1,16 +1,16 @@
-import { loadElement, type MergeKernel, storeElement } from '../../kernels/index.ts';
-import { assert } from '../errors.ts';
+import { loadElement, type MergeKernel, storeElement } from '../../../kernels/index.ts';
+import { assert } from '../../errors.ts';
 import type {
   BlockQuantization,
   PlannedTensor,
   RowQuantization,
   TensorReference,
   TensorSource,
-} from '../plan/plan.ts';
-import { CODE_TABLES, INT8_FACTOR } from '../quantization/code-tables.ts';
-import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../safetensors/dtype.ts';
+} from '../../plan/plan.ts';
+import { CODE_TABLES, INT8_FACTOR } from '../../quantization/code-tables.ts';
+import { bytesOf, KERNEL_DTYPE, type MergeDtype } from '../../safetensors/dtype.ts';
+import type { InputFiles } from '../input-files.ts';
 import { Fp8Reader } from './fp8-reader.ts';
-import type { InputFiles } from './input-files.ts';
 import { Mxfp4Reader } from './mxfp4-reader.ts';
 import { PackedReader } from './packed-reader.ts';
 import { SimulatedReader } from './simulated-reader.ts';

@@ -1,7 +1,7 @@
-import type { TensorReference } from '../plan/plan.ts';
+import type { TensorReference } from '../../plan/plan.ts';
+import type { InputFiles } from '../input-files.ts';
+import { readNumbers } from '../read-numbers.ts';
 import type { Band } from './dense-deltas.ts';
-import type { InputFiles } from './input-files.ts';
-import { readNumbers } from './read-numbers.ts';
 
 /**
  * The last step of DoRA (PEFT's `DoraLinearVariant`): `m / |x| · x`, row by row, where |x| is the L2

@@ -1,9 +1,9 @@
-import { decodeElements, storeElement } from '../../kernels/index.ts';
-import { assert } from '../errors.ts';
-import type { PackedQuantization, PlannedTensor } from '../plan/plan.ts';
-import { AWQ_PLACES } from '../quantization/packed-integers.ts';
-import { bytesOf, isMergeDtype, KERNEL_DTYPE } from '../safetensors/dtype.ts';
-import type { InputFiles } from './input-files.ts';
+import { decodeElements, storeElement } from '../../../kernels/index.ts';
+import { assert } from '../../errors.ts';
+import type { PackedQuantization, PlannedTensor } from '../../plan/plan.ts';
+import { AWQ_PLACES } from '../../quantization/packed-integers.ts';
+import { bytesOf, isMergeDtype, KERNEL_DTYPE } from '../../safetensors/dtype.ts';
+import type { InputFiles } from '../input-files.ts';
 import { readBand } from './read-band.ts';
 
 /**

@@ -1,4 +1,4 @@
-import type { PlannedChange, PlannedDelta, PlannedTensor } from '../plan/plan.ts';
+import type { PlannedChange, PlannedDelta, PlannedTensor } from '../../plan/plan.ts';
 
 /** A step in making a weight x from its source w; each takes what the one before it made. */
 export type BandStep =
