@@ -49,7 +49,8 @@ export class Output {
 }
 
 function isUsage({ code }: WeldlineError): boolean {
-  return code.startsWith('recipe.') || code === 'cli.usage' || code === 'config.invalid';
+  if (code.startsWith('recipe.')) return true;
+  return ['cli.usage', 'config.invalid', 'plan.option-invalid'].includes(code);
 }
 
 function hasKeys(value: object): boolean {

@@ -104,7 +104,7 @@ export function printPlan(printed: PrintedPlan, output: Output): void {
     unreadBytes: digest === undefined ? unreadBytes : 0,
     summary,
     replaced,
-    diskBytes: outputBytes(plan),
+    diskBytes: outputBytes(plan) + OVERHEAD_BYTES,
     memoryBytes: resources.memoryBytes,
     threads: resources.threads,
     windowBytes: resources.windowBytes,

@@ -7,6 +7,8 @@ import type { Position, RecipeText } from './recipe-text.ts';
 interface Problem extends Position {
   path: string;
   message: string;
+  /** Of a key that is a slip: the path that was meant. */
+  meant?: string;
 }
 
 type Issue = z.core.$ZodIssue;
@@ -15,9 +17,7 @@ type Path = readonly PropertyKey[];
 /** All that is wrong with a recipe in one error, in the order in which it stands in the file. */
 export function recipeInvalid(issues: readonly Issue[], text: RecipeText): WeldlineError {
   const schema = recipeJsonSchema();
-  const problems = issues
-    .flatMap((issue) => problemsOf(issue, text, schema))
-    .sort((a, b) => a.line - b.line || a.column - b.column);
+  const problems = withoutEchoes(issues.flatMap((issue) => problemsOf(issue, text, schema)));
   const lines = problems.map(
     ({ line, column, path, message }) =>
       `${text.file}:${line}:${column} ${path === '' ? '' : `${path}: `}${message}`,
@@ -31,15 +31,28 @@ export function recipeInvalid(issues: readonly Issue[], text: RecipeText): Weldl
   );
 }
 
+/** In the order of the file, one for each place; what a slip in a key makes missing is not told too. */
+function withoutEchoes(problems: readonly Problem[]): Problem[] {
+  const meant = new Set(problems.map((problem) => problem.meant));
+  const paths = new Set<string>();
+  return problems
+    .filter(({ path }) => !meant.has(path) && !paths.has(path) && paths.add(path))
+    .sort((a, b) => a.line - b.line || a.column - b.column);
+}
+
 function problemsOf(issue: Issue, text: RecipeText, schema: SchemaNode): Problem[] {
   const { path } = issue;
   if (issue.code === 'unrecognized_keys') {
     const known = Object.keys(schemaAt(schema, path)?.properties ?? {});
-    return issue.keys.map((key) => ({
-      ...text.keyPositionOf([...path, key]),
-      path: dotted([...path, key]),
-      message: unknownKey(path, key, known),
-    }));
+    return issue.keys.map((key) => {
+      const closest = closestName(key, known);
+      return {
+        ...text.keyPositionOf([...path, key]),
+        path: dotted([...path, key]),
+        message: unknownKey(path, key, known),
+        ...(closest === undefined ? {} : { meant: dotted([...path, closest]) }),
+      };
+    });
   }
   const node = schemaAt(schema, path);
   return [

@@ -57,7 +57,14 @@ async function collect(
 
 function unreadable(directory: string, error: unknown): WeldlineError {
   const code = systemErrorCode(error);
-  return code === 'ENOENT' || code === 'ENOTDIR'
+  if (code === 'ENOTDIR') {
+    return new WeldlineError(
+      'source.not-found',
+      `${directory} is a file. Give the directory that holds it.`,
+      { cause: error },
+    );
+  }
+  return code === 'ENOENT'
     ? new WeldlineError(
         'source.not-found',
         `There is no directory ${directory}. A model on the hub is written hf://org/name.`,

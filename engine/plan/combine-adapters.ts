@@ -104,6 +104,8 @@ export function bindAdapters(
       const earlier = changes.get(name);
       const change = { id: adapter.id, how };
       if (earlier !== undefined && !agree(earlier, change, method)) {
+        // What can be added up, only this method cannot combine.
+        if (agree(earlier, change, 'linear')) throw notByThis(name, earlier, change, method);
         throw contradiction(name, earlier, change, agree(earlier, change, 'sequential'));
       }
       // What is said of a tensor is the strongest of what was done to it.
@@ -130,7 +132,7 @@ export function inPlanOrder<Each extends Part>(
 const ADDS = 'adds to it';
 const ADDS_PARTS = 'adds to some of its rows (the base cuts weights in another way)';
 const SCALES_PARTS = 'scales some of its rows (DoRA)';
-const ADDS_DENSE = 'adds what is no low-rank product to it (LoHa, LoKr)';
+const ADDS_DENSE = 'adds what is no low-rank product (LoHa, LoKr)';
 const SCALES_DORA = 'scales it (DoRA)';
 const SCALES_IA3 = 'scales it ((IA)³)';
 const ROTATES = 'rotates it (OFT)';
@@ -225,6 +227,19 @@ function sharedRows(name: string, one: string, other: string, rows: readonly num
     `Adapters "${one}" and "${other}" both replace ${rows.length} rows of "${name}" ` +
       `(trainable_token_indices): ${shown}${rows.length > 10 ? ', …' : ''}. The same ids mean other ` +
       'tokens. Merge one of them, or train one again with other ids. Nothing was written.',
+  );
+}
+
+function notByThis(
+  name: string,
+  one: Change,
+  other: Change,
+  method: Combination['method'] | undefined,
+): WeldlineError {
+  const { id, how } = [one, other].find((change) => change.how !== ADDS) ?? one;
+  return invalid(
+    `On "${name}" adapter "${id}" ${how}, and ${method} combines low-rank deltas of whole weights ` +
+      'only. Combine by linear, which adds up all of them, or by sequential. Nothing was written.',
   );
 }
 
