@@ -45,6 +45,15 @@ describe('openModelDirectory', () => {
       message: expect.stringContaining('hf://org/name'),
     });
   });
+
+  it('says that a file is none', async () => {
+    const file = path.join(directory, 'adapter.safetensors');
+    await writeFile(file, '');
+    await expect(openModelDirectory(file)).rejects.toMatchObject({
+      code: 'source.not-found',
+      message: expect.stringContaining('is a file. Give the directory that holds it'),
+    });
+  });
 });
 
 it('hubModelFiles shows a folder of a repository as a model', async () => {

@@ -245,6 +245,18 @@ test.each<[string, TinyModel, TinyModel]>([
   ).rejects.toMatchObject({ code: expect.stringMatching(/contradiction|option-invalid/) });
 });
 
+test('a method that combines low-rank deltas only is told so of LoHa and LoKr', async () => {
+  const parameters = { density: 0.5 };
+  await expect(
+    mergedQuery(kindAdapter('LOHA'), kindAdapter('LOKR'), {
+      combination: { method: 'ties', parameters },
+    }),
+  ).rejects.toMatchObject({
+    code: 'plan.option-invalid',
+    message: expect.stringMatching(/and ties combines low-rank deltas.*Combine by linear/),
+  });
+});
+
 test('a manifest says of adapters that were taken in turn that they were, and only of these', async () => {
   const combination = { method: 'sequential' } as const;
   const lora = tinyAdapter({ targets: TARGETS });
