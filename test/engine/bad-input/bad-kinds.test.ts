@@ -165,6 +165,10 @@ const BASES: readonly BadInput[] = [
   ...(['LOHA', 'LOKR', 'OFT'] as const).map((type) =>
     bad(type, 'on Conv1D', FEATURE, ['c_attn', '[in, out]', type], storeTransposed),
   ),
+  ...(['LOHA', 'LOKR', 'OFT'] as const).map((type) => ({
+    ...bad(type, 'on Conv1D as NF4', FEATURE, ['c_attn', '[in, out]', type], storeTransposed),
+    options: { mergeOnto: 'simulated_nf4' } as const,
+  })),
   ...(['ADALORA', 'VERA', 'LOHA', 'LOKR', 'IA3', 'OFT'] as const).map((type) =>
     bad(type, 'of another base', 'adapter.shape-mismatch', ['[72, 72]'], (_, base) => {
       const name = `${MODULE}.weight`;

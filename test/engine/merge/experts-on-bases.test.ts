@@ -1,8 +1,7 @@
 /** LoRA on experts whose weights are quantised, one by one and fused. */
 import { test } from 'vitest';
 import { expectSameOntoDequantized, type Merge } from '../../doubles/merge-onto-dequantized.ts';
-import { packBase } from '../../doubles/packed-base.ts';
-import { quantizeBase } from '../../doubles/quantized-weight.ts';
+import { mergeOntoOf, quantized } from '../../doubles/quantized-bases.ts';
 import { Random } from '../../doubles/random.ts';
 import {
   expertModulesAdapter,
@@ -25,11 +24,11 @@ const MERGES: Readonly<Record<string, Merge>> = {
   'modules of each expert': [{}, () => [expertModulesAdapter(SIZES)]],
 };
 
-test.each(['nf4', 'gptq', 'awq', 'fp8'] as const)('experts one by one in %s', async (kind) => {
-  const base = withNorm(tinyExperts(SIZES));
-  if (kind === 'nf4') quantizeBase(base, new Random(5));
-  else packBase(base, new Random(5), kind);
-  await expectSameOntoDequantized(base, QUANTIZED, MERGES);
+const KINDS = ['nf4', 'int8', 'gptq', 'awq', 'fp8'] as const;
+
+test.each(KINDS)('experts one by one in %s', async (kind) => {
+  const base = quantized(kind, withNorm(tinyExperts(SIZES)));
+  await expectSameOntoDequantized(base, mergeOntoOf(kind), MERGES);
 });
 
 test('experts fused in MXFP4', async () => {

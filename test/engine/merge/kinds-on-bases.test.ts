@@ -6,29 +6,13 @@ import { test } from 'vitest';
 import { doraAdapter } from '../../doubles/dora-adapter.ts';
 import { kindAdapter } from '../../doubles/kind-adapter.ts';
 import { expectSameOntoDequantized, type Merge } from '../../doubles/merge-onto-dequantized.ts';
-import { type PackedKind, packBase } from '../../doubles/packed-base.ts';
-import { quantizeBase } from '../../doubles/quantized-weight.ts';
+import { BASES, mergeOntoOf, quantized, withBiases } from '../../doubles/quantized-bases.ts';
 import { Random } from '../../doubles/random.ts';
 import { randomTensor, type TinyModel, tinyAdapter, tinyBase } from '../../doubles/tiny-model.ts';
 
-type BaseKind = PackedKind | 'nf4' | 'simulated_nf4';
-
-const BASES: readonly BaseKind[] = ['nf4', 'gptq', 'awq', 'fp8', 'mxfp4', 'simulated_nf4'];
 const PREFIX = 'base_model.model.';
 const EMBEDDING = 'model.embed_tokens';
 const TARGETS = ['self_attn.q_proj', 'mlp.down_proj'] as const;
-
-function baseOf(kind: BaseKind): TinyModel {
-  const base = tinyBase();
-  const random = new Random(11);
-  for (const { name, shape } of base.tensors.filter((each) => /[qv]_proj\./.test(each.name))) {
-    const bias = name.replace(/weight$/, 'bias');
-    base.tensors.push(randomTensor(random, bias, 'BF16', [shape[0] ?? 0]));
-  }
-  if (kind === 'nf4') quantizeBase(base, random);
-  else if (kind !== 'simulated_nf4') packBase(base, random, kind);
-  return base;
-}
 
 function add(adapter: TinyModel, name: string, ...shape: number[]): void {
   const random = new Random(adapter.tensors.length);
@@ -115,9 +99,29 @@ function twoAdapters(): readonly TinyModel[] {
   return [tinyAdapter({ targets: TARGETS }), tinyAdapter({ targets: TARGETS, rank: 6, seed: 3 })];
 }
 
+/** One layer and equal ranks, as `peft_linear` wants them. */
+function twoOnOneLayer(): readonly TinyModel[] {
+  return [2, 3].map((seed) => at('layers.0.self_attn.q_proj', tinyAdapter({ seed })));
+}
+
 test.each(BASES)('every kind of adapter, alone and combined, on %s', async (kind) => {
-  const mergeOnto = kind === 'simulated_nf4' ? kind : 'dequantized';
-  await expectSameOntoDequantized(baseOf(kind), { mergeOnto }, MERGES);
+  const base = quantized(kind, withBiases(tinyBase()));
+  await expectSameOntoDequantized(base, mergeOntoOf(kind), MERGES);
+});
+
+const OTHER_METHODS: Readonly<Record<string, Merge>> = {
+  ...Object.fromEntries(
+    (['ties', 'magnitude_prune', 'dare_linear'] as const).map((method) => [
+      method,
+      [{ combination: { method, parameters: { density: 0.4 } } }, twoOnOneLayer],
+    ]),
+  ),
+  cat: [{ combination: { method: 'cat', weights: [0.5, 2] } }, twoOnOneLayer],
+  peft_linear: [{ combination: { method: 'peft_linear', weights: [0.5, 2] } }, twoOnOneLayer],
+};
+
+test.each(['nf4', 'int8', 'gptq'] as const)('the other methods on %s', async (kind) => {
+  await expectSameOntoDequantized(quantized(kind, tinyBase()), mergeOntoOf(kind), OTHER_METHODS);
 });
 
 /** The squares of a tiny model are GPT-2's, which are stored [in, out]. */
