@@ -120,7 +120,7 @@ const OTHER_METHODS: Readonly<Record<string, Merge>> = {
   peft_linear: [{ combination: { method: 'peft_linear', weights: [0.5, 2] } }, twoOnOneLayer],
 };
 
-test.each(['nf4', 'int8', 'gptq'] as const)('the other methods on %s', async (kind) => {
+test.each(['int8', 'gptq'] as const)('the other methods on %s', async (kind) => {
   await expectSameOntoDequantized(quantized(kind, tinyBase()), mergeOntoOf(kind), OTHER_METHODS);
 });
 
