@@ -74,10 +74,10 @@ export function parseAdapterKey(key: string, where: string): AdapterKey {
     const [, module = '', adapterName = 'default'] = bias;
     return { kind: 'lora_bias', module, adapterName };
   }
-  // A parameter in files, and a module in models and in files of some trainers.
-  const magnitude = /^(.+)\.lora_magnitude_vector(?:\.(?!weight$)([^.]+))?(?:\.weight)?$/.exec(
-    path,
-  );
+  // A parameter in files, and a module in models and in files of some trainers. LyCORIS has its own
+  // name for it.
+  const magnitude =
+    /^(.+)\.(?:lora_magnitude_vector|dora_scale)(?:\.(?!weight$)([^.]+))?(?:\.weight)?$/.exec(path);
   if (magnitude !== null) {
     const [, module = '', adapterName = 'default'] = magnitude;
     return { kind: 'lora_magnitude', module, adapterName };

@@ -61,8 +61,14 @@ function addHalf(
   const layer = 'layer' in key ? key.layer : 'linear';
   const pair = halves.get(`${layer} ${module}`) ?? { module, layer };
   if (pair[key.kind] !== undefined) throw duplicateKey(where, tensor.name);
-  pair[key.kind] = tensor;
+  pair[key.kind] = key.kind === 'lora_magnitude' ? asVector(tensor) : tensor;
   halves.set(`${layer} ${module}`, pair);
+}
+
+/** LyCORIS writes lengths of outputs as a column, and those of inputs as a row, which are no such thing. */
+function asVector(tensor: TensorEntry): TensorEntry {
+  const [rows = 0, columns] = tensor.shape;
+  return tensor.shape.length === 2 && columns === 1 ? { ...tensor, shape: [rows] } : tensor;
 }
 
 /** A magnitude has one name on all layers; that it is an embedding's shows beside the factors. */

@@ -37,6 +37,15 @@ const ADAPTERS: readonly BadInput[] = [
     },
   },
   {
+    what: 'with a magnitude that is a row, of inputs',
+    code: 'adapter.bad-shape',
+    names: ['/adapter', '[1, 64]', '[64]'],
+    spoil: ({ adapter }) => {
+      Object.assign(adapter, doraAdapter());
+      alter(adapter, MAGNITUDE, { shape: [1, 64], data: random.floats('F32', 64) });
+    },
+  },
+  {
     what: 'with a magnitude in two spellings',
     code: 'adapter.duplicate-key',
     names: [`${MAGNITUDE}.weight`],

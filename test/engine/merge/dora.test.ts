@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { MEMORY_BUDGET_BYTES_DEFAULT, resourcesFor } from '../../../engine/merge/resources.ts';
+import type { Plan } from '../../../engine/plan/plan.ts';
 import { verifyMerge } from '../../../engine/verify/verify-merge.ts';
 import { openModelDirectory } from '../../../sources/model-directory.ts';
 import { decodeTensor } from '../../doubles/decode-tensor.ts';
@@ -39,12 +40,28 @@ test.each([
   'lora_magnitude_vector.weight',
   'lora_magnitude_vector.default',
   'lora_magnitude_vector.default.weight',
+  'dora_scale',
 ])('a magnitude named %s', async (suffix) => {
   const adapter = doraAdapter({ targets: TARGETS }, suffix);
   const plan = await planDirectories(await write(await temporaryDirectory(), tinyBase(), adapter));
-  const deltas = plan.shards.flatMap(({ tensors }) => tensors.map(({ deltas }) => deltas?.[0]));
-  const lengths = deltas.flatMap((delta) => delta?.magnitude?.shape ?? []);
-  expect(lengths).toEqual([64, 64, 64, 64]);
+  expect(magnitudesOf(plan)).toEqual([[64], [64], [64], [64]]);
+});
+
+function magnitudesOf({ shards }: Plan): (readonly number[])[] {
+  const deltas = shards.flatMap(({ tensors }) => tensors.flatMap((each) => each.deltas ?? []));
+  return deltas.flatMap(({ magnitude }) => (magnitude === undefined ? [] : [magnitude.shape]));
+}
+
+test('a magnitude that is a column is one of outputs', async () => {
+  const adapter = doraAdapter({ targets: TARGETS }, 'dora_scale');
+  const root = await temporaryDirectory();
+  const plain = await write(join(root, 'vector'), tinyBase(), adapter);
+  const vector = magnitudesOf(await planDirectories(plain));
+  for (const tensor of adapter.tensors) {
+    if (tensor.name.endsWith('dora_scale')) Object.assign(tensor, { shape: [64, 1] });
+  }
+  const column = await write(join(root, 'column'), tinyBase(), adapter);
+  expect(magnitudesOf(await planDirectories(column))).toEqual(vector);
 });
 
 const DTYPES: readonly [FloatName, FloatName | undefined, FloatName][] = [
