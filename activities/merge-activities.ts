@@ -10,8 +10,9 @@ import { inspectOutput, moveIntoPlace } from '../engine/merge/output-directory.t
 import { chooseResources } from '../engine/merge/resources.ts';
 import { bytesOnDisk } from '../engine/merge/shard-file.ts';
 import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
-import { formatPlan, isMerged, type Plan, parsePlan } from '../engine/plan/plan.ts';
+import { formatPlan, type Plan, parsePlan } from '../engine/plan/plan.ts';
 import { type AdapterInput, planMerge } from '../engine/plan/plan-merge.ts';
+import { isMerged } from '../engine/plan/planned-tensor.ts';
 import { sealMerge } from '../engine/seal.ts';
 import { type Verification, verifyMerge } from '../engine/verify/verify-merge.ts';
 import { compileKernel, type KernelModule } from '../kernels/index.ts';

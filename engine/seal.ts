@@ -6,7 +6,8 @@ import { copyFileDurably, digestFile, syncDirectory, writeFileDurably } from './
 import { WeldlineError } from './errors.ts';
 import { formatManifest, MANIFEST_FILE, type Manifest, type ManifestFile } from './manifest.ts';
 import { editConfigText } from './plan/config-edits.ts';
-import { ENGINE_FORMAT, isMerged, type Plan, type SideFile } from './plan/plan.ts';
+import { ENGINE_FORMAT, type Plan, type SideFile } from './plan/plan.ts';
+import { isMerged } from './plan/planned-tensor.ts';
 import { SINGLE_FILE } from './safetensors/checkpoint.ts';
 import { formatIndex, INDEX_FILE } from './safetensors/weight-index.ts';
 import { ENGINE_VERSION } from './version.ts';

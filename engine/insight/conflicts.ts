@@ -1,5 +1,6 @@
 import type { KernelModule } from '../../kernels/index.ts';
-import { isMerged, type PlannedTensor, type PlanPreview } from '../plan/plan.ts';
+import type { PlannedTensor, PlanPreview } from '../plan/plan.ts';
+import { isMerged } from '../plan/planned-tensor.ts';
 import type { ReadTensor } from '../verify/factor-rows.ts';
 import { compareDeltas } from './compare-deltas.ts';
 import { FactorMultiplier } from './factor-products.ts';

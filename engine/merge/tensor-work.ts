@@ -1,12 +1,6 @@
 import { assert } from '../errors.ts';
-import {
-  isMerged,
-  type PlannedChange,
-  type PlannedDelta,
-  type PlannedTensor,
-  sourceReferences,
-  type TensorReference,
-} from '../plan/plan.ts';
+import type { PlannedChange, PlannedDelta, PlannedTensor, TensorReference } from '../plan/plan.ts';
+import { isMerged, sourceReferences } from '../plan/planned-tensor.ts';
 import {
   bytesOf,
   elementCount,

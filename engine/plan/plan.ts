@@ -3,15 +3,7 @@ import { WeldlineError } from '../errors.ts';
 import type { TorchDtype } from '../safetensors/dtype.ts';
 import type { Combination } from './combination.ts';
 import type { MergeOnto } from './merge-onto-choices.ts';
-import {
-  type InputFile,
-  type Plan,
-  type PlannedTensor,
-  planSchema,
-  type SideFile,
-  type TensorReference,
-  type TensorSource,
-} from './plan-schema.ts';
+import { type InputFile, type Plan, planSchema, type SideFile } from './plan-schema.ts';
 
 export type * from './plan-schema.ts';
 export { ENGINE_FORMAT, PLAIN_PATH } from './plan-schema.ts';
@@ -45,34 +37,6 @@ export const WEIGHT_MAX = 1000;
 
 /** Far more adapters than anyone merges at once, and far fewer than the kernel has room for. */
 export const ADAPTERS_MAX = 32;
-
-/** Whether an adapter changes a tensor otherwise than by taking its place. */
-export function isMerged({ deltas, changes }: PlannedTensor): boolean {
-  return deltas !== undefined || changes !== undefined;
-}
-
-/** Every tensor that a weight's values are read from. */
-export function sourceReferences(from: TensorSource): TensorReference[] {
-  const { quantization } = from;
-  if (quantization === undefined) return [from];
-  switch (quantization.scheme) {
-    case 'simulated_nf4':
-      return [from];
-    case 'int8':
-    case 'fp8':
-    case 'mxfp4':
-      return [from, quantization.scales];
-    case 'gptq':
-    case 'awq': {
-      const { zeros, scales, groups } = quantization;
-      return [from, zeros, scales, ...(groups === undefined ? [] : [groups])];
-    }
-    default: {
-      const { absmax, nested } = quantization;
-      return [from, absmax, ...(nested === undefined ? [] : [nested.absmax, nested.map])];
-    }
-  }
-}
 
 /** The text of a plan's file: canonical JSON, whose SHA-256 is the plan's digest. */
 export function formatPlan(plan: Plan): string {

@@ -1,8 +1,9 @@
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { planDigest, sourceReferences } from '../../../engine/plan/plan.ts';
+import { planDigest } from '../../../engine/plan/plan.ts';
 import { previewMerge } from '../../../engine/plan/plan-merge.ts';
+import { sourceReferences } from '../../../engine/plan/planned-tensor.ts';
 import { verifyRows } from '../../../engine/verify/verify-rows.ts';
 import { memoryFiles } from '../../doubles/memory-files.ts';
 import {
