@@ -13,8 +13,9 @@ import { bandSteps, deltasOfStep } from './bands/band-steps.ts';
 /**
  * How an output tensor comes about, in this order: values are read from a source (as stored, or as
  * what a quantised weight dequantises to), deltas are added (`band`: and more is done, see
- * `band-maker.ts`), the result is rounded to the output's dtype, and rows that were trained take their places (`tokens`).
- * The name is that of the step that decides how it is cut: rows of a matrix, elements or bytes.
+ * `band-maker.ts`), the result is rounded to the output's dtype, and rows that were trained take their
+ * places (`tokens`). The name is that of the step that decides how it is cut: rows of a matrix,
+ * elements or bytes.
  */
 export type TensorWork = 'copy' | 'cast' | 'dequantize' | 'delta' | 'band';
 
