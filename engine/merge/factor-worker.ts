@@ -1,13 +1,12 @@
 /** The worker thread that combines factors: takes tensors from a shared counter. */
 import { closeSync, openSync, writeSync } from 'node:fs';
-import { parentPort, workerData } from 'node:worker_threads';
 import { toWriteError } from '../disk-errors.ts';
 import { assert, WeldlineError } from '../errors.ts';
 import { combineFactors } from '../factors/combine-factors.ts';
 import type { PlannedTensor } from '../plan/plan.ts';
 import { InputFiles } from './input-files.ts';
 import { isStopped, takeNext } from './merge-control.ts';
-import { threadError } from './run-threads.ts';
+import { asThread } from './run-threads.ts';
 
 export interface CombiningTask {
   readonly tensor: PlannedTensor;
@@ -81,11 +80,4 @@ function writeFully(file: number, path: string, bytes: Uint8Array, position: num
   }
 }
 
-if (parentPort !== null && workerData !== null) {
-  const port = parentPort;
-  try {
-    run(workerData as FactorWorkerData, (message) => port.postMessage(message));
-  } catch (error) {
-    port.postMessage(threadError(error));
-  }
-}
+asThread(run);

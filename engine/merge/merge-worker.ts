@@ -1,5 +1,4 @@
 /** The worker thread of a merge: takes windows from a shared counter until none are left. */
-import { parentPort, workerData } from 'node:worker_threads';
 import { type ArenaSpec, createKernel, type KernelModule } from '../../kernels/index.ts';
 import type { PlannedShard } from '../plan/plan.ts';
 import type { BandArenas } from './arena-sizes.ts';
@@ -8,7 +7,7 @@ import type { SharedNorms } from './bands/column-norms.ts';
 import type { Cuts } from './bands/find-cuts.ts';
 import { InputFiles } from './input-files.ts';
 import { isStopped, takeNext, waitUntilHashed } from './merge-control.ts';
-import { threadError } from './run-threads.ts';
+import { asThread } from './run-threads.ts';
 import { WindowMaker } from './window-maker.ts';
 import { WindowWriter } from './window-writer.ts';
 import { type WindowCut, windowAt, windowCount } from './windows.ts';
@@ -64,11 +63,4 @@ function run(data: MergeWorkerData, report: (message: WindowMessage) => void): v
   }
 }
 
-if (parentPort !== null && workerData !== null) {
-  const port = parentPort;
-  try {
-    run(workerData as MergeWorkerData, (message) => port.postMessage(message));
-  } catch (error) {
-    port.postMessage(threadError(error));
-  }
-}
+asThread(run);

@@ -1,4 +1,4 @@
-import { Worker } from 'node:worker_threads';
+import { parentPort, Worker, workerData } from 'node:worker_threads';
 import { type ErrorCode, WeldlineError } from '../errors.ts';
 import { toWeldlineError } from '../to-weldline-error.ts';
 import { stop } from './merge-control.ts';
@@ -79,8 +79,19 @@ function isError(message: { readonly kind: string }): message is ThreadError {
   return message.kind === 'error';
 }
 
-/** What a thread says of an error that ends it. */
-export function threadError(error: unknown): ThreadError {
-  const { code, message } = toWeldlineError(error);
-  return { kind: 'error', code, message };
+/**
+ * In a worker thread: does its work, and says so if an error ends it. Elsewhere, as where a module is only
+ * loaded, nothing.
+ */
+export function asThread<Data, Message>(
+  run: (data: Data, report: (message: Message) => void) => void,
+): void {
+  if (parentPort === null || workerData === null) return;
+  const port = parentPort;
+  try {
+    run(workerData as Data, (message) => port.postMessage(message));
+  } catch (error) {
+    const { code, message } = toWeldlineError(error);
+    port.postMessage({ kind: 'error', code, message } satisfies ThreadError);
+  }
 }

@@ -1,9 +1,8 @@
 /** The worker thread that finds cuts: takes deltas from a shared counter until none are left. */
-import { parentPort, workerData } from 'node:worker_threads';
 import type { ArenaSpec, KernelModule } from '../../../kernels/index.ts';
 import { InputFiles } from '../input-files.ts';
 import { isStopped, takeNext } from '../merge-control.ts';
-import { threadError } from '../run-threads.ts';
+import { asThread } from '../run-threads.ts';
 import { checkCut } from './check-cut.ts';
 import { DenseDeltas } from './dense-deltas.ts';
 import { type Cut, type DeltaRows, findCut } from './find-cut.ts';
@@ -64,11 +63,4 @@ function stoppable(rows: DeltaRows, control: Int32Array): DeltaRows {
   return { ...rows, make };
 }
 
-if (parentPort !== null && workerData !== null) {
-  const port = parentPort;
-  try {
-    run(workerData as CutWorkerData, (message) => port.postMessage(message));
-  } catch (error) {
-    port.postMessage(threadError(error));
-  }
-}
+asThread(run);
