@@ -12,8 +12,10 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** Everything weldline takes from the environment, checked. Paths are absolute. */
 export interface Environment {
-  /** Where weldline keeps its workspace, tools and embedded server. */
+  /** Where weldline keeps its workspace and embedded server. */
   home: string;
+  /** Programs that weldline installed; `tools` in its home by default. */
+  toolsDirectory: string;
   hub: {
     /** Without a trailing slash. */
     endpoint: string;
@@ -30,8 +32,15 @@ export interface Environment {
   /** False when NO_COLOR asks for none; whether there is a terminal is the command's affair. */
   color: boolean;
   ci: boolean;
-  /** The Python to use instead of the first that fits on PATH. */
+  /**
+   * The Python to use instead of the first that fits on PATH. One that has torch, transformers, PEFT
+   * or llm-compressor in versions that weldline knows is used as it is.
+   */
   python?: string;
+  /** Directory of a llama.cpp of the user's own, to use instead of one on PATH or installed. */
+  llamaCpp?: string;
+  /** Key for the OpenAI-compatible endpoint of a recipe. */
+  endpointKey?: Secret;
   /** The Temporal CLI to use instead of the one on PATH or an installed one. */
   temporalCli?: string;
 }
@@ -50,13 +59,17 @@ export function readEnvironment(variables: Variables = process.env): Environment
   const get = (name: string) => variables[name]?.trim() || undefined;
   const python = get('WELDLINE_PYTHON');
   const temporalCli = get('WELDLINE_TEMPORAL_CLI');
+  const llamaCpp = get('WELDLINE_LLAMA_CPP');
+  const endpointKey = get('WELDLINE_ENDPOINT_KEY');
   const threads = readThreads(get('WELDLINE_THREADS'));
   const memoryBudgetBytes = readMemoryBudget(get('WELDLINE_MEMORY_BUDGET'));
+  const home = toPath(
+    'WELDLINE_HOME',
+    get('WELDLINE_HOME') ?? join(xdg(get('XDG_DATA_HOME'), '.local/share'), 'weldline'),
+  );
   return {
-    home: toPath(
-      'WELDLINE_HOME',
-      get('WELDLINE_HOME') ?? join(xdg(get('XDG_DATA_HOME'), '.local/share'), 'weldline'),
-    ),
+    home,
+    toolsDirectory: toPath('WELDLINE_TOOLS', get('WELDLINE_TOOLS') ?? join(home, 'tools')),
     hub: readHub(get),
     temporalConfigured: TEMPORAL_SERVER_VARIABLES.some((name) => get(name) !== undefined),
     ...(threads === undefined ? {} : { threads }),
@@ -66,11 +79,13 @@ export function readEnvironment(variables: Variables = process.env): Environment
     ci: !['', '0', 'false'].includes((get('CI') ?? '').toLowerCase()),
     ...(python === undefined ? {} : { python: toCommand(python) }),
     ...(temporalCli === undefined ? {} : { temporalCli: toCommand(temporalCli) }),
+    ...(llamaCpp === undefined ? {} : { llamaCpp: toPath('WELDLINE_LLAMA_CPP', llamaCpp) }),
+    ...(endpointKey === undefined ? {} : { endpointKey: new Secret(endpointKey) }),
   };
 }
 
 /** Secrets of weldline's own that no child program needs, and settings that would mislead one. */
-const NOT_FOR_CHILDREN = /^(HF_TOKEN|HUGGING_FACE_HUB_TOKEN|TEMPORAL_.*)$/;
+const NOT_FOR_CHILDREN = /^(HF_TOKEN|HUGGING_FACE_HUB_TOKEN|WELDLINE_ENDPOINT_KEY|TEMPORAL_.*)$/;
 
 /** The environment for a program that weldline runs: its own, less credentials, plus `additions`. */
 export function childVariables(

@@ -2,6 +2,8 @@ import { z } from 'zod';
 import { MERGE_ONTO } from '../engine/plan/merge-onto-choices.ts';
 import { ADAPTERS_MAX, WEIGHT_MAX } from '../engine/plan/plan.ts';
 import { combination, density, refineParameters } from './combination-schema.ts';
+import { convert } from './convert-schema.ts';
+import { approval, evaluate, refineEvaluation } from './evaluate-schema.ts';
 import { parseSize, SIZE_EXPECTATION } from './parse-size.ts';
 
 /**
@@ -172,6 +174,9 @@ export const recipeSchema = z
       .describe(`a list of 1 to ${ADAPTERS_MAX} adapters`),
     combination: combination.optional(),
     merge: merge.optional(),
+    convert: convert.optional(),
+    evaluate: evaluate.optional(),
+    approval: approval.optional(),
     publish: z
       .array(publishTarget)
       .max(PUBLISH_TARGETS_MAX)
@@ -180,6 +185,7 @@ export const recipeSchema = z
   })
   .superRefine(refineCombination)
   .superRefine(refineParameters)
+  .superRefine(refineEvaluation)
   .describe('a mapping with name, version, base and adapters');
 
 /** Several adapters need a method and ids that differ; `sequential` takes no weights. */
@@ -206,11 +212,10 @@ function refineCombination({ adapters, combination }: RecipeShape, context: z.Re
 export type RecipeDocument = z.infer<typeof recipeSchema>;
 
 /**
- * Keys the design has and this version does not: refused by name, because a recipe that asks for
- * an evaluation must never be released without one. Keyed by path, list indices written `*`.
+ * Keys the design has and this version does not: refused by name, because a recipe must not be
+ * released without what it asks for. Keyed by path, list indices written `*`.
  */
 export const KEYS_NOT_SUPPORTED: Readonly<Record<string, readonly string[]>> = {
-  '': ['convert', 'evaluate', 'approval'],
   'publish.*': ['hub', 's3', 'oci'],
 };
 

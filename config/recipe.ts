@@ -12,6 +12,12 @@ import { recipeInvalid } from './recipe-problems.ts';
 import { type RecipeDocument, recipeSchema } from './recipe-schema.ts';
 import { refuseSecrets } from './recipe-secrets.ts';
 import { RECIPE_BYTES_MAX, readRecipeText } from './recipe-text.ts';
+import {
+  type RecipeConversion,
+  type RecipeEvaluation,
+  toConversions,
+  toEvaluation,
+} from './release-quality.ts';
 
 export interface ModelReference {
   /** An absolute path or `hf://org/name`, never with `@revision`. */
@@ -51,6 +57,11 @@ export interface Recipe {
   adapters: readonly [RecipeAdapter, ...RecipeAdapter[]];
   combination: Pick<Combination, 'method' | 'parameters'>;
   merge: RecipeMerge;
+  /** Absent, as `evaluation`, where the recipe names none. */
+  conversions?: readonly RecipeConversion[];
+  evaluation?: RecipeEvaluation;
+  /** Whether a person must agree before anything is published. */
+  approval?: 'required';
   /** Empty when the recipe names none: the release then stays in the workspace. */
   publish: readonly PublishTarget[];
 }
@@ -153,9 +164,23 @@ function toRecipe(document: RecipeDocument, directory: string): Recipe {
     adapters: [first, ...others],
     combination: toCombination(document),
     merge: toMerge(document.merge ?? {}, document.base.merge_onto),
+    ...toQuality(document, first.id, directory),
     publish: (document.publish ?? []).map((target) => ({
       directory: { path: toPath(target.directory.path, directory) },
     })),
+  };
+}
+
+function toQuality(
+  { convert, evaluate, approval }: RecipeDocument,
+  firstAdapter: string,
+  directory: string,
+): Pick<Recipe, 'conversions' | 'evaluation' | 'approval'> {
+  const path = (text: string) => toPath(text, directory);
+  return {
+    ...(convert === undefined ? {} : { conversions: toConversions(convert, path) }),
+    ...(evaluate === undefined ? {} : { evaluation: toEvaluation(evaluate, firstAdapter, path) }),
+    ...(approval === 'required' ? { approval } : {}),
   };
 }
 

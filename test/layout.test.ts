@@ -12,23 +12,22 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   cli: [
     ...['workflows', 'workers', 'activities', 'config', 'sources', 'publishers', 'tools'],
-    ...['report', 'engine', 'kernels'],
+    ...['conversion', 'evaluation', 'report', 'engine', 'kernels'],
   ],
   workers: [
-    'activities',
-    'config',
-    'sources',
-    'publishers',
-    'tools',
-    'report',
-    'engine',
-    'kernels',
+    ...['activities', 'config', 'sources', 'publishers', 'tools', 'conversion', 'evaluation'],
+    ...['report', 'engine', 'kernels'],
   ],
-  activities: ['config', 'sources', 'publishers', 'tools', 'report', 'engine', 'kernels'],
+  activities: [
+    ...['config', 'sources', 'publishers', 'tools', 'conversion', 'evaluation', 'report'],
+    ...['engine', 'kernels'],
+  ],
+  evaluation: ['conversion', 'tools', 'config', 'engine'],
+  conversion: ['tools', 'config', 'engine'],
   tools: ['config', 'engine'],
   sources: ['engine'],
   publishers: ['engine'],
-  report: ['engine'],
+  report: ['evaluation', 'conversion', 'config', 'engine'],
   config: ['engine'],
   engine: ['kernels'],
   kernels: [],
@@ -37,7 +36,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 
 /** What workflows know of the rest is types: the sandbox must not load it. */
 const TYPES_FOR: Readonly<Record<string, readonly string[]>> = {
-  workflows: ['activities', 'engine', 'config', 'sources'],
+  workflows: ['activities', 'conversion', 'evaluation', 'engine', 'config', 'sources'],
 };
 
 const FILE_LINES_MAX = 300;

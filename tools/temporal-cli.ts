@@ -18,7 +18,7 @@ export interface TemporalCli {
 }
 
 export interface TemporalCliOptions {
-  environment: Pick<Environment, 'home' | 'python' | 'temporalCli'>;
+  environment: Pick<Environment, 'toolsDirectory' | 'python' | 'temporalCli'>;
   /** The environment for the programs run on the way; its PATH is searched. */
   variables?: Readonly<Record<string, string>>;
   signal?: AbortSignal | undefined;
@@ -34,9 +34,9 @@ export interface TemporalCliOptions {
 export async function ensureTemporalCli(options: TemporalCliOptions): Promise<TemporalCli> {
   const found = await findTemporalCli(options);
   if (found !== undefined) return found;
-  const { home, python } = options.environment;
+  const { toolsDirectory, python } = options.environment;
   const variables = options.variables ?? childVariables();
-  const directory = installDirectory(home);
+  const directory = installDirectory(toolsDirectory);
   await installTemporalCli({ ...options, directory, python, variables });
   return await probe(join(directory, 'temporal'), 'installed', options);
 }
@@ -50,14 +50,14 @@ export async function ensureTemporalCli(options: TemporalCliOptions): Promise<Te
 export async function findTemporalCli(
   options: TemporalCliOptions,
 ): Promise<TemporalCli | undefined> {
-  const { home, temporalCli } = options.environment;
+  const { toolsDirectory, temporalCli } = options.environment;
   const variables = options.variables ?? childVariables();
   if (temporalCli !== undefined) return await probeSetting(temporalCli, options);
 
   const onPath = await findOnPath('temporal', variables['PATH']);
   const candidates: [path: string | undefined, origin: TemporalCli['origin']][] = [
     [onPath, 'path'],
-    [await findOnPath('temporal', installDirectory(home)), 'installed'],
+    [await findOnPath('temporal', installDirectory(toolsDirectory)), 'installed'],
   ];
   for (const [path, origin] of candidates) {
     if (path === undefined) continue;
@@ -72,8 +72,8 @@ export async function findTemporalCli(
   return undefined;
 }
 
-function installDirectory(home: string): string {
-  return join(home, 'tools', `temporal-cli-${TEMPORAL_CLI_VERSION}`);
+function installDirectory(tools: string): string {
+  return join(tools, `temporal-cli-${TEMPORAL_CLI_VERSION}`);
 }
 
 async function probeSetting(path: string, options: TemporalCliOptions): Promise<TemporalCli> {

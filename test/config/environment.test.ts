@@ -25,6 +25,7 @@ describe('readEnvironment', () => {
     expect(hub.cacheDirectory).toBe(join(homedir(), '.cache/huggingface/hub'));
     expect(rest).toEqual({
       home: join(homedir(), '.local/share/weldline'),
+      toolsDirectory: join(homedir(), '.local/share/weldline/tools'),
       temporalConfigured: false,
       logLevel: 'info',
       color: true,
@@ -49,6 +50,7 @@ describe('readEnvironment', () => {
     });
     expect(environment).toEqual({
       home: join(homedir(), 'w'),
+      toolsDirectory: join(homedir(), 'w/tools'),
       hub: {
         endpoint: 'http://localhost:8080/hub',
         cacheDirectory: '/cache/hub',

@@ -64,13 +64,9 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
     ['10:3 merge.zstd: unknown key; known here: dtype, max_shard_size, threads, memory_budget'],
   ],
   [
-    'stages of later versions',
-    `${GOOD}convert: []\nevaluate: {}\napproval: none\n`,
-    [
-      '13:1 convert: not supported by this version of weldline',
-      '14:1 evaluate: not supported by this version of weldline',
-      '15:1 approval: not supported by this version of weldline',
-    ],
+    'an evaluation without suites',
+    `${GOOD}convert: []\nevaluate: {}\napproval: maybe\n`,
+    ['14:11 evaluate.suites: missing', '15:11 approval: expected none, or required'],
   ],
   [
     'a combination of a later version',

