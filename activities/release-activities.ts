@@ -10,7 +10,9 @@ import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { readInsight } from './plan-insight.ts';
 import { releaseProvenance } from './provenance.ts';
-import type { Publication, PublishInput, Report, ReportInput } from './types.ts';
+import { publishedPart } from './published-part.ts';
+import type { PublishInput, ReleaseParts, ReportInput } from './quality-types.ts';
+import type { Publication, Report } from './types.ts';
 import { mergeWorkspace, reportDirectory } from './workspace.ts';
 
 /** publish and report: what happens to a verified checkpoint. */
@@ -22,21 +24,21 @@ export function createReleaseActivities({ home, access }: Dependencies) {
         const target = input.recipe.publish[input.target];
         if (target === undefined) throw new RangeError(`the recipe has no target ${input.target}`);
         const facts = await factsOf(home, input);
+        const part = await publishedPart(input, facts, input.part);
         const publication = await publishToDirectory({
-          source: input.sealed.directory,
-          files: facts.files.map((file) => file.path),
+          ...part,
+          files: part.files.map((file) => file.path),
           target: target.directory.path,
-          artefact: input.inputs.artefact,
-          manifestDigest: input.sealed.manifestDigest,
-          texts: { 'README.md': modelCard(facts), 'release.json': toJson(facts) },
           signal,
           onFile: (item) => report({ item, bytesDone: 0, bytesTotal: 0 }),
         });
         // Also where it was there already: a version stands for bytes, not for a name.
         const { location } = publication;
-        const changed = await access.digests.findChanged(location, facts.files, signal);
+        const changed = await access.digests.findChanged(location, part.files, signal);
         await access.digests.save();
-        if (changed === undefined) return publication;
+        if (changed === undefined) {
+          return { ...publication, ...(input.part && { part: input.part }) };
+        }
         throw new WeldlineError(
           'verify.digest-mismatch',
           `${join(location, changed)} is not the file that was published. Remove ${location} and ` +
@@ -62,7 +64,7 @@ export function createReleaseActivities({ home, access }: Dependencies) {
   };
 }
 
-async function factsOf(home: string, input: Omit<PublishInput, 'target'>): Promise<ReleaseFacts> {
+async function factsOf(home: string, input: ReleaseParts): Promise<ReleaseFacts> {
   const { recipe, inputs, sealed, verification, run } = input;
   const manifest = await readManifest(sealed.directory);
   return releaseFacts({

@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { COMBINATION_METHODS, MAJORITY_SIGNS } from '../engine/plan/combination.ts';
 import { MERGE_ONTO } from '../engine/plan/merge-onto-choices.ts';
 import { ENGINE_VERSION } from '../engine/version.ts';
+import type { ApproveCommand } from './approve.ts';
 import type { MergeCommand } from './merge.ts';
 import { Output } from './output.ts';
 import type { PlanCommand } from './plan.ts';
@@ -86,6 +87,21 @@ const RESUME: CommandSpec<[string | undefined]> = {
   description: 'go on with a release that waits, was interrupted or failed (default: the last one)',
   examples: ['weldline resume', 'weldline resume support-assistant-1.2.0'],
   run: async (output, release) => (await import('./resume.ts')).runResume(release, output),
+};
+
+const APPROVE: CommandSpec<[string | undefined, ApproveCommand]> = {
+  usage: 'approve [release]',
+  description: 'say yes to a release that waits for a person (default: the last one)',
+  examples: [
+    'weldline approve',
+    'weldline approve support-assistant-1.2.0 --override "known: the suite has two wrong answers"',
+  ],
+  options: (command) =>
+    command
+      .option('--override <reason>', 'publish what the gate refused too; the reason is recorded')
+      .option('--by <name>', 'who says so (default: the name of the user)'),
+  run: async (output, release, options) =>
+    (await import('./approve.ts')).runApprove(release, options, output),
 };
 
 const CANCEL: CommandSpec<[string]> = {
@@ -197,6 +213,7 @@ export function buildProgram(): Command {
   addCommand(program, STATUS);
   addCommand(program, LIST);
   addCommand(program, RESUME);
+  addCommand(program, APPROVE);
   addCommand(program, CANCEL);
   addCommand(program, PLAN);
   addCommand(program, MERGE);

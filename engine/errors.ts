@@ -132,6 +132,9 @@ export const ERROR_CODES = [
   'release.already-running',
   'release.failed',
   'release.cancelled',
+  'release.not-waiting',
+  'release.approval-required',
+  'gate.failed',
   // publishing
   'publish.conflict',
   'publish.not-writable',

@@ -1,0 +1,94 @@
+import { randomBytes } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { mergeOptionsOf, type Recipe } from '../config/recipe.ts';
+import type { ConversionStep } from '../conversion/conversion-step.ts';
+import type { ModelFacts } from '../conversion/convert-options.ts';
+import { planConversions } from '../conversion/plan-conversions.ts';
+import { preflightConversions } from '../conversion/preflight-conversions.ts';
+import type { ModelFiles } from '../engine/model-files.ts';
+import { checkDiskSpace } from '../engine/plan/disk-space.ts';
+import { previewMerge } from '../engine/plan/plan-merge.ts';
+import { loadSuites } from '../evaluation/load-suites.ts';
+import { planCandidates } from '../evaluation/plan-candidates.ts';
+import { openModelDirectory } from '../sources/model-directory.ts';
+import { openRemotely } from '../sources/model-input.ts';
+import type { Dependencies } from './dependencies.ts';
+import { withHeartbeat } from './heartbeat.ts';
+import { writeModelFacts } from './model-facts.ts';
+import type { QualityPlan } from './quality-types.ts';
+import { findTools, needsOfCandidate, needsOfConversion } from './release-tools.ts';
+import { resolvedAdapters } from './resolved-adapters.ts';
+import type { ReleaseContext, ResolvedInputs } from './types.ts';
+
+/** More than any type takes for a weight, blocks' scales included; F32 apart. */
+const BYTES_PER_WEIGHT = { F32: 4, lossless: 2, quantized: 1.1 };
+
+/** What a recipe wants made of a merge, and what that is judged by: no file is looked at. */
+export function qualityOf({
+  adapters,
+  conversions = [],
+  evaluation,
+}: Pick<Recipe, 'adapters' | 'conversions' | 'evaluation'>): Omit<QualityPlan, 'warnings'> {
+  const adapterIds = adapters.map(({ id }) => id);
+  const steps = planConversions({ conversions, adapterIds });
+  const candidates =
+    evaluation === undefined ? [] : planCandidates({ evaluation, steps, adapterIds });
+  return { conversions: steps, candidates };
+}
+
+/** Plans conversions and evaluations, and finds what of them can fail before the merge. */
+export function createQualityPlanning(dependencies: Dependencies) {
+  const { home, access } = dependencies;
+  return {
+    async planQuality(
+      { recipe }: ReleaseContext,
+      inputs: ResolvedInputs,
+      ...adapterDirectories: readonly string[]
+    ): Promise<QualityPlan> {
+      return withHeartbeat('preflight', async (_report, signal) => {
+        const { conversions, candidates } = qualityOf(recipe);
+        const needs = [...conversions.map(needsOfConversion), ...candidates.map(needsOfCandidate)];
+        const tools = await findTools(dependencies, needs, signal);
+        const base = await openRemotely(access, inputs.base);
+        const models: Record<string, ModelFiles> = { base };
+        for (const [index, { id }] of resolvedAdapters({ recipe }, inputs).entries()) {
+          models[id] = await openModelDirectory(adapterDirectories[index] ?? '');
+        }
+        const adapters = recipe.adapters.map(({ id }) => ({ id, files: models[id] ?? base }));
+        const preview = await previewMerge(base, adapters, mergeOptionsOf(recipe));
+        const temporary = join(home, 'cache', `facts-${randomBytes(6).toString('hex')}`);
+        try {
+          const model = await writeModelFacts(preview, models, temporary);
+          await checkDiskSpace([
+            { directory: home, bytes: conversionBytes(conversions, model), purpose: 'conversions' },
+          ]);
+          const warnings = await preflightConversions({ steps: conversions, model, tools });
+          if (recipe.evaluation !== undefined) {
+            await loadSuites(recipe.evaluation.suites, temporary);
+          }
+          return { conversions, candidates, warnings };
+        } finally {
+          await rm(temporary, { recursive: true, force: true });
+        }
+      });
+    },
+  };
+}
+
+/** An upper bound of what conversions write. */
+function conversionBytes(steps: readonly ConversionStep[], { tensors }: ModelFacts): number {
+  const weights = [...tensors.values()].reduce(
+    (sum, shape) => sum + shape.reduce((product, extent) => product * extent, 1),
+    0,
+  );
+  return steps
+    .map((step) => {
+      if (step.kind === 'gguf-adapter') return 0;
+      if (step.kind !== 'gguf') return weights * BYTES_PER_WEIGHT.quantized;
+      if (step.type === 'F32') return weights * BYTES_PER_WEIGHT.F32;
+      const isQuantized = step.after !== undefined;
+      return weights * (isQuantized ? BYTES_PER_WEIGHT.quantized : BYTES_PER_WEIGHT.lossless);
+    })
+    .reduce((sum, bytes) => sum + bytes, 0);
+}
