@@ -84,7 +84,14 @@ function mismatch(text: RecipeText, path: Path, node: SchemaNode | undefined): s
     // YAML reads 1.10 as the number 1.1 and 1e5 as 100000: the text as written is what was meant.
     return `expected ${expected}, got the ${typeof value} ${source}; quote it: "${source}"`;
   }
-  return `expected ${expected}; got ${shown(value)}`;
+  return `expected ${expected}; got ${shown(value)}${suggestion(value, node)}`;
+}
+
+/** Of a choice, what was most likely meant. */
+function suggestion(value: unknown, node: SchemaNode | undefined): string {
+  const choices = (node?.enum ?? []).filter((choice) => typeof choice === 'string');
+  const closest = typeof value === 'string' ? closestName(value, choices) : undefined;
+  return closest === undefined ? '' : `; did you mean ${closest}?`;
 }
 
 function shown(value: unknown): string {
@@ -96,11 +103,11 @@ function shown(value: unknown): string {
 }
 
 function schemaAt(schema: SchemaNode, path: Path): SchemaNode | undefined {
-  return path.reduce<SchemaNode | undefined>(
-    (node, segment) =>
-      typeof segment === 'number' ? node?.items : node?.properties?.[String(segment)],
-    schema,
-  );
+  return path.reduce<SchemaNode | undefined>((node, segment) => {
+    if (typeof segment === 'number') return node?.items;
+    const others = node?.additionalProperties;
+    return node?.properties?.[String(segment)] ?? (typeof others === 'object' ? others : undefined);
+  }, schema);
 }
 
 function valueAt(value: unknown, path: Path): unknown {

@@ -1,0 +1,96 @@
+import type { Interval } from '../gate-decision.ts';
+import type { PairedOutcomes } from './paired-outcomes.ts';
+
+/** What each side of a 95 % interval leaves out. */
+const TAIL = 0.025;
+
+/**
+ * Prompts that are added before resampling: one lost and one gained (Laplace's adjustment; Bonett and
+ * Price, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired
+ * data", 2012). Without them, 20 prompts that all agree would be certainty, and the interval holds
+ * the true drop as rarely as 64 % of the time (10 prompts, of which 10 % are lost and 2 % gained);
+ * BCa calls 5 % of equal models worse where 2.5 % are allowed. With them coverage is never below
+ * 95 %, and on 20 prompts the lower end is above 0 just where the exact McNemar test says so.
+ */
+const ADDED = 2;
+
+/** Further from the mean, in standard deviations, less than 1e-16 of the probability is left. */
+const DEVIATIONS_MAX = 9;
+
+/**
+ * How much lower the candidate's score is, with the 95 % percentile interval of the paired bootstrap.
+ *
+ * Answers are right or wrong, so what resampling prompts would give is a trinomial distribution. It
+ * is worked out instead of drawn: no seed, no error of chance, and the same results always give the
+ * same interval.
+ *
+ * @returns shares of the prompts, −1 to 1; negative where the candidate is better
+ * @see Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13
+ */
+export function bootstrapDrop({ prompts, lost, gained }: PairedOutcomes): Interval {
+  if (prompts === 0) return { value: 0, low: -1, high: 1 };
+  const draws = prompts + ADDED;
+  const differences = resampledDifferences(draws, lost + 1, gained + 1);
+  const value = (lost - gained) / prompts;
+  return {
+    value,
+    low: lowerEnd(differences, draws) / draws,
+    high: upperEnd(differences, draws) / draws,
+  };
+}
+
+/**
+ * Probabilities of every lost − gained that so many draws with replacement may give.
+ *
+ * @returns index `difference + draws`
+ */
+function resampledDifferences(draws: number, lost: number, gained: number): Float64Array {
+  const logFactorials = new Float64Array(draws + 1);
+  for (let n = 2; n <= draws; n++) logFactorials[n] = logFactorials[n - 1]! + Math.log(n);
+  const binomial = (n: number, k: number, hits: number, misses: number): number =>
+    Math.exp(
+      logFactorials[n]! -
+        logFactorials[k]! -
+        logFactorials[n - k]! +
+        logPower(hits / (hits + misses), k) +
+        logPower(misses / (hits + misses), n - k),
+    );
+  const differences = new Float64Array(2 * draws + 1);
+  const changed = lost + gained;
+  for (const changes of likely(draws, changed / draws)) {
+    const weight = binomial(draws, changes, changed, draws - changed);
+    for (const losses of likely(changes, lost / changed)) {
+      const difference = 2 * losses - changes;
+      differences[difference + draws]! += weight * binomial(changes, losses, lost, gained);
+    }
+  }
+  return differences;
+}
+
+/** Where nearly all of a binomial distribution is. */
+function* likely(trials: number, probability: number): Iterable<number> {
+  const mean = trials * probability;
+  const reach = DEVIATIONS_MAX * Math.sqrt(mean * (1 - probability)) + DEVIATIONS_MAX;
+  const last = Math.min(trials, Math.floor(mean + reach));
+  for (let k = Math.max(0, Math.ceil(mean - reach)); k <= last; k++) yield k;
+}
+
+/** `0 ** 0` is 1: what cannot happen did not. */
+function logPower(base: number, exponent: number): number {
+  return exponent === 0 ? 0 : exponent * Math.log(base);
+}
+
+/** The largest difference below which at most a tail lies. */
+function lowerEnd(differences: Float64Array, draws: number): number {
+  let below = 0;
+  let index = 0;
+  while (below + differences[index]! <= TAIL) below += differences[index++]!;
+  return index - draws;
+}
+
+function upperEnd(differences: Float64Array, draws: number): number {
+  let above = 0;
+  let index = differences.length - 1;
+  while (above + differences[index]! <= TAIL) above += differences[index--]!;
+  return index - draws;
+}
