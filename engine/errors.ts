@@ -132,6 +132,8 @@ export const ERROR_CODES = [
   'release.already-running',
   'release.failed',
   'release.cancelled',
+  // conversions
+  'convert.needs-imatrix',
   // publishing
   'publish.conflict',
   'publish.not-writable',
