@@ -20,7 +20,7 @@ export function planConversions({
   readonly conversions: readonly RecipeConversion[];
   readonly adapterIds: readonly string[];
 }): readonly ConversionStep[] {
-  return conversions.flatMap((conversion) =>
+  return conversions.flatMap((conversion): readonly ConversionStep[] =>
     conversion.kind === 'gguf'
       ? [
           ...planGguf(conversion),
