@@ -135,6 +135,8 @@ export const ERROR_CODES = [
   'release.not-waiting',
   'release.approval-required',
   'gate.failed',
+  // conversions
+  'convert.needs-imatrix',
   // publishing
   'publish.conflict',
   'publish.not-writable',

@@ -1,0 +1,196 @@
+import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { sha256Of } from '../engine/canonical-json.ts';
+import { toWriteError } from '../engine/disk-errors.ts';
+import {
+  digestFile,
+  digestHandle,
+  syncDirectory,
+  writeFileDurably,
+} from '../engine/durable-files.ts';
+import { systemErrorCode } from '../engine/errors.ts';
+import type { ConversionManifest, ConversionStep } from './conversion-step.ts';
+import type { Conversion } from './convert-options.ts';
+
+/** Written last: a directory without it is not a finished conversion. */
+export const CONVERSION_FILE = 'conversion.json';
+
+/** What decides the files of a conversion, and what people want to know of it. */
+export interface ConversionFacts {
+  readonly id: string;
+  readonly kind: ConversionStep['kind'];
+  /** SHA-256 over all that decides the files: source, settings, tools. */
+  readonly key: string;
+  readonly tools: ConversionManifest['tools'];
+  readonly settings: ConversionManifest['settings'];
+}
+
+/** What making and checking the files brought to light. */
+export type ConversionFindings = Pick<
+  ConversionManifest,
+  'checks' | 'warnings' | 'bitsPerWeight' | 'layerErrors'
+>;
+
+const digest = z.string().regex(/^[0-9a-f]{64}$/);
+const manifestSchema = z.object({
+  format: z.literal('weldline.conversion'),
+  id: z.string(),
+  kind: z.enum(['gguf', 'awq', 'gptq', 'gguf-adapter']),
+  key: digest,
+  tools: z.record(z.string(), z.string()),
+  settings: z.record(
+    z.string(),
+    z.union([z.string(), z.number(), z.boolean(), z.array(z.string())]),
+  ),
+  bitsPerWeight: z.number().optional(),
+  checks: z.array(z.string()),
+  warnings: z.array(z.string()),
+  layerErrors: z.record(z.string(), z.number()).optional(),
+  files: z.array(
+    z.object({
+      path: z.string().regex(/^[A-Za-z0-9_-][A-Za-z0-9_. -]*$/),
+      size: z.number().int().nonnegative(),
+      sha256: digest,
+    }),
+  ),
+});
+
+/**
+ * Gives the finished conversion with this key, and makes it first if there is none. A conversion
+ * grows in a directory of its own beside its place and gets its name whole, with its manifest: an
+ * attempt that ends early leaves nothing that looks done, and two attempts at once do each other no
+ * harm.
+ *
+ * @param store where conversions are kept; made if need be
+ * @param make makes the files in an empty directory and checks them; a subdirectory is not kept
+ * @throws what `make` throws; WeldlineError `disk.full`, `output.not-writable`, `disk.write-failed`
+ */
+export async function makeConversion(
+  store: string,
+  facts: ConversionFacts,
+  make: (partialDirectory: string) => Promise<ConversionFindings>,
+  signal?: AbortSignal,
+): Promise<Conversion> {
+  const place = join(store, `${facts.id}-${facts.key.slice(0, 16)}`);
+  const finished = await readConversion(place, { key: facts.key, signal });
+  if (finished !== undefined) return finished;
+
+  const partial = `${place}.${process.pid}-${attempts++}${PARTIAL_ENDING}`;
+  underWay.add(partial);
+  try {
+    await mkdir(store, { recursive: true });
+    await removeAbandoned(store);
+    await mkdir(partial);
+    const findings = await make(partial);
+    const files = await describeFiles(partial, signal);
+    const manifest = { format: 'weldline.conversion' as const, ...facts, ...findings, files };
+    await writeFileDurably(join(partial, CONVERSION_FILE), formatConversion(manifest));
+    await replace(partial, place);
+    await syncDirectory(store);
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw systemErrorCode(error) === undefined ? error : toWriteError(error, partial);
+  } finally {
+    await rm(partial, { recursive: true, force: true });
+    underWay.delete(partial);
+  }
+  const made = await readManifest(place);
+  // Only another attempt at the same files can have taken its place meanwhile.
+  if (made?.manifest.key === facts.key) return made;
+  return await makeConversion(store, facts, make, signal);
+}
+
+/**
+ * A finished conversion whose files are all there with the bytes that its manifest says.
+ *
+ * @param expected.key of the conversion that it must be
+ * @returns undefined for anything else
+ */
+export async function readConversion(
+  directory: string,
+  { key, signal }: { readonly key?: string; readonly signal?: AbortSignal | undefined } = {},
+): Promise<Conversion | undefined> {
+  const found = await readManifest(directory);
+  if (found === undefined || (key !== undefined && found.manifest.key !== key)) return undefined;
+  for (const { path, size, sha256 } of found.manifest.files) {
+    const file = join(directory, path);
+    const isSized = await stat(file).then(
+      (stats) => stats.size === size,
+      () => false,
+    );
+    if (!isSized || (await digestFile(file, { signal })).sha256 !== sha256) return undefined;
+  }
+  return found;
+}
+
+const PARTIAL_ENDING = '.partial';
+const PARTIAL_NAME = /\.(\d+)-\d+\.partial$/;
+const underWay = new Set<string>();
+let attempts = 0;
+
+/** What processes left behind that were killed. Those that run keep theirs. */
+async function removeAbandoned(store: string): Promise<void> {
+  for (const name of await readdir(store)) {
+    const pid = Number(PARTIAL_NAME.exec(name)?.[1] ?? 0);
+    const path = join(store, name);
+    // After a restart of a container this process may have the number of the one that was killed.
+    if (pid === 0 || (pid === process.pid ? underWay.has(path) : isRunning(pid))) continue;
+    await rm(path, { recursive: true, force: true });
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return systemErrorCode(error) !== 'ESRCH';
+  }
+}
+
+/** Renames into place; what is there already is not finished, or the same from another attempt. */
+async function replace(partial: string, place: string): Promise<void> {
+  try {
+    await rename(partial, place);
+  } catch (error) {
+    if (!['ENOTEMPTY', 'EEXIST', 'ENOTDIR'].includes(systemErrorCode(error) ?? '')) throw error;
+    await rm(place, { recursive: true, force: true });
+    await rename(partial, place);
+  }
+}
+
+/** Synced, since other programs wrote them. */
+async function describeFiles(
+  directory: string,
+  signal: AbortSignal | undefined,
+): Promise<ConversionManifest['files']> {
+  const entries = await readdir(directory, { withFileTypes: true });
+  const names = entries.filter((entry) => entry.isFile()).map(({ name }) => name);
+  const files: ConversionManifest['files'][number][] = [];
+  for (const path of names.sort()) {
+    const handle = await open(join(directory, path), 'r');
+    try {
+      await handle.sync();
+      files.push({ path, ...(await digestHandle(handle, { signal })) });
+    } finally {
+      await handle.close();
+    }
+  }
+  return files;
+}
+
+async function readManifest(directory: string): Promise<Conversion | undefined> {
+  try {
+    const text = await readFile(join(directory, CONVERSION_FILE), 'utf8');
+    const manifest = manifestSchema.parse(JSON.parse(text)) as ConversionManifest;
+    return { directory, manifest, manifestDigest: sha256Of(text) };
+  } catch {
+    // Absent, cut off or another program's: not a finished conversion, whatever it is.
+    return undefined;
+  }
+}
+
+function formatConversion(manifest: ConversionManifest): string {
+  return `${JSON.stringify(manifest, null, 2)}\n`;
+}
