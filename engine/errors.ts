@@ -140,6 +140,12 @@ export const ERROR_CODES = [
   // publishing
   'publish.conflict',
   'publish.not-writable',
+  // evaluation
+  'evaluate.suite-invalid',
+  'evaluate.template-failed',
+  'evaluate.runner-failed',
+  'evaluate.endpoint-failed',
+  'evaluate.journal-invalid',
   'internal.bug',
 ] as const;
 
