@@ -1,5 +1,5 @@
 import { CONVERSION_FILE, readConversion } from '../conversion/conversion-store.ts';
-import { assert } from '../engine/errors.ts';
+import { assert, WeldlineError } from '../engine/errors.ts';
 import { MANIFEST_FILE } from '../engine/manifest.ts';
 import { conversionCard } from '../report/conversion-card.ts';
 import { modelCard } from '../report/model-card.ts';
@@ -51,7 +51,15 @@ async function conversionPart(
   facts: ReleaseFacts,
   { id, directory, manifestDigest }: Converted,
 ): Promise<PublishedPart> {
-  const conversion = await readConversion(directory);
+  const finished = await readConversion(directory);
+  if (finished === undefined) {
+    throw new WeldlineError(
+      'convert.missing',
+      `The conversion ${id} is not in ${directory} any more. Release again: what is missing is ` +
+        'made again.',
+    );
+  }
+  const conversion = finished.manifest;
   const artefact = partName(release.inputs.artefact, id);
   const { files, insight, tensors, verification, configEdits, rules, ...common } = facts;
   const own = { ...common, artefact, manifestDigest, conversion };

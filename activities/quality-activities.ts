@@ -5,7 +5,7 @@ import { assert } from '../engine/errors.ts';
 import { readManifest } from '../engine/verify/verify-merge.ts';
 import { type CandidateModel, evaluateCandidate } from '../evaluation/evaluate-candidate.ts';
 import { decideGate } from '../evaluation/gate/decide-gate.ts';
-import { describeDecision } from '../evaluation/gate/describe-decision.ts';
+import { describeSignal, describeWarnings } from '../evaluation/gate/describe-decision.ts';
 import type { GateDecision } from '../evaluation/gate-decision.ts';
 import { loadSuites } from '../evaluation/load-suites.ts';
 import type { SuiteResult } from '../evaluation/results.ts';
@@ -132,9 +132,9 @@ function outcome(
     passed,
     failed: failed.map((each) => ({
       id: each.candidate,
-      message: each.failures.map(({ message }) => message).join(' '),
+      message: each.failures.map(describeSignal).join(' '),
     })),
-    warnings: describeDecision(decision).warnings,
+    warnings: describeWarnings(judged),
   };
 }
 

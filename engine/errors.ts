@@ -137,6 +137,7 @@ export const ERROR_CODES = [
   'gate.failed',
   // conversions
   'convert.needs-imatrix',
+  'convert.missing',
   // publishing
   'publish.conflict',
   'publish.not-writable',

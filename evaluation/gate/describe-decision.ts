@@ -8,7 +8,8 @@ import { figure, percent, percentWithInterval } from './describe-figures.ts';
 
 /** The gate's decision in sentences, for a terminal, a log or a list in a document. */
 export function describeDecision({ artefacts }: GateDecision): readonly string[] {
-  return [...artefacts.flatMap(describeArtefact), ...describeWarnings(artefacts)];
+  const warnings = describeWarnings(artefacts).map((line) => `warning, ${line}`);
+  return [...artefacts.flatMap(describeArtefact), ...warnings];
 }
 
 /** One line of what became of it, and one for each reason. */
@@ -43,7 +44,7 @@ function describeDetection({ drop, smallestDropSeen }: SuiteDecision): string {
 }
 
 /** Each warning once, with those it is about: what is wrong with a suite is said of every artefact. */
-function describeWarnings(artefacts: readonly ArtefactDecision[]): string[] {
+export function describeWarnings(artefacts: readonly ArtefactDecision[]): string[] {
   const about = new Map<string, string[]>();
   for (const { candidate, warnings } of artefacts) {
     for (const warning of warnings) {
@@ -51,5 +52,5 @@ function describeWarnings(artefacts: readonly ArtefactDecision[]): string[] {
       about.set(text, [...(about.get(text) ?? []), candidate]);
     }
   }
-  return [...about].map(([text, candidates]) => `warning, ${candidates.join(', ')}: ${text}`);
+  return [...about].map(([text, candidates]) => `${candidates.join(', ')}: ${text}`);
 }
