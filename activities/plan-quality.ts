@@ -3,11 +3,12 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { mergeOptionsOf, type Recipe } from '../config/recipe.ts';
 import type { ConversionStep } from '../conversion/conversion-step.ts';
-import type { ModelFacts } from '../conversion/convert-options.ts';
+import type { ConversionTools, ModelFacts } from '../conversion/convert-options.ts';
 import { planConversions } from '../conversion/plan-conversions.ts';
 import { preflightConversions } from '../conversion/preflight-conversions.ts';
 import type { ModelFiles } from '../engine/model-files.ts';
 import { checkDiskSpace } from '../engine/plan/disk-space.ts';
+import type { PlanPreview } from '../engine/plan/plan.ts';
 import { previewMerge } from '../engine/plan/plan-merge.ts';
 import { loadSuites } from '../evaluation/load-suites.ts';
 import { planCandidates } from '../evaluation/plan-candidates.ts';
@@ -17,8 +18,7 @@ import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { writeModelFacts } from './model-facts.ts';
 import type { QualityPlan } from './quality-types.ts';
-import { findTools, needsOfCandidate, needsOfConversion } from './release-tools.ts';
-import { resolvedAdapters } from './resolved-adapters.ts';
+import { findTools, type Needs, needsOfCandidate, needsOfConversion } from './release-tools.ts';
 import type { ReleaseContext, ResolvedInputs } from './types.ts';
 
 /** More than any type takes for a weight, blocks' scales included; F32 apart. */
@@ -37,43 +37,79 @@ export function qualityOf({
   return { conversions: steps, candidates };
 }
 
-/** Plans conversions and evaluations, and finds what of them can fail before the merge. */
+export interface QualityPreflight {
+  readonly recipe: Recipe;
+  readonly preview: PlanPreview;
+  /** The base and the adapters, by their input ids. */
+  readonly models: Readonly<Record<string, ModelFiles>>;
+  readonly tools: ConversionTools;
+  /** A directory of this process's own. */
+  readonly home: string;
+  /** Share of the deltas that 16 bits keep, where it was measured. */
+  readonly retention?: number | undefined;
+}
+
+/**
+ * Plans conversions and evaluations, and finds what of them can fail before the merge.
+ * @throws WeldlineError `convert.*`, `evaluate.*`, `disk.full`
+ */
+export async function preflightQuality(given: QualityPreflight): Promise<QualityPlan> {
+  const { recipe, preview, models, tools, home, retention } = given;
+  const { conversions, candidates } = qualityOf(recipe);
+  const temporary = join(home, 'cache', `facts-${randomBytes(6).toString('hex')}`);
+  try {
+    const model = await writeModelFacts(preview, models, temporary);
+    await checkDiskSpace([
+      {
+        directory: home,
+        bytes: conversionBytes(conversions, model),
+        purpose: 'the conversions',
+      },
+    ]);
+    const asked = { steps: conversions, model, tools };
+    const warnings = await preflightConversions({
+      ...asked,
+      ...(retention === undefined ? {} : { retention }),
+    });
+    if (recipe.evaluation !== undefined) await loadSuites(recipe.evaluation.suites, temporary);
+    return { conversions, candidates, warnings };
+  } finally {
+    await rm(temporary, { recursive: true, force: true });
+  }
+}
+
 export function createQualityPlanning(dependencies: Dependencies) {
   const { home, access } = dependencies;
   return {
+    /** What is made of the merge and how it is judged, checked as far as that is possible now. */
     async planQuality(
       { recipe }: ReleaseContext,
       inputs: ResolvedInputs,
       ...adapterDirectories: readonly string[]
     ): Promise<QualityPlan> {
       return withHeartbeat('preflight', async (_report, signal) => {
-        const { conversions, candidates } = qualityOf(recipe);
-        const needs = [...conversions.map(needsOfConversion), ...candidates.map(needsOfCandidate)];
-        const tools = await findTools(dependencies, needs, signal);
+        const tools = await findTools(dependencies, needsOf(qualityOf(recipe)), signal);
         const base = await openRemotely(access, inputs.base);
-        const models: Record<string, ModelFiles> = { base };
-        for (const [index, { id }] of resolvedAdapters({ recipe }, inputs).entries()) {
-          models[id] = await openModelDirectory(adapterDirectories[index] ?? '');
-        }
-        const adapters = recipe.adapters.map(({ id }) => ({ id, files: models[id] ?? base }));
+        const adapters = await Promise.all(
+          recipe.adapters.map(async ({ id }, index) => ({
+            id,
+            files: await openModelDirectory(adapterDirectories[index] ?? ''),
+          })),
+        );
         const preview = await previewMerge(base, adapters, mergeOptionsOf(recipe));
-        const temporary = join(home, 'cache', `facts-${randomBytes(6).toString('hex')}`);
-        try {
-          const model = await writeModelFacts(preview, models, temporary);
-          await checkDiskSpace([
-            { directory: home, bytes: conversionBytes(conversions, model), purpose: 'conversions' },
-          ]);
-          const warnings = await preflightConversions({ steps: conversions, model, tools });
-          if (recipe.evaluation !== undefined) {
-            await loadSuites(recipe.evaluation.suites, temporary);
-          }
-          return { conversions, candidates, warnings };
-        } finally {
-          await rm(temporary, { recursive: true, force: true });
-        }
+        const models = {
+          base,
+          ...Object.fromEntries(adapters.map(({ id, files }) => [id, files])),
+        };
+        return preflightQuality({ recipe, preview, models, tools, home });
       });
     },
   };
+}
+
+/** The programs that a recipe needs. */
+export function needsOf({ conversions, candidates }: Omit<QualityPlan, 'warnings'>): Needs[] {
+  return [...conversions.map(needsOfConversion), ...candidates.map(needsOfCandidate)];
 }
 
 /** An upper bound of what conversions write. */

@@ -70,8 +70,8 @@ export interface Judged {
 
 /** A person's word on a release that waited for it. */
 export interface Approval {
-  /** Who, as they say themselves. */
-  readonly by?: string;
+  /** Who, as they call themselves. */
+  readonly by: string;
   /** Why what the gate refused is released all the same. */
   readonly override?: string;
   /** ISO 8601, UTC. */

@@ -65,8 +65,12 @@ export function createReleaseActivities({ home, access }: Dependencies) {
 }
 
 async function factsOf(home: string, input: ReleaseParts): Promise<ReleaseFacts> {
-  const { recipe, inputs, sealed, verification, run } = input;
+  const { recipe, inputs, sealed, verification, run, quality } = input;
   const manifest = await readManifest(sealed.directory);
+  const { decision, approval } = quality ?? {};
+  const decisions = join(evaluationDirectory(home), 'decisions');
+  const gate =
+    decision === undefined ? undefined : await readStored<GateDecision>(decisions, decision);
   return releaseFacts({
     name: recipe.name,
     version: recipe.version,
@@ -77,6 +81,8 @@ async function factsOf(home: string, input: ReleaseParts): Promise<ReleaseFacts>
     verification,
     insight: await readInsight(mergeWorkspace(home, input.planDigest)),
     run,
+    gate,
+    approval,
   });
 }
 

@@ -8,7 +8,7 @@ import { findPythonTools } from '../tools/find-python-tools.ts';
 import type { Dependencies } from './dependencies.ts';
 
 /** Which programs some steps need; names of what `weldline tools install` takes. */
-interface Needs {
+export interface Needs {
   readonly llamaCpp: boolean;
   readonly python: boolean;
   readonly install: string;

@@ -41,7 +41,7 @@ export class Approvals {
 
   #give({ by, override }: ApprovalRequest): Approval {
     const approval = {
-      ...(by === undefined ? {} : { by }),
+      by,
       ...(override === undefined ? {} : { override }),
       at: new Date().toISOString(),
     };
