@@ -134,6 +134,11 @@ export const ERROR_CODES = [
   'release.cancelled',
   // conversions
   'convert.needs-imatrix',
+  'convert.check-failed',
+  'convert.bad-calibration',
+  'convert.bad-group-size',
+  'convert.bad-ignore',
+  'convert.unsupported-architecture',
   // publishing
   'publish.conflict',
   'publish.not-writable',
