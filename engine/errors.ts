@@ -138,6 +138,11 @@ export const ERROR_CODES = [
   // conversions
   'convert.needs-imatrix',
   'convert.missing',
+  'convert.check-failed',
+  'convert.bad-calibration',
+  'convert.bad-group-size',
+  'convert.bad-ignore',
+  'convert.unsupported-architecture',
   // publishing
   'publish.conflict',
   'publish.not-writable',
