@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { writeFileDurably } from '../engine/durable-files.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import { readManifest } from '../engine/verify/verify-merge.ts';
+import type { GateDecision } from '../evaluation/gate-decision.ts';
 import { publishToDirectory } from '../publishers/directory.ts';
 import { modelCard } from '../report/model-card.ts';
 import { type ReleaseFacts, releaseFacts } from '../report/release-facts.ts';
@@ -12,8 +13,10 @@ import { readInsight } from './plan-insight.ts';
 import { releaseProvenance } from './provenance.ts';
 import { publishedPart } from './published-part.ts';
 import type { PublishInput, ReleaseParts, ReportInput } from './quality-types.ts';
+import { releasePage } from './report-page.ts';
+import { readStored } from './stored-json.ts';
 import type { Publication, Report } from './types.ts';
-import { mergeWorkspace, reportDirectory } from './workspace.ts';
+import { evaluationDirectory, mergeWorkspace, reportDirectory } from './workspace.ts';
 
 /** publish and report: what happens to a verified checkpoint. */
 export function createReleaseActivities({ home, access }: Dependencies) {
@@ -47,7 +50,7 @@ export function createReleaseActivities({ home, access }: Dependencies) {
       });
     },
 
-    /** Writes the facts of the release and its card into the workspace. */
+    /** Writes the facts of the release, its card and a page about it into the workspace. */
     async report(input: ReportInput): Promise<Report> {
       return withHeartbeat('report', async () => {
         const facts = await factsOf(home, input);
@@ -58,7 +61,9 @@ export function createReleaseActivities({ home, access }: Dependencies) {
         const { publications } = input;
         await writeFileDurably(json, toJson({ ...facts, publications }));
         await writeFileDurably(markdown, modelCard(facts));
-        return { json, markdown };
+        const html = join(directory, 'report.html');
+        await writeFileDurably(html, await releasePage(home, input, facts));
+        return { json, markdown, html };
       });
     },
   };

@@ -32,7 +32,7 @@ export async function previewQuality(
   const { home } = environment;
   const plan = await preflightQuality({
     ...{ recipe, preview, models, tools, home },
-    retention: retention?.measured ? retention.retention : undefined,
+    retention: retention?.overall ?? undefined,
   });
   return { ...plan, warnings: [...lacking, ...plan.warnings] };
 }
