@@ -1,4 +1,4 @@
-import { CONVERSION_FILE, readConversion } from '../conversion/conversion-store.ts';
+import { CONVERSION_FILE, readConversionManifest } from '../conversion/conversion-store.ts';
 import { assert, WeldlineError } from '../engine/errors.ts';
 import { MANIFEST_FILE } from '../engine/manifest.ts';
 import { conversionCard } from '../report/conversion-card.ts';
@@ -51,7 +51,7 @@ async function conversionPart(
   facts: ReleaseFacts,
   { id, directory, manifestDigest }: Converted,
 ): Promise<PublishedPart> {
-  const finished = await readConversion(directory);
+  const finished = await readConversionManifest(directory);
   if (finished === undefined) {
     throw new WeldlineError(
       'convert.missing',

@@ -1,12 +1,12 @@
 import { join } from 'node:path';
 import type { ConversionManifest, ConversionStep } from '../conversion/conversion-step.ts';
-import { readConversion } from '../conversion/conversion-store.ts';
+import { readConversionManifest } from '../conversion/conversion-store.ts';
 import { loadSuites } from '../evaluation/load-suites.ts';
 import type { SuiteResult } from '../evaluation/results.ts';
 import { reportPage } from '../report/html/report-page.ts';
 import type { ReleaseFacts } from '../report/release-facts.ts';
 import { type ReportFactsInput, reportFacts } from '../report/report-facts.ts';
-import { readTensorInsight } from './plan-insight.ts';
+import { readInsight } from './plan-insight.ts';
 import type { ReportInput } from './quality-types.ts';
 import { readStored } from './stored-json.ts';
 import { evaluationDirectory, mergeWorkspace } from './workspace.ts';
@@ -24,7 +24,7 @@ export async function releasePage(
   return reportPage(
     reportFacts({
       release: facts,
-      tensors: await readTensorInsight(mergeWorkspace(home, planDigest)),
+      tensors: (await readInsight(mergeWorkspace(home, planDigest)))?.tensors,
       conversions: await finishedConversions(input),
       evaluation: await evaluationOf(home, input, facts),
       approvalRequired: recipe.approval === 'required',
@@ -44,7 +44,7 @@ async function finishedConversions({
   const finished: { step: ConversionStep; manifest: ConversionManifest }[] = [];
   for (const step of quality?.plan.conversions ?? []) {
     const converted = quality?.converted.find(({ id }) => id === step.id);
-    const conversion = converted && (await readConversion(converted.directory));
+    const conversion = converted && (await readConversionManifest(converted.directory));
     if (conversion !== undefined) finished.push({ step, manifest: conversion.manifest });
   }
   return finished;

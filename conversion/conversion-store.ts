@@ -95,7 +95,7 @@ export async function makeConversion(
     await rm(partial, { recursive: true, force: true });
     underWay.delete(partial);
   }
-  const made = await readManifest(place);
+  const made = await readConversionManifest(place);
   // Only another attempt at the same files can have taken its place meanwhile.
   if (made?.manifest.key === facts.key) return made;
   return await makeConversion(store, facts, make, signal);
@@ -111,7 +111,7 @@ export async function readConversion(
   directory: string,
   { key, signal }: { readonly key?: string; readonly signal?: AbortSignal | undefined } = {},
 ): Promise<Conversion | undefined> {
-  const found = await readManifest(directory);
+  const found = await readConversionManifest(directory);
   if (found === undefined || (key !== undefined && found.manifest.key !== key)) return undefined;
   for (const { path, size, sha256 } of found.manifest.files) {
     const file = join(directory, path);
@@ -180,7 +180,8 @@ async function describeFiles(
   return files;
 }
 
-async function readManifest(directory: string): Promise<Conversion | undefined> {
+/** What a finished conversion says of itself; its files are not looked at. */
+export async function readConversionManifest(directory: string): Promise<Conversion | undefined> {
   try {
     const text = await readFile(join(directory, CONVERSION_FILE), 'utf8');
     const manifest = manifestSchema.parse(JSON.parse(text)) as ConversionManifest;
