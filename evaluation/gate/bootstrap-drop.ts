@@ -8,9 +8,9 @@ const TAIL = 0.025;
  * Prompts that are added before resampling: one lost and one gained (Laplace's adjustment; Bonett and
  * Price, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired
  * data", 2012). Without them, 20 prompts that all agree would be certainty, and the interval holds
- * the true drop as rarely as 64 % of the time (10 prompts, of which 10 % are lost and 2 % gained);
- * BCa calls 5 % of equal models worse where 2.5 % are allowed. With them coverage is never below
- * 95 %, and on 20 prompts the lower end is above 0 just where the exact McNemar test says so.
+ * the true drop as rarely as 64 times in 100 (10 prompts, 10 % lost, 2 % gained); BCa calls equal
+ * models worse 5 times in 100 where 2.5 are allowed. With them it holds it 95 times, and on 20 prompts
+ * the lower end is above 0 where the exact McNemar test says so: 6 lost and none gained, 8 and 1.
  */
 const ADDED = 2;
 

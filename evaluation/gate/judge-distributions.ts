@@ -4,8 +4,14 @@ import { figure, percent } from './describe-figures.ts';
 import { referenceOf, type SuiteEvidence } from './suite-evidence.ts';
 import type { Verdict } from './verdict.ts';
 
-/** Mean KL divergence in nats per token that rounding the merged weights may cause. */
-export const KL_OF_MERGED_MAX = 0.02;
+/**
+ * Mean KL divergence in nats per token that rounding the merged weights may cause, in float32
+ * arithmetic. Correct merges into bfloat16 have 7e-7 (examples/tiny) and 2.3e-4 (SmolLM2-135M), into
+ * float16 8e-8 (tiny). The delta of one layer of 30 left out has 2.1e-3 to 0.17 (SmolLM2), of
+ * one of 3 0.41 and more (tiny); twice the scale 2.7, another adapter 6.5 (tiny). A single left-out
+ * matrix may stay below (3.7e-4): the verification of the merge works rows out again for that.
+ */
+export const KL_OF_MERGED_MAX = 0.001;
 
 /** By what share the perplexity of merged weights may differ from the adapter's on its base. */
 const PERPLEXITY_OF_MERGED_MAX = 0.01;
