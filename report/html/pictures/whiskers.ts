@@ -1,0 +1,77 @@
+import type { Interval } from '../../../evaluation/gate-decision.ts';
+import { formatPercent } from '../../figures.ts';
+import { cut, html, type Markup } from '../markup.ts';
+import { FLUID_WIDTH, figure } from './figure.ts';
+import { type Form, marker, markerLegend } from './marker.ts';
+
+export interface WhiskerRow {
+  readonly label: string;
+  readonly form: Form;
+  /** A share, 0 to 1. */
+  readonly score: number;
+  readonly interval?: Interval | undefined;
+  /** Whether others are compared with it: a line goes through all rows there. */
+  readonly isReference: boolean;
+}
+
+const ROW_HEIGHT = 36;
+const MARGIN = 10;
+const AXIS_HEIGHT = 22;
+const LABEL_CHARACTERS_MAX = 36;
+
+const toX = (share: number): number => MARGIN + share * (FLUID_WIDTH - 2 * MARGIN);
+
+/** Scores on one suite with their intervals, one below the other on one axis. */
+export function whiskerFigure(
+  id: string,
+  title: string,
+  rows: readonly WhiskerRow[],
+  legend: readonly (readonly [Form, string])[],
+  data: Markup,
+): Markup {
+  const bottom = rows.length * ROW_HEIGHT + 4;
+  const lines = [0, 0.25, 0.5, 0.75, 1].map(
+    (share) =>
+      html`<path class="line" d="M${toX(share)} 0V${bottom}"/><text class="tick" x="${toX(share)}" y="${bottom + 15}" text-anchor="${anchorOf(share)}">${formatPercent(share).replace('.0', '')}</text>\n`,
+  );
+  const references = rows
+    .filter(({ isReference }) => isReference)
+    .map(({ score }) => html`<path class="reference" d="M${toX(score)} 0V${bottom}"/>\n`);
+  const marks = rows.map((row, index) => whisker(row, index * ROW_HEIGHT));
+  return figure(
+    {
+      id,
+      title,
+      description: rows.map(inWords).join('; '),
+      width: FLUID_WIDTH,
+      height: bottom + AXIS_HEIGHT,
+      content: html`${lines}${references}${marks}`,
+      isFluid: true,
+    },
+    markerLegend(legend),
+    data,
+  );
+}
+
+function anchorOf(share: number): string {
+  if (share === 0) return 'start';
+  return share === 1 ? 'end' : 'middle';
+}
+
+function whisker({ label, form, score, interval, isReference }: WhiskerRow, top: number): Markup {
+  const y = top + 26;
+  const bar =
+    interval &&
+    html`<path class="whisker" d="M${toX(interval.low)} ${y}H${toX(interval.high)}M${toX(interval.low)} ${y - 4}v8M${toX(interval.high)} ${y - 4}v8"/>`;
+  const note = isReference ? ', reference' : '';
+  return html`<g><title>${inWords({ label, form, score, interval, isReference })}</title><text class="label" x="${MARGIN}" y="${top + 14}">${cut(label, LABEL_CHARACTERS_MAX)}${note}</text><text class="value" x="${FLUID_WIDTH - MARGIN}" y="${top + 14}" text-anchor="end">${formatPercent(score)}</text>${bar}${marker(form, toX(score), y)}</g>
+`;
+}
+
+function inWords({ label, score, interval }: WhiskerRow): string {
+  const range =
+    interval === undefined
+      ? ''
+      : ` (${formatPercent(interval.low)} to ${formatPercent(interval.high)})`;
+  return `${label} ${formatPercent(score)}${range}`;
+}

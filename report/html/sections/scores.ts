@@ -1,0 +1,173 @@
+import type { Interval, SuiteDecision } from '../../../evaluation/gate-decision.ts';
+import { counted, formatPercent, formatSmall } from '../../figures.ts';
+import type {
+  ReportEvaluation,
+  ReportFacts,
+  ReportResult,
+  ReportSuite,
+} from '../../report-facts.ts';
+import { candidateName, formatInterval } from '../../wording.ts';
+import { type Content, html, type Markup } from '../markup.ts';
+import type { Form } from '../pictures/marker.ts';
+import { whiskerFigure } from '../pictures/whiskers.ts';
+import { outside, table } from '../table.ts';
+
+/** What every candidate scores on every suite, with intervals. */
+export function scoresSection({ evaluation }: ReportFacts): Markup | undefined {
+  if (evaluation === undefined) return undefined;
+  const figures = evaluation.suites.map((suite, index) => suiteFigure(evaluation, suite, index));
+  return html`<section aria-labelledby="scores">
+<h2 id="scores">Scores</h2>
+<p>The share of prompts that were answered correctly. Lines are 95 % intervals: where two overlap widely, the suite cannot tell the two apart. The dashed line is the reference, the adapter on its base.</p>
+<div class="pair">
+${figures}</div>
+${decisionsTable(evaluation)}${perplexityTable(evaluation)}</section>
+`;
+}
+
+function suiteFigure(
+  evaluation: ReportEvaluation,
+  suite: ReportSuite,
+  index: number,
+): Markup | undefined {
+  const results = evaluation.results.filter((result) => result.suite === suite.id);
+  const scored = results.filter(({ score }) => score !== undefined);
+  if (scored.length === 0) return undefined;
+  const decisions = decisionsOn(evaluation, suite.id);
+  const references = new Set(decisions.map(({ reference }) => reference));
+  const rows = scored.map(({ candidate, score = 0 }) => ({
+    label: candidateName(candidate),
+    form: formOf(evaluation, candidate, references),
+    score,
+    interval: intervalOf(candidate, decisions),
+    isReference: references.has(candidate),
+  }));
+  const prompts = scored[0]?.answered ?? 0;
+  return whiskerFigure(
+    `scores-${index}`,
+    `${suite.id}: ${counted(prompts, 'prompt')}`,
+    rows,
+    LEGEND.filter(([form]) => rows.some((row) => row.form === form)),
+    table(
+      `Scores on ${suite.id}`,
+      [
+        { label: 'model' },
+        { label: 'score', kind: 'number' },
+        { label: '95 % interval', kind: 'number' },
+        { label: 'run by', kind: 'text' },
+      ],
+      scored.map((result) => scoreCells(result, intervalOf(result.candidate, decisions))),
+    ),
+  );
+}
+
+const LEGEND: readonly (readonly [Form, string])[] = [
+  ['ring', 'not judged'],
+  ['diamond', 'reference'],
+  ['dot', 'passed the gate'],
+  ['cross', 'failed the gate'],
+];
+
+function scoreCells(
+  { candidate, score = 0, runner }: ReportResult,
+  interval: Interval | undefined,
+): readonly Content[] {
+  const range = interval && `${formatPercent(interval.low)} to ${formatPercent(interval.high)}`;
+  return [outside(candidateName(candidate)), formatPercent(score), range ?? '–', runner];
+}
+
+type OwnedDecision = SuiteDecision & { readonly candidate: string };
+
+function decisionsOn({ gate }: ReportEvaluation, suite: string): readonly OwnedDecision[] {
+  return gate.artefacts.flatMap(({ candidate, suites }) =>
+    suites.filter((each) => each.suite === suite).map((each) => ({ ...each, candidate })),
+  );
+}
+
+/** The gate knows the intervals of what it judged, and of what it compared that with. */
+function intervalOf(candidate: string, decisions: readonly OwnedDecision[]): Interval | undefined {
+  const own = decisions.find((each) => each.candidate === candidate)?.score;
+  if (own !== undefined) return own;
+  if (candidate === 'base') return decisions.find(({ baseScore }) => baseScore)?.baseScore;
+  return decisions.find(({ reference }) => reference === candidate)?.referenceScore;
+}
+
+/** How a candidate is marked in pictures. */
+export function formOf(
+  { gate }: ReportEvaluation,
+  candidate: string,
+  references?: ReadonlySet<string>,
+): Form {
+  const decision = gate.artefacts.find((each) => each.candidate === candidate);
+  if (decision !== undefined) return decision.passed ? 'dot' : 'cross';
+  return references?.has(candidate) === true ? 'diamond' : 'ring';
+}
+
+function decisionsTable(evaluation: ReportEvaluation): Markup | undefined {
+  const { gate, suites } = evaluation;
+  const rows = gate.artefacts.flatMap(({ candidate, suites: decisions }) =>
+    decisions.map((decision) => decisionCells(candidate, decision, suites)),
+  );
+  if (rows.length === 0) return undefined;
+  return html`<h3>What the gate compared</h3>
+<p>A drop counts as one where its whole interval is beyond what the recipe allows. The last column is the smallest drop that the suite could have told from chance (95 % confidence, 80 % power).</p>
+${table(
+  'What the gate compared',
+  [
+    { label: 'artefact' },
+    { label: 'suite' },
+    { label: 'reference' },
+    { label: 'score', kind: 'number' },
+    { label: 'drop', kind: 'number' },
+    { label: 'allowed', kind: 'number' },
+    { label: 'KL', kind: 'number' },
+    { label: 'prompts', kind: 'number' },
+    { label: 'could have seen', kind: 'number' },
+  ],
+  rows,
+)}`;
+}
+
+function decisionCells(
+  candidate: string,
+  decision: SuiteDecision,
+  suites: readonly ReportSuite[],
+): readonly Content[] {
+  const { suite, reference, score, drop, kl, klMax, prompts, smallestDropSeen } = decision;
+  const rule = suites.find(({ id }) => id === suite);
+  const least = rule?.scoreMin === undefined ? '' : `, score ≥ ${formatPercent(rule.scoreMin)}`;
+  return [
+    outside(candidateName(candidate)),
+    outside(suite),
+    outside(candidateName(reference)),
+    score === undefined ? '–' : formatInterval(score),
+    drop === undefined ? '–' : formatInterval(drop),
+    rule === undefined ? '–' : `drop ≤ ${Number((100 * rule.dropMax).toPrecision(3))} %${least}`,
+    kl === undefined
+      ? '–'
+      : `${formatSmall(kl)}${klMax === undefined ? '' : ` (≤ ${formatSmall(klMax)})`}`,
+    prompts,
+    smallestDropSeen === undefined ? '–' : formatPercent(smallestDropSeen),
+  ];
+}
+
+function perplexityTable({ results }: ReportEvaluation): Markup | undefined {
+  const measured = results.filter(({ perplexity }) => perplexity !== undefined);
+  if (measured.length === 0) return undefined;
+  return html`<h3>Perplexity</h3>
+${table(
+  'Perplexity',
+  [
+    { label: 'model' },
+    { label: 'suite' },
+    { label: 'perplexity', kind: 'number' },
+    { label: 'tokens', kind: 'number' },
+  ],
+  measured.map(({ candidate, suite, perplexity }) => [
+    outside(candidateName(candidate)),
+    outside(suite),
+    perplexity?.value.toFixed(3),
+    perplexity?.tokens,
+  ]),
+)}`;
+}

@@ -1,0 +1,87 @@
+import type { ArtefactDecision, GateSignal } from '../../../evaluation/gate-decision.ts';
+import { formatBytes, formatPercent, formatSmall } from '../../figures.ts';
+import type { ReportFacts } from '../../report-facts.ts';
+import {
+  type ArtefactVerdict,
+  releaseVerdict,
+  VERDICT_WORDS,
+  type Verdict,
+} from '../../verdict.ts';
+import { candidateName, signalWords } from '../../wording.ts';
+import { html, type Markup } from '../markup.ts';
+import { outside } from '../table.ts';
+
+/** Beside the words, for those who look over a page. */
+const MARKS: Readonly<Record<Verdict | 'mixed', string>> = {
+  ship: '✓',
+  overridden: '!',
+  undecided: '?',
+  hold: '✕',
+  mixed: '±',
+};
+
+/** Whether to ship, of the release and of each artefact, with the reasons. */
+export function verdictSection(facts: ReportFacts): Markup {
+  const { verdict, headline, sentences, artefacts } = releaseVerdict(facts);
+  return html`<section aria-labelledby="verdict">
+<h2 id="verdict" class="verdict ${verdict}"><span class="mark" aria-hidden="true">${MARKS[verdict]}</span> ${headline}</h2>
+${sentences.map((sentence) => html`<p class="lead">${outside(sentence)}</p>\n`)}
+<ul class="cards">
+${artefacts.map((artefact) => card(artefact, facts))}</ul>
+</section>
+`;
+}
+
+function card({ candidate, verdict, decision }: ArtefactVerdict, facts: ReportFacts): Markup {
+  const { failures = [], warnings = [] } = decision ?? {};
+  const size = sizeOf(candidate, facts);
+  return html`<li class="card ${verdict}">
+<h3>${outside(candidateName(candidate))}</h3>
+<p class="judged ${verdict}"><span class="mark" aria-hidden="true">${MARKS[verdict]}</span> ${VERDICT_WORDS[verdict]}</p>
+<p class="figures">${[size, ...headFigures(decision)].filter((part) => part !== undefined).join(' · ')}</p>
+${signalList(failures, 'failure')}${signalList(warnings, 'warning')}</li>
+`;
+}
+
+function sizeOf(candidate: string, { release, conversions }: ReportFacts): string | undefined {
+  const made = conversions.find(({ manifest }) => manifest.id === candidate)?.manifest;
+  const files = candidate === 'merged' ? release.files : made?.files;
+  if (files === undefined) return undefined;
+  const size = formatBytes(files.reduce((sum, file) => sum + file.size, 0));
+  if (made?.bitsPerWeight === undefined) return size;
+  return `${size}, ${made.bitsPerWeight.toFixed(2)} bits per weight`;
+}
+
+/** What the artefact scores beside its reference, where one suite or the worst of several says it. */
+function headFigures(decision: ArtefactDecision | undefined): string[] {
+  const suites = decision?.suites ?? [];
+  const dropOf = (suite: (typeof suites)[number]): number => suite.drop?.value ?? 0;
+  const scored = suites.filter(({ score }) => score !== undefined);
+  const [worst] = scored.toSorted((one, other) => dropOf(other) - dropOf(one));
+  const kls = suites.map(({ kl }) => kl).filter((kl) => kl !== undefined);
+  const where = scored.length > 1 ? ` on ${worst?.suite}, its worst suite` : '';
+  return [
+    ...(worst?.score === undefined
+      ? []
+      : [
+          `scores ${formatPercent(worst.score.value)}${worst.referenceScore === undefined ? '' : ` where its reference has ${formatPercent(worst.referenceScore.value)}`}${where}`,
+        ]),
+    ...(kls.length === 0 ? [] : [`KL ${formatSmall(Math.max(...kls))} nats per token`]),
+  ];
+}
+
+function signalList(
+  signals: readonly GateSignal[],
+  kind: 'failure' | 'warning',
+): Markup | undefined {
+  if (signals.length === 0) return undefined;
+  const word = kind === 'failure' ? 'Failed' : 'Warning';
+  const items = signals.map((signal) => {
+    const { suite, message } = signal;
+    const where = suite === undefined ? undefined : html` on suite ${outside(suite)}`;
+    return html`<li><b>${word}: ${signalWords(signal)}</b>${where} <code>${signal.signal}</code><br>${outside(message)}</li>\n`;
+  });
+  return html`<ul class="signals ${kind}">
+${items}</ul>
+`;
+}
