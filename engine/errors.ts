@@ -134,6 +134,9 @@ export const ERROR_CODES = [
   'release.cancelled',
   // conversions
   'convert.needs-imatrix',
+  'convert.imatrix-invalid',
+  'convert.check-failed',
+  'convert.source-damaged',
   // publishing
   'publish.conflict',
   'publish.not-writable',
