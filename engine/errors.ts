@@ -141,6 +141,9 @@ export const ERROR_CODES = [
   'convert.bad-group-size',
   'convert.bad-ignore',
   'convert.unsupported-architecture',
+  'convert.imatrix-invalid',
+  'convert.check-failed',
+  'convert.source-damaged',
   // publishing
   'publish.conflict',
   'publish.not-writable',
