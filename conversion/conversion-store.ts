@@ -63,7 +63,7 @@ const manifestSchema = z.object({
  * harm.
  *
  * @param store where conversions are kept; made if need be
- * @param make makes the files in an empty directory and checks them; a subdirectory is not kept
+ * @param make makes the files side by side in an empty directory and checks them
  * @throws what `make` throws; WeldlineError `disk.full`, `output.not-writable`, `disk.write-failed`
  */
 export async function makeConversion(
@@ -165,8 +165,7 @@ async function describeFiles(
   directory: string,
   signal: AbortSignal | undefined,
 ): Promise<ConversionManifest['files']> {
-  const entries = await readdir(directory, { withFileTypes: true });
-  const names = entries.filter((entry) => entry.isFile()).map(({ name }) => name);
+  const names = await readdir(directory);
   const files: ConversionManifest['files'][number][] = [];
   for (const path of names.sort()) {
     const handle = await open(join(directory, path), 'r');

@@ -123,6 +123,8 @@ export const ERROR_CODES = [
   // tools and the Temporal server
   'tool.not-found',
   'tool.failed',
+  'tool.stalled',
+  'tool.killed',
   'tool.install-failed',
   'tool.wrong-version',
   'temporal.unreachable',
@@ -143,6 +145,9 @@ export const ERROR_CODES = [
   'convert.bad-group-size',
   'convert.bad-ignore',
   'convert.unsupported-architecture',
+  'convert.imatrix-invalid',
+  'convert.check-failed',
+  'convert.source-damaged',
   // publishing
   'publish.conflict',
   'publish.not-writable',

@@ -1,4 +1,5 @@
 import type { IntegerConversion } from '../../config/release-quality.ts';
+import { isLinearWeight } from '../../engine/architectures/linear-modules.ts';
 import { WeldlineError } from '../../engine/errors.ts';
 
 /** A linear layer that becomes integers. */
@@ -12,8 +13,8 @@ export interface IntegerModule {
 }
 
 const WEIGHT = '.weight';
-const HEAD = /(^|\.)lm_head$/;
-const EMBEDDING = /(^|\.)(embed_tokens|wte|embed_in|word_embeddings|wpe|embed_positions)$/;
+const HEAD = /(^|\.)(lm_head|embed_out)\.weight$/;
+const EMBEDDING = /(^|\.)(embed_tokens|embed_in)\.weight$/;
 
 /**
  * The linear layers of a checkpoint, before any are ignored: every matrix that is no embedding, and
@@ -24,20 +25,20 @@ const EMBEDDING = /(^|\.)(embed_tokens|wte|embed_in|word_embeddings|wpe|embed_po
 export function linearModules(
   tensors: ReadonlyMap<string, readonly number[]>,
 ): readonly IntegerModule[] {
-  const modules: IntegerModule[] = [];
-  for (const [tensor, shape] of tensors) {
-    const [rows, columns, ...others] = shape;
-    if (rows === undefined || columns === undefined || others.length > 0) continue;
-    const name = tensor.slice(0, -WEIGHT.length);
-    if (!tensor.endsWith(WEIGHT) || EMBEDDING.test(name)) continue;
-    modules.push({ name, tensor, rows, columns });
-  }
-  if (modules.some(({ name }) => HEAD.test(name))) return modules;
+  const toModule = (tensor: string, name = tensor.slice(0, -WEIGHT.length)): IntegerModule => {
+    const [rows = 0, columns = 0] = tensors.get(tensor) ?? [];
+    return { name, tensor, rows, columns };
+  };
+  const names = [...tensors.keys()];
+  const isLinear = (name: string) => {
+    const shape = tensors.get(name) ?? [];
+    return HEAD.test(name) || isLinearWeight({ name, dtype: 'BF16', shape });
+  };
+  const modules = names.filter(isLinear).map((name) => toModule(name));
+  const embedding = names.find((name) => EMBEDDING.test(name));
+  if (embedding === undefined || names.some((name) => HEAD.test(name))) return modules;
   // A tied head is a layer of its own to llm-compressor.
-  const tied = [...tensors].find(([name]) => /(^|\.)embed_tokens\.weight$/.test(name));
-  if (tied === undefined) return modules;
-  const [tensor, [rows = 0, columns = 0]] = tied;
-  return [...modules, { name: 'lm_head', tensor, rows, columns }];
+  return [...modules, toModule(embedding, embedding.includes('embed_in') ? 'embed_out' : 'lm_head')];
 }
 
 export interface IgnoredModules {

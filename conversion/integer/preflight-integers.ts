@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { hasPlainModules } from '../../engine/architectures/linear-modules.ts';
 import { WeldlineError } from '../../engine/errors.ts';
 import { parseJson } from '../../engine/json-text.ts';
 import type { IntegerStep } from '../conversion-step.ts';
@@ -9,17 +10,7 @@ import { type IntegerModule, ignoreModules, linearModules } from './integer-modu
 import { type Calibration, readCalibration } from './read-calibration.ts';
 
 /**
- * Architectures in which llm-compressor finds every linear layer under the names of the checkpoint,
- * by `model_type`. Where experts are, it rearranges them.
- */
-const ARCHITECTURES = new Set([
-  ...['cohere', 'cohere2', 'exaone4', 'gemma', 'gemma2', 'gemma3_text', 'glm', 'glm4', 'gpt_neox'],
-  ...['granite', 'helium', 'llama', 'ministral', 'mistral', 'nemotron', 'olmo', 'olmo2', 'olmo3'],
-  ...['opt', 'phi', 'phi3', 'qwen2', 'qwen3', 'seed_oss', 'smollm3', 'stablelm', 'starcoder2'],
-]);
-
-/**
- * Those for which llm-compressor's table says which layers read which (AWQ_MAPPING_REGISTRY), and
+ * Architectures for which llm-compressor's table says which layers read which (AWQ_MAPPING_REGISTRY), and
  * three that are built as its default has it. For any other it would take the default, and scale a
  * norm for the layers it knows while others read it too (phi, stablelm): a broken model, silently.
  */
@@ -71,11 +62,13 @@ export async function preflightIntegers(
 
 function checkArchitecture({ id, kind }: IntegerStep, { config }: ModelFacts): void {
   const type = String(config['model_type'] ?? 'none');
-  if (!ARCHITECTURES.has(type)) {
+  // Layers of GPT-2 are Conv1D, which llm-compressor leaves as they are.
+  if (!hasPlainModules(type) || type === 'gpt2') {
     throw new WeldlineError(
       'convert.unsupported-architecture',
       `${id}: weldline does not know which layers of the architecture "${type}" llm-compressor ` +
-        `quantises. It knows ${[...ARCHITECTURES].join(', ')}. Take this conversion out of the recipe.`,
+        'quantises: it knows models of plain linear layers (llama, qwen3, gemma2, phi3, …), without ' +
+        'experts or vision. Take this conversion out of the recipe.',
     );
   }
   if (kind === 'awq' && !AWQ_ARCHITECTURES.has(type)) {
