@@ -256,7 +256,7 @@ function adviceFor(message: string): string {
   if (/\b(ENOTFOUND|ECONNREFUSED|ECONNRESET|ETIMEDOUT|EAI_AGAIN|E40[137])\b/.test(message)) {
     return 'npm does not reach its registry: check `npm ping`, HTTPS_PROXY, and its login.';
   }
-  if (/\b(EACCES|EPERM|EROFS)\b/.test(message)) {
+  if (/\b(EACCES|EPERM|EROFS|EEXIST|ENOTDIR)\b/.test(message)) {
     return 'Make the directory writable, or set WELDLINE_TOOLS to another place.';
   }
   return 'Run it again: what was downloaded is kept.';

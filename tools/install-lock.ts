@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { systemErrorCode } from '../engine/errors.ts';
@@ -19,8 +20,8 @@ export interface InstallLockOptions {
 
 /**
  * Runs `work` while no other process does so under the same path. A lock whose holder died is taken
- * over; the machine on which it ran does not matter, since a shared file's time of change decides. It
- * spares work and traffic: what is done under it must be sound without it.
+ * over: at once on the holder's machine, elsewhere when it was not refreshed. It spares work and
+ * traffic; what is done under it must be sound without it.
  */
 export async function withInstallLock<T>(
   { path, signal, onWait }: InstallLockOptions,
@@ -47,16 +48,28 @@ export async function withInstallLock<T>(
 
 async function take(path: string): Promise<boolean> {
   try {
-    await writeFile(path, `${process.pid}\n`, { flag: 'wx' });
+    await writeFile(path, `${hostname()} ${process.pid}\n`, { flag: 'wx' });
     return true;
   } catch (error) {
     if (systemErrorCode(error) !== 'EEXIST') throw error;
   }
   const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Date.now() }));
-  if (Date.now() - mtimeMs < STALE_AFTER_MS) return false;
+  if (Date.now() - mtimeMs < STALE_AFTER_MS && !(await isHolderDead(path))) return false;
   // Renamed, since of two that find it stale only one can.
   const stale = `${path}-stale-${randomBytes(4).toString('hex')}`;
   await rename(path, stale).catch(() => undefined);
   await rm(stale, { force: true });
   return false;
+}
+
+/** True only where it is certain: a process of this machine that no longer runs. */
+async function isHolderDead(path: string): Promise<boolean> {
+  const [, host, pid] = /^(\S+) (\d+)\n$/.exec(await readFile(path, 'utf8').catch(() => '')) ?? [];
+  if (host !== hostname()) return false;
+  try {
+    process.kill(Number(pid), 0);
+    return false;
+  } catch (error) {
+    return systemErrorCode(error) === 'ESRCH';
+  }
 }
