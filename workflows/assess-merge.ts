@@ -13,6 +13,7 @@ import type {
   QualityPlan,
 } from '../activities/quality-types.ts';
 import type { ConversionStep } from '../conversion/conversion-step.ts';
+import type { CandidateStep } from '../evaluation/candidate.ts';
 import type { ReleaseInput } from './messages.ts';
 import { longWork, shortWork } from './options.ts';
 import type { StageRunner } from './stage-runner.ts';
@@ -49,7 +50,7 @@ export async function assessMerge(
   const converted = new Map<string, Converted>();
   const evaluated = new Map<string, Evaluated>();
   const convertAll = () =>
-    allSteps(plan.conversions, converted, sourceOf, (step, source) =>
+    allSteps(plan.conversions, converted, sourceOf, (step, [source]) =>
       convert({ ...context, step, ...(source && { source }) }),
     );
   const evaluateAll = () =>
@@ -89,8 +90,13 @@ async function arrival<T>(things: ReadonlyMap<string, T>, id: string): Promise<T
   return found;
 }
 
-function sourceOf(step: ConversionStep): string | undefined {
-  return step.kind === 'gguf' ? step.after : undefined;
+function sourceOf(step: ConversionStep): readonly string[] {
+  return step.kind === 'gguf' && step.after !== undefined ? [step.after] : [];
+}
+
+function referencesOf({ comparedWith, comparedWithBySuite }: CandidateStep): readonly string[] {
+  const references = Object.values(comparedWithBySuite ?? {});
+  return comparedWith === undefined ? references : [comparedWith, ...references];
 }
 
 /**
@@ -100,8 +106,8 @@ function sourceOf(step: ConversionStep): string | undefined {
 async function allSteps<Step extends { readonly id: string }, Done>(
   steps: readonly Step[],
   done: Map<string, Done>,
-  needOf: (step: Step) => string | undefined,
-  work: (step: Step, needed: Done | undefined) => Promise<Done>,
+  needsOf: (step: Step) => readonly string[],
+  work: (step: Step, needed: readonly (Done | undefined)[]) => Promise<Done>,
 ): Promise<void> {
   const started = new Map<string, Promise<Done | undefined>>();
   const start = (id: string): Promise<Done | undefined> => {
@@ -112,8 +118,7 @@ async function allSteps<Step extends { readonly id: string }, Done>(
   const finish = async (id: string): Promise<Done | undefined> => {
     const step = steps.find((each) => each.id === id);
     if (step === undefined || done.has(id)) return done.get(id);
-    const need = needOf(step);
-    const result = await work(step, need === undefined ? undefined : await start(need));
+    const result = await work(step, await Promise.all(needsOf(step).map(start)));
     done.set(id, result);
     return result;
   };
