@@ -54,20 +54,15 @@ export async function assessMerge(
       convert({ ...context, step, ...(source && { source }) }),
     );
   const evaluateAll = () =>
-    allSteps(
-      plan.candidates,
-      evaluated,
-      ({ comparedWith }) => comparedWith,
-      async (candidate) => {
-        const { conversion } = candidate;
-        const made = conversion === undefined ? undefined : await arrival(converted, conversion);
-        return evaluate({ ...context, candidate, ...(made && { converted: made }) });
-      },
-    );
-  await bothOrNone(
-    () => runner.run('convert', convertAll),
-    () => runner.run('evaluate', evaluateAll),
-  );
+    allSteps(plan.candidates, evaluated, referencesOf, async (candidate) => {
+      const { conversion } = candidate;
+      const made = conversion === undefined ? undefined : await arrival(converted, conversion);
+      return evaluate({ ...context, candidate, ...(made && { converted: made }) });
+    });
+  await allOrNone([
+    ...(plan.conversions.length === 0 ? [] : [() => runner.run('convert', convertAll)]),
+    ...(plan.candidates.length === 0 ? [] : [() => runner.run('evaluate', evaluateAll)]),
+  ]);
   const results = {
     converted: inOrder(plan.conversions, converted),
     evaluated: inOrder(plan.candidates, evaluated),
@@ -134,12 +129,12 @@ function inOrder<T>(
   return steps.flatMap(({ id }) => things.get(id) ?? []);
 }
 
-/** Runs two things side by side; when one fails for good, the other is cancelled. */
-async function bothOrNone(first: () => Promise<void>, second: () => Promise<void>): Promise<void> {
+/** Runs things side by side; when one fails for good, the others are cancelled. */
+async function allOrNone(things: readonly (() => Promise<void>)[]): Promise<void> {
   await CancellationScope.cancellable(async () => {
     const scope = CancellationScope.current();
-    const works = [first(), second()].map((work) =>
-      work.catch((error: unknown) => {
+    const works = things.map((start) =>
+      start().catch((error: unknown) => {
         scope.cancel();
         throw error;
       }),

@@ -148,7 +148,7 @@ async function makeMerge(
 /** The stages that a recipe asks for. */
 function stagesOf({ conversions, evaluation, approval }: Recipe): readonly Stage[] {
   const isWanted: Partial<Record<Stage, boolean>> = {
-    convert: (conversions ?? []).length > 0 || evaluation !== undefined,
+    convert: (conversions ?? []).length > 0,
     evaluate: evaluation !== undefined,
     gate: evaluation !== undefined,
     approve: approval === 'required',
