@@ -1,4 +1,5 @@
 import { PERPLEXITY_RISE_MAX_DEFAULT } from '../../config/evaluate-schema.ts';
+import { referenceFor } from '../candidate.ts';
 import type { GateSignal, GateSignalName, SuiteDecision } from '../gate-decision.ts';
 import { figure, percent } from './describe-figures.ts';
 import { referenceOf, type SuiteEvidence } from './suite-evidence.ts';
@@ -39,21 +40,15 @@ export function judgeDistributions(
 }
 
 function judgeDivergence(
-  { suite, step, own, reference }: SuiteEvidence,
+  evidence: SuiteEvidence,
   isExact: boolean,
 ): Verdict & { readonly divergence: Divergence } {
+  const { suite, own, reference } = evidence;
   const { comparison } = own;
   const klLimit = suite.klMax;
   if (comparison === undefined || comparison.positions === 0) {
-    const why = `its distributions were compared with no other's (${step.runner})`;
-    const wanted = klLimit !== undefined;
-    const message = wanted
-      ? `${why}, and max_kl ${figure(klLimit)} asks for that`
-      : `${why}: a merge that is wrong and scores well would not be noticed`;
-    const signals = signalled('not-evaluated', suite.id, message);
-    if (wanted) return { failures: signals, warnings: [], divergence: { klMax: klLimit } };
-    const warnings = isExact && suite.data !== undefined ? signals : [];
-    return { failures: [], warnings, divergence: {} };
+    const divergence = klLimit === undefined ? {} : { klMax: klLimit };
+    return { ...notCompared(evidence, isExact), divergence };
   }
   const kl = comparison.klMean;
   const isBeside = isExact && comparison.with === reference.candidate;
@@ -73,6 +68,26 @@ function judgeDivergence(
   }
   const divergence = { kl, ...(limit === undefined ? {} : { klMax: limit }) };
   return { failures, warnings: [], divergence };
+}
+
+/**
+ * What the plan compares and nobody did is missing. What the plan compares with nothing (a 16-bit
+ * GGUF, since others are compared with it; what an endpoint runs) is judged by the rest.
+ */
+function notCompared({ suite, step }: SuiteEvidence, isExact: boolean): Verdict {
+  const beside = referenceFor(step, suite.id);
+  if (suite.klMax !== undefined && beside !== undefined) {
+    const message = `max_kl ${figure(suite.klMax)} asks for its divergence from ${beside}, which was not measured`;
+    return { failures: signalled('not-evaluated', suite.id, message), warnings: [] };
+  }
+  if (suite.data === undefined || (suite.klMax === undefined && !isExact))
+    return { failures: [], warnings: [] };
+  const message =
+    suite.klMax === undefined
+      ? "its distributions were compared with no other's: a merge that is wrong and scores well would " +
+        'not be noticed'
+      : `its distributions are compared with no other's (${step.runner}), so max_kl says nothing of it`;
+  return { failures: [], warnings: signalled('not-evaluated', suite.id, message) };
 }
 
 /** A model that sees other tokens than it was trained on. */

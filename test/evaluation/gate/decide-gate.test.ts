@@ -118,6 +118,14 @@ describe('a drop of the score', () => {
     expect(suite?.drop?.low).toBeLessThan(-0.3);
   });
 
+  it('is as visible where the artefact does better than the reference', () => {
+    const scores = { ...SOUND, 'adapter:a': 10, merged: 10 };
+    const visible = (correct: number) =>
+      artefactOf(gateInput({ ...scores, 'gguf-q8_0': correct }), 'gguf-q8_0').suites[0]
+        ?.smallestDropSeen;
+    expect(visible(18)).toBe(visible(10));
+  });
+
   it('may be as large as max_drop', () => {
     const scores = { ...SOUND, 'gguf-q2_k': 12 };
     expect(failuresOf(gateInput(scores, { suite: { dropMax: 0.4 } }), 'gguf-q2_k')).toEqual([]);

@@ -99,16 +99,35 @@ describe('max_kl', () => {
     ]);
   });
 
-  it('is not met by what was not measured', () => {
-    const unmeasured = withResults(
-      { merged: { comparison: comparisonWith('adapter:a', 1e-5) } },
-      { klMax: 0.05 },
-    );
-    expect(signalsOf(unmeasured, 'gguf-q4_k_m')).toEqual(['not-evaluated']);
+  it('is not met by what was to be measured and was not', () => {
+    const input = withKl(0.01, 0.05);
+    const unmeasured = (changes: Partial<SuiteResult>, comparedWith: object): GateInput => ({
+      ...input,
+      candidates: input.candidates.map((step) =>
+        step.kind === 'gguf' ? { ...step, ...comparedWith } : step,
+      ),
+      results: input.results.map((each) =>
+        each.candidate === 'gguf-q4_k_m' ? { ...each, ...changes } : each,
+      ),
+    });
+    const missing = { comparison: undefined! };
     const empty = { comparison: comparisonWith('gguf-f16', 0, { positions: 0 }) };
-    expect(
-      signalsOf(withResults({ 'gguf-q4_k_m': empty }, { klMax: 0.05 }), 'gguf-q4_k_m'),
-    ).toEqual(['not-evaluated']);
+    for (const changes of [missing, empty]) {
+      const one = unmeasured(changes, { comparedWith: 'gguf-f16' });
+      expect(judge(one, 'gguf-q4_k_m').failures).toEqual([
+        {
+          signal: 'not-evaluated',
+          suite: 'support',
+          message: 'max_kl 0.05 asks for its divergence from gguf-f16, which was not measured',
+        },
+      ]);
+      const bySuite = unmeasured(changes, { comparedWithBySuite: { support: 'gguf-f16' } });
+      expect(signalsOf(bySuite, 'gguf-q4_k_m')).toEqual(['not-evaluated']);
+    }
+    // A file that others are compared with.
+    const { passed, warnings } = judge(unmeasured(missing, {}), 'gguf-q4_k_m');
+    expect(passed).toBe(true);
+    expect(warnings.map(({ signal }) => signal)).toEqual(['not-evaluated']);
   });
 
   it('is not needed to refuse a divergence that is no number', () => {
