@@ -39,6 +39,17 @@ describe('merged, which is to compute what the adapter on its base computes', ()
     expect(signalsOf(input).toSorted()).toEqual(expected.toSorted());
   });
 
+  it('is allowed what bfloat16 arithmetic does, where a runner says that it is that', () => {
+    const judged = (kl: number) =>
+      signalsOf(
+        withResults({
+          merged: { comparison: comparisonWith('adapter:a', kl), runner: 'torch 2.11.0, bfloat16' },
+        }),
+      );
+    expect(judged(3.2e-3)).toEqual([]);
+    expect(judged(1.7e-1)).toEqual(['distributions-differ']);
+  });
+
   it('is told the figure', () => {
     const input = withResults({ merged: { comparison: comparisonWith('adapter:a', 0.0020561) } });
     expect(judge(input, 'merged').failures[0]?.message).toBe(
