@@ -74,8 +74,13 @@ test('every matcher has a row', () => {
   }
 });
 
-test('the recipe is one', () => {
-  const [, yaml = ''] = /```yaml\n([\s\S]*?)```/.exec(text) ?? [];
-  const given = parse(yaml) as { evaluate: unknown };
+test('the recipes are some', () => {
+  const [whole = '', endpoint = ''] = [...text.matchAll(/```yaml\n([\s\S]*?)```/g)].map(
+    ([, yaml]) => yaml,
+  );
+  const given = parse(whole) as { evaluate: object };
   expect(evaluate.safeParse(given.evaluate).error).toBeUndefined();
+  const served = { ...given.evaluate, ...(parse(endpoint) as object) };
+  expect(Object.keys(served)).toContain('endpoint');
+  expect(evaluate.safeParse(served).error).toBeUndefined();
 });
