@@ -9,6 +9,8 @@ interface Problem extends Position {
   message: string;
   /** Of a key that is a slip: the path that was meant. */
   meant?: string;
+  /** Of an unknown key: the mapping it is in, which may be wrong only for that. */
+  within?: string;
 }
 
 type Issue = z.core.$ZodIssue;
@@ -33,10 +35,10 @@ export function recipeInvalid(issues: readonly Issue[], text: RecipeText): Weldl
 
 /** In the order of the file, one for each place; what a slip in a key makes missing is not told too. */
 function withoutEchoes(problems: readonly Problem[]): Problem[] {
-  const meant = new Set(problems.map((problem) => problem.meant));
+  const echoes = new Set(problems.flatMap(({ meant, within }) => [meant, within]));
   const paths = new Set<string>();
   return problems
-    .filter(({ path }) => !meant.has(path) && !paths.has(path) && paths.add(path))
+    .filter(({ path }) => !echoes.has(path) && !paths.has(path) && paths.add(path))
     .sort((a, b) => a.line - b.line || a.column - b.column);
 }
 
@@ -50,6 +52,7 @@ function problemsOf(issue: Issue, text: RecipeText, schema: SchemaNode): Problem
         ...text.keyPositionOf([...path, key]),
         path: dotted([...path, key]),
         message: unknownKey(path, key, known),
+        within: dotted(path),
         ...(closest === undefined ? {} : { meant: dotted([...path, closest]) }),
       };
     });

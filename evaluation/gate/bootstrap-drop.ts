@@ -47,21 +47,22 @@ export function bootstrapDrop({ prompts, lost, gained }: PairedOutcomes): Interv
 function resampledDifferences(draws: number, lost: number, gained: number): Float64Array {
   const logFactorials = new Float64Array(draws + 1);
   for (let n = 2; n <= draws; n++) logFactorials[n] = logFactorials[n - 1]! + Math.log(n);
-  const binomial = (n: number, k: number, hits: number, misses: number): number =>
-    Math.exp(
-      logFactorials[n]! -
-        logFactorials[k]! -
-        logFactorials[n - k]! +
-        logPower(hits / (hits + misses), k) +
-        logPower(misses / (hits + misses), n - k),
-    );
-  const differences = new Float64Array(2 * draws + 1);
+  const logWays = (n: number, k: number): number =>
+    logFactorials[n]! - logFactorials[k]! - logFactorials[n - k]!;
   const changed = lost + gained;
+  const logLost = Math.log(lost / changed);
+  const logGained = Math.log(gained / changed);
+  const logChanged = Math.log(changed / draws);
+  const logSame = Math.log((draws - changed) / draws);
+  const differences = new Float64Array(2 * draws + 1);
   for (const changes of likely(draws, changed / draws)) {
-    const weight = binomial(draws, changes, changed, draws - changed);
+    // Where all prompts changed, the logarithm of the rest is −∞, of which there may be none.
+    const logRest = changes === draws ? 0 : (draws - changes) * logSame;
+    const logWeight = logWays(draws, changes) + changes * logChanged + logRest;
     for (const losses of likely(changes, lost / changed)) {
-      const difference = 2 * losses - changes;
-      differences[difference + draws]! += weight * binomial(changes, losses, lost, gained);
+      const logProbability =
+        logWeight + logWays(changes, losses) + losses * logLost + (changes - losses) * logGained;
+      differences[2 * losses - changes + draws]! += Math.exp(logProbability);
     }
   }
   return differences;
@@ -73,11 +74,6 @@ function* likely(trials: number, probability: number): Iterable<number> {
   const reach = DEVIATIONS_MAX * Math.sqrt(mean * (1 - probability)) + DEVIATIONS_MAX;
   const last = Math.min(trials, Math.floor(mean + reach));
   for (let k = Math.max(0, Math.ceil(mean - reach)); k <= last; k++) yield k;
-}
-
-/** `0 ** 0` is 1: what cannot happen did not. */
-function logPower(base: number, exponent: number): number {
-  return exponent === 0 ? 0 : exponent * Math.log(base);
 }
 
 /** The largest difference below which at most a tail lies. */

@@ -88,7 +88,7 @@ function judgeFineTune(evidence: SuiteEvidence, isWorseThanReference: boolean): 
   if (!isWorseThanReference || bootstrapDrop(ofOwn).low > 0) return { failures: [], warnings: [] };
   const message =
     `${counted(own)}, ${counted(base)} of the base alone and ${counted(reference)} of ` +
-    `${referenceOf(suite)}: what the adapter taught is lost`;
+    `${referenceOf(suite)}: it cannot be told from the base, so what the adapter taught is lost`;
   return { failures: [signalOf(message)], warnings: [] };
 }
 

@@ -58,15 +58,6 @@ describe('smallestDropSeen', () => {
     expect(found / 400).toBeLessThan(0.87);
   });
 
-  it('has the figures of docs/evaluation.md', () => {
-    const shown = (gained: number) =>
-      [20, 50, 100, 200, 500, 1000, 2000].map((prompts) =>
-        ((smallestDropSeen(prompts, noise(0.001, gained)) ?? 1) * 100).toFixed(1),
-      );
-    expect(shown(0)).toEqual(['34.5', '16.1', '8.6', '4.5', '2.0', '1.1', '0.6']);
-    expect(shown(0.05)).toEqual(['40.7', '21.8', '13.6', '8.6', '5.0', '3.3', '2.3']);
-  });
-
   it('is smaller in larger suites, and larger where more goes by chance', () => {
     fc.assert(
       fc.property(someNoise, fc.integer({ min: 20, max: 5000 }), (given, prompts) => {
