@@ -136,13 +136,12 @@ export const ERROR_CODES = [
   'release.cancelled',
   // conversions
   'convert.needs-imatrix',
+  'convert.imatrix-invalid',
   'convert.check-failed',
   'convert.bad-calibration',
   'convert.bad-group-size',
   'convert.bad-ignore',
   'convert.unsupported-architecture',
-  'convert.imatrix-invalid',
-  'convert.check-failed',
   'convert.source-damaged',
   // publishing
   'publish.conflict',
