@@ -140,13 +140,12 @@ export const ERROR_CODES = [
   // conversions
   'convert.needs-imatrix',
   'convert.missing',
+  'convert.imatrix-invalid',
   'convert.check-failed',
   'convert.bad-calibration',
   'convert.bad-group-size',
   'convert.bad-ignore',
   'convert.unsupported-architecture',
-  'convert.imatrix-invalid',
-  'convert.check-failed',
   'convert.source-damaged',
   // publishing
   'publish.conflict',

@@ -63,10 +63,11 @@ export function checkConfig(
     );
   }
   const kept = new Set(ignore ?? []);
-  const lost = ignored.find(({ name }) => !kept.has(name));
-  const excess = quantised.find(({ name }) => kept.has(name));
-  if (lost !== undefined || excess !== undefined) {
-    throw checkFailed(`its quantization_config ignores ${[...kept].join(', ')}`);
+  if (ignored.some(({ name }) => !kept.has(name)) || quantised.some(({ name }) => kept.has(name))) {
+    const wanted = ignored.map(({ name }) => name);
+    throw checkFailed(
+      `its quantization_config ignores [${[...kept].join(', ')}] and not [${wanted.join(', ')}]`,
+    );
   }
   for (const key of new Set([...Object.keys(config), ...Object.keys(merged)])) {
     if (MAY_CHANGE.has(key) || isDeepStrictEqual(config[key], merged[key])) continue;

@@ -128,13 +128,6 @@ async function compareOthers({
   readIntegers,
 }: Compared): Promise<{ readonly same: number; readonly scaled: number }> {
   const replaced = new Set(modules.quantised.map(({ name }) => `${name}.weight`));
-  const ofIntegers = new Set(
-    [...tensors.values()].flatMap((parts) => Object.values(parts).map(({ name }) => name)),
-  );
-  const strange = [...integers.tensors.keys()].find(
-    (name) => !ofIntegers.has(name) && !merged.tensors.has(name),
-  );
-  if (strange !== undefined) throw checkFailed(`there is a tensor ${strange}, of nothing`);
   let scaled = 0;
   let same = 0;
   for (const [name, tensor] of merged.tensors) {
@@ -150,6 +143,13 @@ async function compareOthers({
     if (await compareTensor(name, tensor, found, concerns, readMerged, readIntegers)) scaled++;
     else same++;
   }
+  const ofIntegers = new Set(
+    [...tensors.values()].flatMap((parts) => Object.values(parts).map(({ name }) => name)),
+  );
+  const strange = [...integers.tensors.keys()].find(
+    (name) => !ofIntegers.has(name) && !merged.tensors.has(name),
+  );
+  if (strange !== undefined) throw checkFailed(`there is a tensor ${strange}, of nothing`);
   return { same, scaled };
 }
 

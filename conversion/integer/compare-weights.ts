@@ -13,8 +13,8 @@ const ELEMENTS_MAX = 1 << 20;
 /** A multiple of all that share a word of zero points. */
 const ROWS_STEP = 8;
 
-/** Integers of random weights have an error of 1.4, all zeros 1, 4 bits of real ones up to 0.2. */
-const LAYER_ERROR_MAX = 0.5;
+/** Integers of other weights have an error of 1.4 and all zeros 1; of GPTQ, 4 bits have 0.1 to 0.3. */
+const LAYER_ERROR_MAX = 0.9;
 
 /**
  * AWQ takes the nearest integer: half a step, and a little for the scale, which is rounded to 16 bits
@@ -66,7 +66,9 @@ export async function compareModule(compared: ComparedModule): Promise<number> {
     await compareRows(compared, first, Math.min(rowsMax, rows - first), sums);
   }
   const error = Math.sqrt(sums.error / (sums.weight || 1));
-  if (error < LAYER_ERROR_MAX) return error;
+  // AWQ's integers have been compared one by one, and its error has no bound: it may spend all of its
+  // precision on a few columns.
+  if (compared.settings.kind === 'awq' || error < LAYER_ERROR_MAX) return error;
   throw checkFailed(`${module.name} differs from the merged weight by ${percent(error)}`);
 }
 

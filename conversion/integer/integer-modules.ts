@@ -38,7 +38,10 @@ export function linearModules(
   const embedding = names.find((name) => EMBEDDING.test(name));
   if (embedding === undefined || names.some((name) => HEAD.test(name))) return modules;
   // A tied head is a layer of its own to llm-compressor.
-  return [...modules, toModule(embedding, embedding.includes('embed_in') ? 'embed_out' : 'lm_head')];
+  return [
+    ...modules,
+    toModule(embedding, embedding.includes('embed_in') ? 'embed_out' : 'lm_head'),
+  ];
 }
 
 export interface IgnoredModules {
