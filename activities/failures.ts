@@ -30,6 +30,7 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'tool.install-failed': 'mend',
   'tool.failed': 'retry',
   'kernel.missing': 'mend',
+  'evaluate.distributions-damaged': 'mend',
 };
 
 export function dispositionOf(code: ErrorCode): Disposition {
