@@ -28,7 +28,10 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'hub.file-changed': 'retry',
   'tool.not-found': 'mend',
   'tool.install-failed': 'mend',
+  'tool.wrong-version': 'mend',
   'tool.failed': 'retry',
+  'tool.stalled': 'retry',
+  'tool.killed': 'mend',
   'kernel.missing': 'mend',
   'evaluate.distributions-damaged': 'mend',
 };

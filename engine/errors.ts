@@ -123,6 +123,8 @@ export const ERROR_CODES = [
   // tools and the Temporal server
   'tool.not-found',
   'tool.failed',
+  'tool.stalled',
+  'tool.killed',
   'tool.install-failed',
   'tool.wrong-version',
   'temporal.unreachable',
