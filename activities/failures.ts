@@ -33,6 +33,7 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'tool.stalled': 'retry',
   'tool.killed': 'mend',
   'kernel.missing': 'mend',
+  'evaluate.distributions-damaged': 'mend',
 };
 
 export function dispositionOf(code: ErrorCode): Disposition {
