@@ -36,6 +36,7 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'evaluate.suite-invalid': 'mend',
   'evaluate.runner-failed': 'mend',
   'evaluate.endpoint-failed': 'mend',
+  'evaluate.distributions-damaged': 'mend',
 };
 
 export function dispositionOf(code: ErrorCode): Disposition {

@@ -143,6 +143,10 @@ export const ERROR_CODES = [
   'evaluate.runner-failed',
   'evaluate.endpoint-failed',
   'evaluate.journal-invalid',
+  'evaluate.distributions-damaged',
+  'evaluate.not-comparable',
+  'evaluate.not-finite',
+  'evaluate.text-too-short',
   'internal.bug',
 ] as const;
 
