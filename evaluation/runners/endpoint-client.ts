@@ -18,7 +18,10 @@ export interface EndpointClientOptions {
   /** Without a trailing slash: `http://127.0.0.1:8000/v1`. */
   readonly url: string;
   readonly key?: Secret | undefined;
+  /** Silence after which a request is tried again. */
   readonly stallTimeoutMs?: number;
+  /** The first pause before another try; each further one is twice as long. */
+  readonly pauseFirstMs?: number;
 }
 
 /** A failure that may pass by itself. */
@@ -62,7 +65,8 @@ export class EndpointClient {
         if (attempt === TRIES_MAX) {
           throw this.#failure(path, model, `${error.message}, ${attempt} times`, error);
         }
-        const backOffMs = Math.min(PAUSE_FIRST_MS * 2 ** (attempt - 1), PAUSE_MAX_MS);
+        const { pauseFirstMs = PAUSE_FIRST_MS } = this.#options;
+        const backOffMs = Math.min(pauseFirstMs * 2 ** (attempt - 1), PAUSE_MAX_MS);
         const pauseMs = (error instanceof PassingFailure ? error.pauseMs : undefined) ?? backOffMs;
         await pause(pauseMs, undefined, { signal }).catch(() => {});
         signal.throwIfAborted();

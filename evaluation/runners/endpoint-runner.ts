@@ -1,8 +1,7 @@
 import { z } from 'zod';
-import type { Secret } from '../../config/secret.ts';
 import { WeldlineError } from '../../engine/errors.ts';
 import type { Answer, AnswerRequest, Runner } from '../runner.ts';
-import { EndpointClient } from './endpoint-client.ts';
+import { EndpointClient, type EndpointClientOptions } from './endpoint-client.ts';
 
 /** Servers batch what comes together; more than this only waits in their queues. */
 const REQUESTS_AT_ONCE = 8;
@@ -13,15 +12,10 @@ const choicesSchema = z.object({
   choices: z.array(z.object({ text: z.string(), finish_reason: z.string().nullish() })),
 });
 
-export interface EndpointRunnerOptions {
-  /** Without a trailing slash: `http://127.0.0.1:8000/v1`. */
-  readonly url: string;
+export interface EndpointRunnerOptions extends EndpointClientOptions {
   /** What the server calls the model. */
   readonly model: string;
-  readonly key?: Secret | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Silence after which a request is tried again. */
-  readonly stallTimeoutMs?: number;
 }
 
 /** `Runner.identity` of a model at an endpoint, whose version nobody knows. */
