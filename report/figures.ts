@@ -21,10 +21,10 @@ export function formatDuration(ms: number): string {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** A share of 0 to 1 in percents with one digit; differences of shares keep their sign. */
+/** A share of 0 to 1 in percents with one digit, which no line break parts from its sign. */
 export function formatPercent(share: number): string {
   const text = (100 * share).toFixed(1);
-  return `${text === '-0.0' ? '0.0' : text} %`;
+  return `${text === '-0.0' ? '0.0' : text.replace('-', '−')}\u00a0%`;
 }
 
 /** A divergence or an error: two digits that count, `0.0034` or `3.4e-6`. */

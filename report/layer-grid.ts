@@ -4,7 +4,7 @@ export interface LayerGrid<Value> {
   readonly stack: string;
   /** Ascending. */
   readonly layers: readonly number[];
-  /** In the order in which they were met: `self_attn.q_proj`; numbers in them (experts) are `*`. */
+  /** As data goes through a layer: `self_attn.q_proj`; numbers in them (experts) are `*`. */
   readonly modules: readonly string[];
   readonly valuesAt: (layer: number, module: string) => readonly Value[];
 }
@@ -34,7 +34,9 @@ export function layerGrids<Value extends { readonly name: string }>(
   const grids = [...stacks].map(([stack, layers]) => ({
     stack,
     layers: [...layers.keys()].sort((one, other) => one - other),
-    modules: [...new Set([...layers.values()].flatMap((modules) => [...modules.keys()]))],
+    modules: inUsualOrder([
+      ...new Set([...layers.values()].flatMap((modules) => [...modules.keys()])),
+    ]),
     valuesAt: (layer: number, module: string) => layers.get(layer)?.get(module) ?? [],
   }));
   return { grids, others };
@@ -49,6 +51,17 @@ function placeOf(
   const [, stack = '', layer, rest = ''] = match;
   const module = rest.replace(/\.weight$/, '').replace(/(?<=^|\.)\d+(?=\.|$)/g, '*');
   return { stack, layer: Number(layer), module };
+}
+
+const USUAL_ORDER = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'];
+
+/** The modules of most models in the order in which data meets them; others after these. */
+function inUsualOrder(modules: readonly string[]): readonly string[] {
+  const rank = (module: string): number => {
+    const place = USUAL_ORDER.findIndex((name) => module === name || module.endsWith(`.${name}`));
+    return place === -1 ? USUAL_ORDER.length : place;
+  };
+  return modules.toSorted((one, other) => rank(one) - rank(other));
 }
 
 function entryOf<Key, Entry>(map: Map<Key, Entry>, key: Key, make: () => Entry): Entry {

@@ -18,8 +18,14 @@ export interface ReleaseVerdict {
   readonly verdict: Verdict | 'mixed';
   readonly headline: string;
   /** What is next, and why, in whole sentences. */
-  readonly sentences: readonly string[];
+  readonly sentences: readonly Sentence[];
   readonly artefacts: readonly ArtefactVerdict[];
+}
+
+export interface Sentence {
+  readonly text: string;
+  /** What a person may type next. */
+  readonly command?: string;
 }
 
 /** In words: no verdict is told by a colour or a mark alone. */
@@ -39,7 +45,10 @@ export function releaseVerdict(facts: ReportFacts): ReleaseVerdict {
   return {
     verdict,
     headline: verdict === 'mixed' ? mixedHeadline(artefacts) : VERDICT_WORDS[verdict],
-    sentences: [...evidence(facts, artefacts), ...nextSteps(facts, artefacts)],
+    sentences: [
+      ...evidence(facts, artefacts).map((text) => ({ text })),
+      ...nextSteps(facts, artefacts),
+    ],
     artefacts,
   };
 }
@@ -103,22 +112,23 @@ function evidence(
   ];
 }
 
-function nextSteps(facts: ReportFacts, artefacts: readonly ArtefactVerdict[]): readonly string[] {
-  const { approval, approvalRequired, evaluation } = facts;
+function nextSteps(
+  { approval, approvalRequired, evaluation }: ReportFacts,
+  artefacts: readonly ArtefactVerdict[],
+): readonly Sentence[] {
   const failed = artefacts.some(({ decision }) => decision?.passed === false);
   if (approval !== undefined) {
     const why = approval.override === undefined ? '' : `, over the gate: “${approval.override}”`;
-    return [`Approved by ${approval.by}${why}.`];
+    return [{ text: `Approved by ${approval.by}${why}.` }];
   }
+  const override = {
+    text: 'What failed is not published, unless a person overrules the gate:',
+    command: 'weldline approve --override "reason"',
+  };
+  const stopped = { text: 'What failed is not published: the recipe stops there.' };
+  const asked = { text: 'The recipe asks for a person’s yes:', command: 'weldline approve' };
   return [
-    ...(failed && evaluation?.onFailure === 'wait'
-      ? [
-          'What failed is not published, unless a person overrules the gate: weldline approve --override "reason".',
-        ]
-      : []),
-    ...(failed && evaluation?.onFailure === 'stop'
-      ? ['What failed is not published: the recipe stops there.']
-      : []),
-    ...(approvalRequired ? ['The recipe asks for a person’s yes: weldline approve.'] : []),
+    ...(failed ? [evaluation?.onFailure === 'stop' ? stopped : override] : []),
+    ...(approvalRequired ? [asked] : []),
   ];
 }

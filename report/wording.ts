@@ -31,5 +31,6 @@ export function candidateName(id: string): string {
 }
 
 export function formatInterval({ value, low, high }: Interval): string {
-  return `${formatPercent(value)} (${formatPercent(low)} to ${formatPercent(high)})`;
+  const [from, to] = [low, high].map((share) => formatPercent(share).replace('\u00a0%', ''));
+  return `${formatPercent(value)} (${from} to ${to})`;
 }

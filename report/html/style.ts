@@ -57,6 +57,8 @@ h2.verdict { font-size: 2rem; margin-top: 1rem; }
 .verdict.hold, .judged.hold { color: var(--bad); }
 .verdict.undecided, .verdict.overridden, .judged.undecided, .judged.overridden { color: var(--open); }
 .lead { font-size: 1.0625rem; }
+.name { white-space: nowrap; }
+.command { display: inline-block; background: var(--panel); border: 1px solid var(--rule); border-radius: 4px; padding: 0 .375rem; }
 .cards { list-style: none; padding: 0; margin: 1.25rem 0 0; display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
 .card { border: 1px solid var(--rule); border-left: 6px solid var(--strong-rule); border-radius: 6px; padding: .75rem 1rem; background: var(--panel); }
 .card.ship { border-left-color: var(--good); }
@@ -64,10 +66,11 @@ h2.verdict { font-size: 2rem; margin-top: 1rem; }
 .card.undecided, .card.overridden { border-left-color: var(--open); }
 .card h3 { margin: 0; }
 .judged { margin: 0; font-weight: 600; }
-.figures { color: var(--quiet); font-size: .875rem; margin: .25rem 0 0; }
+.figures { list-style: none; padding: 0; color: var(--quiet); font-size: .875rem; margin: .25rem 0 0; }
 .signals { list-style: none; padding: 0; margin: .75rem 0 0; font-size: .9375rem; }
 .signals li { border-radius: 4px; padding: .5rem .75rem; margin: .5rem 0 0; background: var(--open-ground); }
 .signals.failure li { background: var(--bad-ground); }
+.signals code { color: var(--text); }
 .signals b { color: var(--open); }
 .signals.failure b { color: var(--bad); }
 
@@ -99,7 +102,9 @@ ${cells()}
 table { border-collapse: collapse; font-size: .875rem; }
 th, td { text-align: left; vertical-align: top; padding: .375rem .75rem .375rem 0; border-bottom: 1px solid var(--rule); font-weight: 400; overflow-wrap: normal; }
 thead th { font-weight: 600; color: var(--quiet); vertical-align: bottom; }
-tbody th { font-weight: 600; min-width: 8rem; overflow-wrap: anywhere; }
+tbody th { font-weight: 600; }
+tbody th.name { min-width: 9.5rem; overflow-wrap: anywhere; }
+td.name { min-width: 6rem; }
 th.number, td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 thead th.number { white-space: normal; min-width: 4rem; }
 th.text, td.text { overflow-wrap: anywhere; min-width: 11rem; max-width: 34rem; }

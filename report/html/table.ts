@@ -3,7 +3,7 @@ import { type Content, html, type Markup } from './markup.ts';
 export interface Column {
   readonly label: string;
   /** Numbers stand at the right and are not broken; `text` may be long and is broken anywhere. */
-  readonly kind?: 'number' | 'text';
+  readonly kind?: 'name' | 'number' | 'text';
 }
 
 /**

@@ -22,7 +22,7 @@ const CELL_HEIGHT = 17;
 /** Of the labels' font, on average: letters of a monospaced font of 11 pixels. */
 const CHARACTER_WIDTH = 6.7;
 const ROW_LABEL_CHARACTERS_MAX = 18;
-const COLUMN_LABEL_CHARACTERS_MAX = 20;
+const COLUMN_LABEL_CHARACTERS_MAX = 28;
 
 /** A heat map of which every cell says its value in digits too. */
 export function gridFigure(grid: Grid): Markup {
@@ -93,9 +93,13 @@ ${items}</ul>`;
 }
 
 function dataOf({ title, rowKind, rows, columns, valueAt, scale }: Grid): Markup {
+  const rowsAreNumbers = rows.every((label) => /^\d+$/.test(label));
   return table(
     title,
-    [{ label: rowKind }, ...columns.map((label) => ({ label, kind: 'number' as const }))],
+    [
+      { label: rowKind, kind: rowsAreNumbers ? 'number' : 'name' },
+      ...columns.map((label) => ({ label, kind: 'number' as const })),
+    ],
     rows.map((label, row) => [
       outside(label),
       ...columns.map((_, column) => {

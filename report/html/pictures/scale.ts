@@ -2,6 +2,8 @@
 export interface Scale {
   /** Ascending. */
   readonly steps: readonly ScaleStep[];
+  /** To the digits that are shown, so that no cell has the colour of another step than its text. */
+  readonly round: (value: number) => number;
   /** In a cell, where there is room for four or five characters. */
   readonly toCell: (value: number) => string;
   /** In the table. */
@@ -16,16 +18,19 @@ export interface ScaleStep {
   readonly label: string;
 }
 
-export function stepOf({ steps }: Scale, value: number): ScaleStep {
-  const step = steps.find(({ below }) => value < below) ?? steps.at(-1);
+export function stepOf({ steps, round }: Scale, value: number): ScaleStep {
+  const rounded = round(value);
+  const step = steps.find(({ below }) => rounded < below) ?? steps.at(-1);
   if (step === undefined) throw new RangeError('a scale without steps');
   return step;
 }
 
+const twoDigits = (value: number): number => Number(value.toPrecision(2));
+
 const percentNumber = (share: number): string => {
   const percents = 100 * share;
-  if (percents > 0 && percents < 0.01) return '<.01';
-  return `${Number(percents.toPrecision(2))}`;
+  if (percents < 0.01) return percents === 0 ? '0' : '<.01';
+  return percents < 99.5 ? percents.toPrecision(2) : percents.toFixed(0);
 };
 
 /** Of `‖d‖ / ‖W‖`: warnings for several adapters begin at 10 %. */
@@ -38,15 +43,23 @@ export const SIZE_SCALE: Scale = {
     { below: 0.1, className: 'cool-4', label: '3 to 10 %' },
     { below: Number.POSITIVE_INFINITY, className: 'cool-5', label: '10 % and more' },
   ],
+  round: twoDigits,
   toCell: percentNumber,
   toText: (value) => `${percentNumber(value)} %`,
 };
 
-/** Never 100 for a share that is not all; what rounding took more than all of has nothing left. */
-const retainedNumber = (share: number): string => {
+/** 57 % are 56.99999999999999 in a float64. */
+const FLOAT_ERROR = 1e-9;
+
+/**
+ * In percents, rounded down: never 100 for a share that is not all. What rounding took more than all
+ * of has nothing left.
+ */
+const retained = (share: number): number => {
   const percents = 100 * Math.max(0, Math.min(1, share));
-  if (percents === 100 || percents < 10) return `${Number(percents.toFixed(1))}`;
-  return percents >= 99 ? `${Math.floor(10 * percents) / 10}` : percents.toFixed(0);
+  const digits = percents >= 99 || percents < 10 ? 10 : 1;
+  const floor = Math.floor(digits * percents + FLOAT_ERROR) / digits;
+  return share < 1 ? Math.min(99.9, floor) : floor;
 };
 
 /** Of what survives rounding: a tensor is warned of below 25 %, a model below 50 %. */
@@ -59,8 +72,9 @@ export const RETENTION_SCALE: Scale = {
     { below: 0.99, className: 'warm-1', label: '90 to 99 %' },
     { below: Number.POSITIVE_INFINITY, className: 'warm-0', label: '99 % and more' },
   ],
-  toCell: retainedNumber,
-  toText: (value) => `${retainedNumber(value)} %`,
+  round: (share) => Math.min(1, retained(share) / 100),
+  toCell: (share) => `${retained(share)}`,
+  toText: (share) => `${retained(share)} %`,
 };
 
 /** Of `‖Q(W) − W‖ / ‖W‖`: four bits in groups of 128 come to about 10 %. */
@@ -73,6 +87,7 @@ export const ERROR_SCALE: Scale = {
     { below: 0.25, className: 'warm-4', label: '15 to 25 %' },
     { below: Number.POSITIVE_INFINITY, className: 'warm-5', label: '25 % and more' },
   ],
+  round: twoDigits,
   toCell: percentNumber,
   toText: (value) => `${percentNumber(value)} %`,
 };
@@ -93,6 +108,7 @@ export const COSINE_SCALE: Scale = {
     { below: 0.7, className: 'cool-4', label: '0.3 to 0.7' },
     { below: Number.POSITIVE_INFINITY, className: 'cool-5', label: '0.7 and more: alike' },
   ],
+  round: (value) => Number(value.toFixed(2)),
   toCell: cosineText,
   toText: cosineText,
 };

@@ -15,13 +15,16 @@ export interface ScatterPoint {
 }
 
 const HEIGHT = 300;
-const LEFT = 44;
+const LEFT = 54;
 const RIGHT = 8;
 const TOP = 10;
 const BOTTOM = 44;
 
+/** Headers make files of 16 bits a little larger: the axis need not go to 20 for them. */
+const BITS_BEYOND = 0.3;
+
 /** Below this two models are the same but for rounding; keeps 0 on a logarithmic axis. */
-const KL_LEAST = 1e-7;
+const KL_EXPONENT_LEAST = -5;
 
 /** KL divergence over size: what quantizing costs, and what it saves. */
 export function scatterFigure(
@@ -29,8 +32,11 @@ export function scatterFigure(
   legend: readonly (readonly [Form, string])[],
   data: Markup,
 ): Markup {
-  const bitsMax = Math.max(8, Math.ceil(Math.max(...points.map(({ bits }) => bits)) / 4) * 4);
-  const exponents = points.map(({ kl }) => Math.log10(Math.max(kl, KL_LEAST)));
+  const bitsMax = Math.max(
+    8,
+    Math.ceil((Math.max(...points.map(({ bits }) => bits)) - BITS_BEYOND) / 4) * 4,
+  );
+  const exponents = points.map(({ kl }) => Math.max(Math.log10(kl), KL_EXPONENT_LEAST));
   const low = Math.floor(Math.min(...exponents));
   const high = Math.max(low + 1, Math.ceil(Math.max(...exponents)));
   const toX = (bits: number): number => LEFT + (bits / bitsMax) * (FLUID_WIDTH - LEFT - RIGHT);
@@ -70,7 +76,7 @@ export function scatterFigure(
 }
 
 function bitsAxis(bitsMax: number, toX: (bits: number) => number): Markup {
-  const step = bitsMax > 16 ? 8 : bitsMax > 8 ? 4 : 2;
+  const step = bitsMax > 24 ? 8 : bitsMax > 8 ? 4 : 2;
   const ticks = Array.from({ length: Math.floor(bitsMax / step) + 1 }, (_, i) => i * step);
   const bottom = HEIGHT - BOTTOM;
   return html`${ticks.map(
@@ -84,7 +90,7 @@ function klAxis(low: number, high: number, toY: (exponent: number) => number): M
   const ticks = Array.from({ length: high - low + 1 }, (_, i) => low + i);
   return html`${ticks.map((exponent) => {
     const y = toY(exponent);
-    return html`<path class="line" d="M${LEFT} ${y}H${FLUID_WIDTH - RIGHT}"/><text class="tick" x="${LEFT - 4}" y="${y + 4}" text-anchor="end">${powerOfTen(exponent)}</text>\n`;
+    return html`<path class="line" d="M${LEFT} ${y}H${FLUID_WIDTH - RIGHT}"/><text class="tick" x="${LEFT - 4}" y="${y + 4}" text-anchor="end">${exponent <= KL_EXPONENT_LEAST ? '≤' : ''}${powerOfTen(exponent)}</text>\n`;
   })}<text class="tick" transform="translate(9 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">KL, nats per token</text>
 `;
 }

@@ -2,7 +2,7 @@ import type { Interval } from '../../../evaluation/gate-decision.ts';
 import { formatPercent } from '../../figures.ts';
 import { cut, html, type Markup } from '../markup.ts';
 import { FLUID_WIDTH, figure } from './figure.ts';
-import { type Form, marker, markerLegend } from './marker.ts';
+import { type Form, marker } from './marker.ts';
 
 export interface WhiskerRow {
   readonly label: string;
@@ -15,24 +15,27 @@ export interface WhiskerRow {
 }
 
 const ROW_HEIGHT = 36;
-const MARGIN = 10;
+/** Half of `0 %` stands left of the axis. */
+const LEFT = 12;
+/** Room for the score in digits. */
+const RIGHT = 60;
 const AXIS_HEIGHT = 22;
-const LABEL_CHARACTERS_MAX = 36;
+const LABEL_CHARACTERS_MAX = 46;
 
-const toX = (share: number): number => MARGIN + share * (FLUID_WIDTH - 2 * MARGIN);
+const toX = (share: number): number => LEFT + share * (FLUID_WIDTH - LEFT - RIGHT);
 
 /** Scores on one suite with their intervals, one below the other on one axis. */
 export function whiskerFigure(
   id: string,
   title: string,
   rows: readonly WhiskerRow[],
-  legend: readonly (readonly [Form, string])[],
+  legend: Markup,
   data: Markup,
 ): Markup {
   const bottom = rows.length * ROW_HEIGHT + 4;
   const lines = [0, 0.25, 0.5, 0.75, 1].map(
     (share) =>
-      html`<path class="line" d="M${toX(share)} 0V${bottom}"/><text class="tick" x="${toX(share)}" y="${bottom + 15}" text-anchor="${anchorOf(share)}">${formatPercent(share).replace('.0', '')}</text>\n`,
+      html`<path class="line" d="M${toX(share)} 0V${bottom}"/><text class="tick" x="${toX(share)}" y="${bottom + 15}" text-anchor="middle">${formatPercent(share).replace('.0', '')}</text>\n`,
   );
   const references = rows
     .filter(({ isReference }) => isReference)
@@ -48,27 +51,25 @@ export function whiskerFigure(
       content: html`${lines}${references}${marks}`,
       isFluid: true,
     },
-    markerLegend(legend),
+    legend,
     data,
   );
 }
 
-function anchorOf(share: number): string {
-  if (share === 0) return 'start';
-  return share === 1 ? 'end' : 'middle';
-}
-
-function whisker({ label, form, score, interval, isReference }: WhiskerRow, top: number): Markup {
+function whisker({ label, form, score, interval }: WhiskerRow, top: number): Markup {
   const y = top + 26;
   const bar =
     interval &&
     html`<path class="whisker" d="M${toX(interval.low)} ${y}H${toX(interval.high)}M${toX(interval.low)} ${y - 4}v8M${toX(interval.high)} ${y - 4}v8"/>`;
-  const note = isReference ? ', reference' : '';
-  return html`<g><title>${inWords({ label, form, score, interval, isReference })}</title><text class="label" x="${MARGIN}" y="${top + 14}">${cut(label, LABEL_CHARACTERS_MAX)}${note}</text><text class="value" x="${FLUID_WIDTH - MARGIN}" y="${top + 14}" text-anchor="end">${formatPercent(score)}</text>${bar}${marker(form, toX(score), y)}</g>
+  return html`<g><title>${inWords({ label, score, interval })}</title><text class="label" x="0" y="${top + 14}">${cut(label, LABEL_CHARACTERS_MAX)}</text><text class="value" x="${FLUID_WIDTH}" y="${y + 4}" text-anchor="end">${formatPercent(score)}</text>${bar}${marker(form, toX(score), y)}</g>
 `;
 }
 
-function inWords({ label, score, interval }: WhiskerRow): string {
+function inWords({
+  label,
+  score,
+  interval,
+}: Pick<WhiskerRow, 'label' | 'score' | 'interval'>): string {
   const range =
     interval === undefined
       ? ''

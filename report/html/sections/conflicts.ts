@@ -76,7 +76,8 @@ function inWords({ adapters: [one, other], cosine, signConflicts }: PairFigures)
   return `${one} and ${other}: ${COSINE_SCALE.toText(cosine)}${signs}`;
 }
 
-function byLayerFigure({ pairs, layers }: ConflictSummary): Markup | undefined {
+function byLayerFigure({ pairs, layers: planned }: ConflictSummary): Markup | undefined {
+  const layers = planned.toSorted((one, other) => numberOf(one) - numberOf(other));
   const shown = pairs
     .filter(({ cosine }) => cosine !== null)
     .toSorted((one, other) => (one.cosine ?? 0) - (other.cosine ?? 0))
@@ -92,9 +93,14 @@ function byLayerFigure({ pairs, layers }: ConflictSummary): Markup | undefined {
     title: `Cosine by layer${least}`,
     description: `${counted(layers.length, 'layer')} by ${counted(shown.length, 'pair')} of adapters.`,
     rowKind: 'layer',
-    rows: layers.map(({ layer }) => /(\d+)$/.exec(layer)?.[1] ?? layer),
+    rows: layers.map(({ layer }) => /\d+$/.exec(layer)?.[0] ?? layer),
     columns: shown.map(({ adapters: [one, other] }) => `${one} · ${other}`),
     valueAt,
     scale: COSINE_SCALE,
   });
+}
+
+/** Plans name layers as text: 10 before 2. What has no number (embeddings) is last. */
+function numberOf({ layer }: ConflictSummary['layers'][number]): number {
+  return Number(/\d+$/.exec(layer)?.[0] ?? Number.MAX_SAFE_INTEGER);
 }

@@ -26,8 +26,10 @@ export function distancesSection(facts: ReportFacts): Markup | undefined {
 <h2 id="distances">Distance from the reference</h2>
 <p>KL divergence is how much a model’s distribution over the next token differs from its reference’s: 0 is the same model. Unlike a score it moves before answers do.</p>
 ${measured.length === 0 ? undefined : picture(evaluation, measured)}
-<h3>Compared distributions</h3>
-${table('Compared distributions', COLUMNS, compared.map(comparisonCells))}</section>
+<details>
+<summary>Distributions by suite: ${compared.length}</summary>
+${table('Distributions by suite', COLUMNS, compared.map(comparisonCells))}</details>
+</section>
 `;
 }
 

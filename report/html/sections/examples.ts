@@ -15,11 +15,13 @@ const CHANGE_WORDS: Readonly<Record<Change, string>> = {
 export function examplesSection({ evaluation }: ReportFacts): Markup | undefined {
   const changes = evaluation?.changes ?? [];
   if (changes.length === 0) return undefined;
-  const changed = changes.filter(({ examples }) => examples.length > 0);
+  const changed = changes.filter(({ lost, gained, reworded }) => lost + gained + reworded > 0);
+  const others = changed.length === 0 ? 'All' : 'All other';
   return html`<section aria-labelledby="examples">
 <h2 id="examples">Answers that changed</h2>
-${summary(changes)}
-${changed.map(examplesOf)}</section>
+<p>${others} answers are, word for word, those of the reference.</p>
+${changed.length === 0 ? undefined : summary(changed)}
+${changed.filter(({ examples }) => examples.length > 0).map(examplesOf)}</section>
 `;
 }
 

@@ -8,7 +8,7 @@ import type {
 } from '../../report-facts.ts';
 import { candidateName, formatInterval } from '../../wording.ts';
 import { type Content, html, type Markup } from '../markup.ts';
-import type { Form } from '../pictures/marker.ts';
+import { type Form, markerLegend } from '../pictures/marker.ts';
 import { whiskerFigure } from '../pictures/whiskers.ts';
 import { outside, table } from '../table.ts';
 
@@ -18,7 +18,7 @@ export function scoresSection({ evaluation }: ReportFacts): Markup | undefined {
   const figures = evaluation.suites.map((suite, index) => suiteFigure(evaluation, suite, index));
   return html`<section aria-labelledby="scores">
 <h2 id="scores">Scores</h2>
-<p>The share of prompts that were answered correctly. Lines are 95 % intervals: where two overlap widely, the suite cannot tell the two apart. The dashed line is the reference, the adapter on its base.</p>
+<p>The share of prompts that were answered correctly. Lines are 95 % intervals: where two overlap widely, the suite cannot tell the two apart. Dashed lines are what artefacts are compared with: the adapter on its base, and what a conversion was made of.</p>
 <div class="pair">
 ${figures}</div>
 ${decisionsTable(evaluation)}${perplexityTable(evaluation)}</section>
@@ -47,18 +47,28 @@ function suiteFigure(
     `scores-${index}`,
     `${suite.id}: ${counted(prompts, 'prompt')}`,
     rows,
-    LEGEND.filter(([form]) => rows.some((row) => row.form === form)),
+    html`${markerLegend(LEGEND.filter(([form]) => rows.some((row) => row.form === form)))}
+<p class="about">${allowed(suite)}</p>`,
     table(
       `Scores on ${suite.id}`,
       [
         { label: 'model' },
         { label: 'score', kind: 'number' },
         { label: '95 % interval', kind: 'number' },
-        { label: 'run by', kind: 'text' },
       ],
       scored.map((result) => scoreCells(result, intervalOf(result.candidate, decisions))),
     ),
   );
+}
+
+/** What the recipe demands of an artefact on a suite. */
+function allowed({ dropMax, scoreMin, klMax }: ReportSuite): string {
+  const demands = [
+    `a drop of at most ${Number((100 * dropMax).toPrecision(3))}\u00a0%`,
+    ...(scoreMin === undefined ? [] : [`a score of at least ${formatPercent(scoreMin)}`]),
+    ...(klMax === undefined ? [] : [`a KL of at most ${formatSmall(klMax)}`]),
+  ];
+  return `The recipe asks for ${demands.join(', ')}.`;
 }
 
 const LEGEND: readonly (readonly [Form, string])[] = [
@@ -69,11 +79,11 @@ const LEGEND: readonly (readonly [Form, string])[] = [
 ];
 
 function scoreCells(
-  { candidate, score = 0, runner }: ReportResult,
+  { candidate, score = 0 }: ReportResult,
   interval: Interval | undefined,
 ): readonly Content[] {
   const range = interval && `${formatPercent(interval.low)} to ${formatPercent(interval.high)}`;
-  return [outside(candidateName(candidate)), formatPercent(score), range ?? '–', runner];
+  return [outside(candidateName(candidate)), formatPercent(score), range ?? '–'];
 }
 
 type OwnedDecision = SuiteDecision & { readonly candidate: string };
@@ -103,10 +113,9 @@ export function formOf(
   return references?.has(candidate) === true ? 'diamond' : 'ring';
 }
 
-function decisionsTable(evaluation: ReportEvaluation): Markup | undefined {
-  const { gate, suites } = evaluation;
+function decisionsTable({ gate }: ReportEvaluation): Markup | undefined {
   const rows = gate.artefacts.flatMap(({ candidate, suites: decisions }) =>
-    decisions.map((decision) => decisionCells(candidate, decision, suites)),
+    decisions.map((decision) => decisionCells(candidate, decision)),
   );
   if (rows.length === 0) return undefined;
   return html`<h3>What the gate compared</h3>
@@ -119,7 +128,6 @@ ${table(
     { label: 'reference' },
     { label: 'score', kind: 'number' },
     { label: 'drop', kind: 'number' },
-    { label: 'allowed', kind: 'number' },
     { label: 'KL', kind: 'number' },
     { label: 'prompts', kind: 'number' },
     { label: 'could have seen', kind: 'number' },
@@ -128,21 +136,14 @@ ${table(
 )}`;
 }
 
-function decisionCells(
-  candidate: string,
-  decision: SuiteDecision,
-  suites: readonly ReportSuite[],
-): readonly Content[] {
+function decisionCells(candidate: string, decision: SuiteDecision): readonly Content[] {
   const { suite, reference, score, drop, kl, klMax, prompts, smallestDropSeen } = decision;
-  const rule = suites.find(({ id }) => id === suite);
-  const least = rule?.scoreMin === undefined ? '' : `, score ≥ ${formatPercent(rule.scoreMin)}`;
   return [
     outside(candidateName(candidate)),
     outside(suite),
     outside(candidateName(reference)),
     score === undefined ? '–' : formatInterval(score),
     drop === undefined ? '–' : formatInterval(drop),
-    rule === undefined ? '–' : `drop ≤ ${Number((100 * rule.dropMax).toPrecision(3))} %${least}`,
     kl === undefined
       ? '–'
       : `${formatSmall(kl)}${klMax === undefined ? '' : ` (≤ ${formatSmall(klMax)})`}`,
@@ -154,7 +155,8 @@ function decisionCells(
 function perplexityTable({ results }: ReportEvaluation): Markup | undefined {
   const measured = results.filter(({ perplexity }) => perplexity !== undefined);
   if (measured.length === 0) return undefined;
-  return html`<h3>Perplexity</h3>
+  return html`<details>
+<summary>Perplexity</summary>
 ${table(
   'Perplexity',
   [
@@ -169,5 +171,6 @@ ${table(
     perplexity?.value.toFixed(3),
     perplexity?.tokens,
   ]),
-)}`;
+)}</details>
+`;
 }

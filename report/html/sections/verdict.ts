@@ -1,4 +1,8 @@
-import type { ArtefactDecision, GateSignal } from '../../../evaluation/gate-decision.ts';
+import type {
+  ArtefactDecision,
+  GateSignal,
+  SuiteDecision,
+} from '../../../evaluation/gate-decision.ts';
 import { formatBytes, formatPercent, formatSmall } from '../../figures.ts';
 import type { ReportFacts } from '../../report-facts.ts';
 import {
@@ -25,7 +29,10 @@ export function verdictSection(facts: ReportFacts): Markup {
   const { verdict, headline, sentences, artefacts } = releaseVerdict(facts);
   return html`<section aria-labelledby="verdict">
 <h2 id="verdict" class="verdict ${verdict}"><span class="mark" aria-hidden="true">${MARKS[verdict]}</span> ${headline}</h2>
-${sentences.map((sentence) => html`<p class="lead">${outside(sentence)}</p>\n`)}
+${sentences.map(
+  ({ text, command }) =>
+    html`<p class="lead">${outside(text)}${command && html` <code class="command">${command}</code>`}</p>\n`,
+)}
 <ul class="cards">
 ${artefacts.map((artefact) => card(artefact, facts))}</ul>
 </section>
@@ -38,7 +45,9 @@ function card({ candidate, verdict, decision }: ArtefactVerdict, facts: ReportFa
   return html`<li class="card ${verdict}">
 <h3>${outside(candidateName(candidate))}</h3>
 <p class="judged ${verdict}"><span class="mark" aria-hidden="true">${MARKS[verdict]}</span> ${VERDICT_WORDS[verdict]}</p>
-<p class="figures">${[size, ...headFigures(decision)].filter((part) => part !== undefined).join(' · ')}</p>
+<ul class="figures">${[size, ...headFigures(decision)]
+    .filter((line) => line !== undefined)
+    .map((line) => html`<li>${outside(line)}</li>`)}</ul>
 ${signalList(failures, 'failure')}${signalList(warnings, 'warning')}</li>
 `;
 }
@@ -59,15 +68,17 @@ function headFigures(decision: ArtefactDecision | undefined): string[] {
   const scored = suites.filter(({ score }) => score !== undefined);
   const [worst] = scored.toSorted((one, other) => dropOf(other) - dropOf(one));
   const kls = suites.map(({ kl }) => kl).filter((kl) => kl !== undefined);
-  const where = scored.length > 1 ? ` on ${worst?.suite}, its worst suite` : '';
+  const of = scored.length > 1 ? `, worst of ${scored.length} suites` : '';
   return [
-    ...(worst?.score === undefined
-      ? []
-      : [
-          `scores ${formatPercent(worst.score.value)}${worst.referenceScore === undefined ? '' : ` where its reference has ${formatPercent(worst.referenceScore.value)}`}${where}`,
-        ]),
+    ...(worst === undefined ? [] : [`${scoreOf(worst)}${of}`]),
     ...(kls.length === 0 ? [] : [`KL ${formatSmall(Math.max(...kls))} nats per token`]),
   ];
+}
+
+function scoreOf({ suite, score, referenceScore }: SuiteDecision): string {
+  const reference =
+    referenceScore === undefined ? '' : ` (reference ${formatPercent(referenceScore.value)})`;
+  return `scores ${formatPercent(score?.value ?? 0)} on ${suite}${reference}`;
 }
 
 function signalList(
@@ -79,7 +90,7 @@ function signalList(
   const items = signals.map((signal) => {
     const { suite, message } = signal;
     const where = suite === undefined ? undefined : html` on suite ${outside(suite)}`;
-    return html`<li><b>${word}: ${signalWords(signal)}</b>${where} <code>${signal.signal}</code><br>${outside(message)}</li>\n`;
+    return html`<li><b>${word}: ${signalWords(signal)}</b>${where} <code class="name">${signal.signal}</code><br>${outside(message)}</li>\n`;
   });
   return html`<ul class="signals ${kind}">
 ${items}</ul>
