@@ -1,11 +1,15 @@
 import { join } from 'node:path';
+import type { ConversionStep } from '../conversion/conversion-step.ts';
+import { readConversionManifest } from '../conversion/conversion-store.ts';
 import { convert } from '../conversion/convert.ts';
 import { digestOf } from '../engine/canonical-json.ts';
-import { assert } from '../engine/errors.ts';
+import { assert, WeldlineError } from '../engine/errors.ts';
 import { readManifest } from '../engine/verify/verify-merge.ts';
-import { type CandidateModel, evaluateCandidate } from '../evaluation/evaluate-candidate.ts';
+import type { CandidateModel } from '../evaluation/candidate-runner.ts';
+import { type EvaluationProgress, evaluateCandidate } from '../evaluation/evaluate-candidate.ts';
 import { decideGate } from '../evaluation/gate/decide-gate.ts';
 import { describeSignal, describeWarnings } from '../evaluation/gate/describe-decision.ts';
+import { isMergeExact } from '../evaluation/gate/is-merge-exact.ts';
 import type { GateDecision } from '../evaluation/gate-decision.ts';
 import { loadSuites } from '../evaluation/load-suites.ts';
 import type { SuiteResult } from '../evaluation/results.ts';
@@ -20,6 +24,7 @@ import type {
   Judged,
   JudgeInput,
   MergedContext,
+  QualityPlan,
 } from './quality-types.ts';
 import { findTools, needsOfCandidate, needsOfConversion } from './release-tools.ts';
 import { resolvedAdapters } from './resolved-adapters.ts';
@@ -72,23 +77,21 @@ export function createQualityActivities(dependencies: Dependencies) {
         const suites = await loadSuites(recipe.evaluation.suites, sealed.directory);
         const bytes = (await checkpointBytes(input)) * MEMORY_PER_CHECKPOINT_BYTE.evaluate;
         const directory = evaluationDirectory(home);
+        const model = await modelOf(input);
         const results = await memory.run(bytes, signal, () =>
           evaluateCandidate({
-            step: candidate,
-            suites,
-            model: modelOf(input, dependencies),
-            tools,
-            directory,
-            threads,
-            signal,
-            onProgress: ({ item, fraction }) => report(share(`${candidate.id}: ${item}`, fraction)),
+            ...{ step: candidate, suites, model, directory, signal },
+            references: Object.fromEntries(
+              input.references.map(({ candidate: id, digest }) => [id, digest]),
+            ),
+            tools: { ...tools, threads, endpointKey: dependencies.tools.endpointKey },
+            onProgress: (progress) => report(progressOf(candidate.id, progress)),
             logFile: toolLog(home, inputs.artefact, candidate.id),
           }),
         );
-        return {
-          candidate: candidate.id,
-          results: await store(join(directory, 'results'), results),
-        };
+        const { digest } = model;
+        const kept = await store(join(directory, 'results'), results);
+        return { candidate: candidate.id, digest, results: kept };
       });
     },
 
@@ -103,73 +106,99 @@ export function createQualityActivities(dependencies: Dependencies) {
           results.push(...(await readStored<readonly SuiteResult[]>(directory, each.results)));
         }
         const { evaluation } = recipe;
-        const decision = decideGate({ evaluation, candidates: plan.candidates, results });
+        const decision = decideGate({
+          evaluation,
+          candidates: plan.candidates,
+          results,
+          published: judgedParts(plan),
+          isMergeExact: isMergeExact(recipe),
+        });
         return {
           decision: await store(join(evaluationDirectory(home), 'decisions'), decision),
-          ...outcome(decision, input),
+          ...outcome(decision, plan),
         };
       });
     },
   };
 }
 
-/** Parts that are published by the decision, and why others are not. */
+/** The parts that would be published and are models. */
+function judgedParts({ conversions }: QualityPlan): readonly string[] {
+  const models = conversions.filter((step) => (step.kind === 'gguf' ? step.wanted : isModel(step)));
+  return ['merged', ...models.map(({ id }) => id)];
+}
+
+function isModel({ kind }: ConversionStep): boolean {
+  return kind !== 'gguf-adapter';
+}
+
+/** What is published by the decision, and why the rest is not. */
 function outcome(
   decision: GateDecision,
-  { plan }: JudgeInput,
+  { conversions }: QualityPlan,
 ): Pick<Judged, 'passed' | 'failed' | 'warnings'> {
-  const published = new Set(['merged']);
-  for (const step of plan.conversions) {
-    if (step.kind !== 'gguf' || step.wanted) published.add(step.id);
-  }
-  const judged = decision.artefacts.filter(({ candidate }) => published.has(candidate));
-  const failed = judged.filter(({ passed }) => !passed);
-  const passed = judged.filter((each) => each.passed).map(({ candidate }) => candidate);
+  const { artefacts } = decision;
+  const passed = artefacts.filter((each) => each.passed).map(({ candidate }) => candidate);
   // An adapter is what it was, in another format: it goes where the merge goes.
-  const adapters = plan.conversions.filter(({ kind }) => kind === 'gguf-adapter');
+  const adapters = conversions.filter((step) => !isModel(step));
   if (passed.includes('merged')) passed.push(...adapters.map(({ id }) => id));
   return {
     passed,
-    failed: failed.map((each) => ({
-      id: each.candidate,
-      message: each.failures.map(describeSignal).join(' '),
-    })),
-    warnings: describeWarnings(judged),
+    failed: artefacts.flatMap(({ candidate, passed: isFine, failures }) =>
+      isFine ? [] : [{ id: candidate, message: failures.map(describeSignal).join(' ') }],
+    ),
+    warnings: describeWarnings(artefacts),
   };
 }
 
 /** What a candidate is on this machine. */
-function modelOf(input: EvaluateInput, { tools }: Dependencies): CandidateModel {
+async function modelOf(input: EvaluateInput): Promise<CandidateModel> {
   const { candidate, converted, roots, sealed, planDigest, inputs, recipe } = input;
   const base = identityOf(inputs.base);
-  const endpoint = recipe.evaluation?.endpoint;
-  const served = endpoint?.models[candidate.id];
-  const common =
-    candidate.runner === 'endpoint' && endpoint !== undefined && served !== undefined
-      ? { endpoint: { url: endpoint.url, model: served, key: tools.endpointKey } }
-      : {};
+  const endpoint = { endpoint: recipe.evaluation?.endpoint };
   switch (candidate.kind) {
     case 'base':
-      return { ...common, directory: roots['base'] ?? '', digest: digestOf({ base }) };
+      return { ...endpoint, directory: roots['base'] ?? '', digest: digestOf({ base }) };
     case 'adapter': {
       const id = candidate.id.slice('adapter:'.length);
       const adapter = resolvedAdapters(input, inputs).find((each) => each.id === id);
       assert(adapter !== undefined, `candidate ${candidate.id} has no adapter`);
       const digest = digestOf({ base, adapter: identityOf(adapter.resolved) });
-      return { ...common, directory: roots['base'] ?? '', adapter: roots[id] ?? '', digest };
+      const directory = roots['base'] ?? '';
+      return { ...endpoint, directory, adapter: roots[id] ?? '', digest };
     }
     case 'merged':
-      return { ...common, directory: sealed.directory, digest: planDigest };
-    default:
+      return { ...endpoint, directory: sealed.directory, digest: planDigest };
+    default: {
       assert(converted !== undefined, `candidate ${candidate.id} is not converted`);
-      return { ...common, directory: converted.directory, digest: converted.manifestDigest };
+      const { directory, manifestDigest: digest } = converted;
+      if (candidate.kind !== 'gguf') return { ...endpoint, directory, digest };
+      return { ...endpoint, ggufFile: await ggufFileOf(directory), digest };
+    }
   }
+}
+
+/** The file that llama.cpp is given: of parts, the first. */
+async function ggufFileOf(directory: string): Promise<string> {
+  const conversion = await readConversionManifest(directory);
+  const names = conversion?.manifest.files.map(({ path }) => path) ?? [];
+  const [first] = names.filter((name) => name.endsWith('.gguf')).sort();
+  if (first !== undefined) return join(directory, first);
+  throw new WeldlineError(
+    'convert.missing',
+    `${directory} holds no finished GGUF file any more. Release again: it is made again.`,
+  );
 }
 
 /** Bytes of the merged checkpoint, by which memory is estimated. */
 async function checkpointBytes({ sealed }: Pick<MergedContext, 'sealed'>): Promise<number> {
   const { files } = await readManifest(sealed.directory);
   return files.reduce((sum, { size }) => sum + size, 0);
+}
+
+function progressOf(candidate: string, { suite, phase, done, total }: EvaluationProgress) {
+  const fraction = total > 0 ? done / total : undefined;
+  return share(`${candidate}: ${suite}, ${phase} ${done} of ${total}`, fraction);
 }
 
 /** A share of work that is not counted in bytes. */

@@ -45,11 +45,15 @@ export interface EvaluateInput extends MergedContext {
   readonly candidate: CandidateStep;
   /** The conversion that is evaluated, if it is one. */
   readonly converted?: Converted | undefined;
+  /** The candidates that it is compared with. */
+  readonly references: readonly Evaluated[];
 }
 
 /** The results of one candidate: where they are and what they come to. */
 export interface Evaluated {
   readonly candidate: string;
+  /** Of the files that were evaluated. */
+  readonly digest: string;
   /** SHA-256 of the file with the results, which names it. */
   readonly results: string;
 }

@@ -54,10 +54,11 @@ export async function assessMerge(
       convert({ ...context, step, ...(source && { source }) }),
     );
   const evaluateAll = () =>
-    allSteps(plan.candidates, evaluated, referencesOf, async (candidate) => {
+    allSteps(plan.candidates, evaluated, referencesOf, async (candidate, needed) => {
       const { conversion } = candidate;
       const made = conversion === undefined ? undefined : await arrival(converted, conversion);
-      return evaluate({ ...context, candidate, ...(made && { converted: made }) });
+      const references = needed.flatMap((reference) => reference ?? []);
+      return evaluate({ ...context, candidate, references, ...(made && { converted: made }) });
     });
   await allOrNone([
     ...(plan.conversions.length === 0 ? [] : [() => runner.run('convert', convertAll)]),
