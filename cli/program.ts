@@ -157,6 +157,21 @@ const VERIFY: CommandSpec<[string]> = {
   run: async (output, directory) => (await import('./verify.ts')).runVerify(directory, output),
 };
 
+const DOCTOR: CommandSpec<[string | undefined]> = {
+  usage: 'doctor [recipe]',
+  description: 'say what this machine has, and what it lacks for a recipe',
+  examples: ['weldline doctor', 'weldline doctor recipe.yaml --json'],
+  run: async (output, recipe) => (await import('./doctor.ts')).runDoctor(recipe, output),
+};
+
+const TOOLS_INSTALL: CommandSpec<[string[]]> = {
+  usage: 'install <purposes...>',
+  description: 'install what gguf, awq (also gptq) or eval needs, in pinned versions',
+  examples: ['weldline tools install gguf', 'weldline tools install gguf awq eval'],
+  run: async (output, purposes) =>
+    (await import('./tools-install.ts')).runToolsInstall(purposes, output),
+};
+
 const WORKER: CommandSpec<[]> = {
   usage: 'worker',
   description: 'work on releases until stopped',
@@ -219,5 +234,10 @@ export function buildProgram(): Command {
   addCommand(program, MERGE);
   addCommand(program, VERIFY);
   addCommand(program, WORKER);
+  addCommand(program, DOCTOR);
+  const tools = program
+    .command('tools')
+    .description('programs that conversions and evaluation use');
+  addCommand(tools, TOOLS_INSTALL);
   return program;
 }

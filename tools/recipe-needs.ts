@@ -1,0 +1,45 @@
+import type { Recipe } from '../config/recipe.ts';
+
+/** Why a recipe needs each tool, in words for people; undefined where it does not. */
+export interface RecipeNeeds {
+  readonly llamaCpp?: string;
+  readonly python?: string;
+  /** Programs of llama.cpp that are not among the packages. */
+  readonly programs: Readonly<Record<string, string>>;
+  /** Evaluates GGUF files, which takes more of a llama.cpp of one's own than converting does. */
+  readonly runsGguf: boolean;
+  /** Quantizes with llm-compressor, which is slow without a graphics processor. */
+  readonly calibrates: boolean;
+  readonly endpoint?: string;
+}
+
+/** A pure function of the recipe. */
+export function needsOf({ conversions = [], evaluation }: Recipe): RecipeNeeds {
+  const gguf = conversions.find(({ kind }) => kind === 'gguf');
+  const integer = conversions.filter(({ kind }) => kind !== 'gguf');
+  const suites = evaluation?.suites.length ?? 0;
+  const programs: Record<string, string> = {};
+  if (gguf?.kind === 'gguf') {
+    if (gguf.imatrix !== undefined && 'calibration' in gguf.imatrix) {
+      programs['llama-imatrix'] = 'to make an importance matrix';
+    }
+    if (gguf.splitBytes !== undefined) programs['llama-gguf-split'] = 'to split GGUF files';
+  }
+  const toGguf = gguf === undefined ? [] : ['to convert to GGUF'];
+  const toInteger = integer.map(({ kind }) => `to quantize with ${kind.toUpperCase()}`);
+  const toEvaluate = suites === 0 ? [] : ['to evaluate'];
+  const llamaCpp = join(toGguf);
+  const python = join([...toGguf, ...toInteger, ...toEvaluate]);
+  return {
+    ...(llamaCpp === undefined ? {} : { llamaCpp }),
+    ...(python === undefined ? {} : { python }),
+    programs,
+    runsGguf: gguf !== undefined && suites > 0,
+    calibrates: integer.length > 0,
+    ...(evaluation?.endpoint === undefined ? {} : { endpoint: evaluation.endpoint.url }),
+  };
+}
+
+function join(reasons: readonly string[]): string | undefined {
+  return reasons.length === 0 ? undefined : [...new Set(reasons)].join(', ');
+}
