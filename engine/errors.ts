@@ -138,6 +138,10 @@ export const ERROR_CODES = [
   'convert.needs-imatrix',
   'convert.imatrix-invalid',
   'convert.check-failed',
+  'convert.bad-calibration',
+  'convert.bad-group-size',
+  'convert.bad-ignore',
+  'convert.unsupported-architecture',
   'convert.source-damaged',
   // publishing
   'publish.conflict',

@@ -32,7 +32,11 @@ export function hasPlainModules(modelType: string | undefined): boolean {
 }
 
 /** Whether bitsandbytes quantises a tensor of such an architecture: not the head, not embeddings. */
-export function isLinearWeight({ name, dtype, shape }: CheckpointTensor): boolean {
+export function isLinearWeight({
+  name,
+  dtype,
+  shape,
+}: Pick<CheckpointTensor, 'name' | 'dtype' | 'shape'>): boolean {
   const isMatrix = shape.length === 2 && isMergeDtype(dtype) && name.endsWith('.weight');
   return isMatrix && !isVocabularyTensor(name) && !POSITIONS.test(name);
 }
