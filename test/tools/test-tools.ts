@@ -1,22 +1,16 @@
 import { fileURLToPath } from 'node:url';
+import { childVariables } from '../../config/environment.ts';
+import { installLlamaCpp } from '../../tools/install-llama-cpp.ts';
 import type { LlamaCpp } from '../../tools/llama-cpp.ts';
 import type { PythonTools } from '../../tools/python-tools.ts';
 
 /** Outside any test's home, so that a checkout installs the tools once; `npm test` does. */
 export const TEST_TOOLS = fileURLToPath(new URL('../../.tools', import.meta.url));
 
-/** The real llama.cpp. */
+/** The real llama.cpp, installed into the checkout by the first that asks. */
 export async function testLlamaCpp(): Promise<LlamaCpp> {
-  const directory = `${TEST_TOOLS}/llama-cpp`;
-  return {
-    origin: 'installed',
-    directory,
-    version: 'v0.4.0 (80fb11ac)',
-    converter: `${directory}/source`,
-    libraries: `${directory}/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64`,
-    modules: `${directory}/node_modules`,
-    programs: {},
-  };
+  const environment = { toolsDirectory: TEST_TOOLS };
+  return await installLlamaCpp({ environment, variables: childVariables() });
 }
 
 /** The real torch, transformers, PEFT and llm-compressor. */
