@@ -33,6 +33,9 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'tool.stalled': 'retry',
   'tool.killed': 'mend',
   'kernel.missing': 'mend',
+  'evaluate.suite-invalid': 'mend',
+  'evaluate.runner-failed': 'mend',
+  'evaluate.endpoint-failed': 'mend',
   'evaluate.distributions-damaged': 'mend',
 };
 

@@ -29,7 +29,7 @@ const lineSchema = z.looseObject({
     .min(1)
     .max(MESSAGES_MAX)
     .optional(),
-  expected: z.unknown(),
+  expected: z.unknown().optional(),
   matcher: z.enum(MATCHERS).optional(),
 });
 

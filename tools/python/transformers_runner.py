@@ -2,9 +2,9 @@
 
     python transformers_runner.py --model DIR [--adapter DIR] [--threads N]
 
-Speaks JSON lines over standard input and output; everything else goes to standard error. The first
-line it writes is {"ready": true, ...}, or {"ready": false, "error"} where the model cannot be loaded.
-Then each request gets replies with its id, and last {"id", "done": true} or {"id", "error"}:
+Speaks JSON lines over standard input and output; everything else goes to standard error, whose last
+line says why where the model cannot be loaded. The first line it writes is {"ready": true, ...}. Then
+each request gets replies with its id, and last {"id", "done": true} or {"id", "error"}:
 
     {"id", "op": "answer", "requests": [{"index", "prompt", "addSpecialTokens", "newTokensMax"}]}
         -> {"id", "index", "text", "promptTokens"} for each, as soon as it is known
@@ -256,7 +256,9 @@ OPERATIONS = {"answer": answer, "distributions": distributions}
 
 
 def explain(error: Exception) -> str:
-    """An error of a library in words that say what to do."""
+    """An error of a library in words that say what to do; with its traceback where there are none."""
+    if isinstance(error, RequestError):
+        return str(error)
     text = str(error).strip() or type(error).__name__
     if "trust_remote_code" in text:
         return (
@@ -265,6 +267,9 @@ def explain(error: Exception) -> str:
         )
     if "out of memory" in text.lower() or isinstance(error, MemoryError):
         return f"There is not enough memory to run the model: {text}"
+    if isinstance(error, ImportError):
+        return f"The model needs a Python package that is not installed: {text}"
+    traceback.print_exception(error)
     return f"{type(error).__name__}: {text}"
 
 
@@ -277,10 +282,7 @@ def serve(model: Model, replies: Replies) -> None:
             with torch.inference_mode():
                 OPERATIONS[message["op"]](model, replies, message)
             replies.send({"id": message["id"], "done": True})
-        except RequestError as error:
-            replies.send({"id": message["id"], "error": str(error)})
         except Exception as error:  # noqa: BLE001  (the next request may well succeed)
-            traceback.print_exc()
             replies.send({"id": message["id"], "error": explain(error)})
 
 
@@ -296,8 +298,7 @@ def main() -> int:
             torch.set_num_threads(arguments.threads)
         model = Model(arguments.model, arguments.adapter)
     except Exception as error:  # noqa: BLE001  (whatever it was, the other end is told)
-        traceback.print_exc()
-        replies.send({"ready": False, "error": explain(error)})
+        say(explain(error))
         return 1
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     hello = {"device": model.device.type, "vocabulary": model.vocabulary, "context": model.context}
