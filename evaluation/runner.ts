@@ -8,6 +8,8 @@ export interface Runner {
    * Says `bfloat16` where that is the arithmetic: the gate allows for its rounding.
    */
   readonly identity: string;
+  /** Positions that the model was made for (`max_position_embeddings`), if the runner knows. */
+  readonly contextTokens?: number;
 
   /**
    * Continues prompts, greedily, each on its own.

@@ -83,11 +83,13 @@ export async function startLlamaCppRunner(options: LlamaCppRunnerOptions): Promi
 
 class LlamaCppRunner implements Runner {
   readonly identity: string;
+  readonly contextTokens: number;
   readonly #name: string;
   readonly #child: SideProcess;
 
   constructor(identity: string, name: string, child: SideProcess) {
     this.identity = identity;
+    this.contextTokens = Number(child.hello['contextTokens']);
     this.#name = name;
     this.#child = child;
   }

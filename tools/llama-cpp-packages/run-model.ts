@@ -2,7 +2,7 @@
  * A program that runs one GGUF model with llama.cpp's library and answers requests, JSON lines on
  * its standard streams (tools/side-process.ts). Its one argument is `LlamaModelOptions` as JSON.
  *
- *     {"ready": true, "vocabulary": 512}
+ *     {"ready": true, "vocabulary": 512, "contextTokens": 256}
  *     {"id": 1, "do": "answer", "prompt", "addSpecialTokens", "newTokensMax"}
  *       → {"id": 1, "text", "promptTokens"}
  *     {"id": 2, "do": "distributions", "text", "addSpecialTokens", "positionsMax"?, "file"}
@@ -112,7 +112,8 @@ async function reply(
 }
 
 const model = loadLlamaModel(JSON.parse(process.argv[2] ?? '') as LlamaModelOptions);
-print({ ready: true, vocabulary: model.vocabulary });
+const { vocabulary, contextTokens } = model;
+print({ ready: true, vocabulary, contextTokens });
 
 let last: Promise<void> = Promise.resolve();
 createInterface({ input: process.stdin })
