@@ -160,7 +160,6 @@ export const ERROR_CODES = [
   'evaluate.template-failed',
   'evaluate.runner-failed',
   'evaluate.endpoint-failed',
-  'evaluate.journal-invalid',
   'evaluate.distributions-damaged',
   'evaluate.not-comparable',
   'evaluate.not-finite',

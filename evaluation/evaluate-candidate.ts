@@ -84,7 +84,8 @@ class CandidateEvaluation {
     const { step, model } = this.#options;
     const folder = this.#folder(suite, model.digest);
     await folder.make();
-    const outcome = (await folder.readOutcome()) ?? (await this.#ask(suite, folder));
+    const count = suite.exercises.length;
+    const outcome = (await folder.readOutcome(count)) ?? (await this.#ask(suite, folder));
     if (step.referenceOf?.includes(suite.id)) await this.#keep(suite, outcome, folder);
     const comparison = await this.#compare(suite, folder);
     const answers = suite.exercises.map((exercise, at) => {
@@ -182,7 +183,7 @@ class CandidateEvaluation {
     const reference = this.#folder(suite, digest);
     const kept = await folder.readComparison(reference);
     if (kept !== undefined) return { with: id, ...kept };
-    const outcome = await reference.readOutcome();
+    const outcome = await reference.readOutcome(suite.exercises.length);
     assert(outcome !== undefined, `${step.id} is compared with ${id}, which is not evaluated`);
     const distributions = this.#distributions(await this.#start(), suite, outcome);
     if (distributions === undefined) return undefined;

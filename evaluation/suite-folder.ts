@@ -66,9 +66,13 @@ export class SuiteFolder {
     }
   }
 
-  /** Undefined until all is answered and measured. */
-  async readOutcome(): Promise<SuiteOutcome | undefined> {
-    return readJson(this.#outcome, outcomeSchema);
+  /**
+   * Undefined until all is answered and measured.
+   * @param count how many answers there must be
+   */
+  async readOutcome(count: number): Promise<SuiteOutcome | undefined> {
+    const outcome = await readJson(this.#outcome, outcomeSchema);
+    return outcome?.answers.length === count ? outcome : undefined;
   }
 
   /** The outcome replaces the journal. */

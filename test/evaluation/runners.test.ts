@@ -3,15 +3,20 @@ import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { execa } from 'execa';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { childVariables } from '../../config/environment.ts';
 import { Secret } from '../../config/secret.ts';
+import { AnswerJournal } from '../../evaluation/answer-journal.ts';
+import { evaluateCandidate } from '../../evaluation/evaluate-candidate.ts';
+import { loadSuites } from '../../evaluation/load-suites.ts';
 import type { Runner } from '../../evaluation/runner.ts';
 import { startEndpointRunner } from '../../evaluation/runners/endpoint-runner.ts';
 import {
   startTransformersRunner,
   transformersIdentity,
 } from '../../evaluation/runners/transformers-runner.ts';
+import { SuiteFolder } from '../../evaluation/suite-folder.ts';
 import { testRunner } from '../conformance/runner.ts';
 import { descendantsWith } from '../harness/child-processes.ts';
 import { type OpenAiServer, startOpenAiServer } from '../harness/openai-server.ts';
@@ -81,6 +86,58 @@ describe('an endpoint', () => {
       temperature: 0,
       stream: true,
     });
+  });
+});
+
+describe('an evaluation whose process is killed', () => {
+  const ANSWERED = 9;
+
+  it('goes on where it was, and asks nothing again that was answered', async () => {
+    let isHanging = true;
+    const models = { served: await startCalculator() };
+    const intercept = (attempt: number) => isHanging && attempt > ANSWERED;
+    const hanging = await startOpenAiServer({ models, intercept });
+    onTestFinished(() => hanging.close());
+    const recipe = {
+      adapter: 'calculator',
+      matcher: 'exact',
+      newTokensMax: 12,
+      dropMax: 0,
+    } as const;
+    const data = `${TINY}/eval/calculator.jsonl`;
+    const suites = await loadSuites([{ id: 'sums', data, ...recipe }], `${TINY}/base`);
+    const options = {
+      step: { id: 'merged', kind: 'merged', runner: 'endpoint', suites: ['sums'] } as const,
+      suites,
+      model: {
+        digest: 'a'.repeat(64),
+        endpoint: { url: hanging.url, models: { merged: 'served' } },
+      },
+      tools: { variables: {} },
+      directory: join(directory, 'killed'),
+    };
+    const script = fileURLToPath(new URL('evaluation-child.ts', import.meta.url));
+    const child = execa(process.execPath, [script, JSON.stringify(options)], { reject: false });
+    const journal = new SuiteFolder(options.directory, {
+      artefactDigest: options.model.digest,
+      suiteDigest: suites[0]!.digest,
+      runner: `endpoint ${hanging.url}, model served`,
+    }).journal;
+    const answered = async () => [...(await AnswerJournal.read(journal)).keys()];
+    await expect.poll(answered, { timeout: 30_000 }).toHaveLength(ANSWERED);
+    child.kill('SIGKILL');
+    expect(await child).toMatchObject({ signal: 'SIGKILL' });
+    const before = await answered();
+    expect(before).toHaveLength(ANSWERED);
+
+    isHanging = false;
+    const signal = new AbortController().signal;
+    const [result] = await evaluateCandidate({ ...options, signal });
+    expect(result!.score).toBe(0.95);
+    for (const index of before) {
+      const { prompt } = suites[0]!.exercises[index]!;
+      expect(hanging.requests.filter((request) => request['prompt'] === prompt)).toHaveLength(1);
+    }
   });
 });
 
