@@ -120,6 +120,9 @@ summary { cursor: pointer; padding: .25rem 0; color: var(--accent); font-size: .
   body { font-size: 11pt; }
   nav, .skip { display: none; }
   .scroll { overflow: visible; }
+  .pair { display: block; }
+  table { font-size: 8pt; }
+  th, td, tbody th.name, td.name, th.text, td.text, thead th.number { min-width: 0; overflow-wrap: anywhere; white-space: normal; padding-right: .5rem; }
   details::details-content { content-visibility: visible; block-size: auto; }
   summary { list-style: none; }
   .card, figure, tr { break-inside: avoid; }
