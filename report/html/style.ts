@@ -7,7 +7,7 @@ export const STYLE = `
   color-scheme: light dark;
   --ground: #ffffff; --panel: #f5f6f8; --text: #1c2026; --quiet: #545d6a; --rule: #d4d9e0;
   --accent: #0b57b0; --mark: #0b57b0; --strong-rule: #737d8c;
-  --good: #0a6b3d; --good-ground: #e6f4ec; --bad: #b3261e; --bad-ground: #fdeceb;
+  --good: #0a6b3d; --bad: #b3261e; --bad-ground: #fdeceb;
   --open: #7a5200; --open-ground: #fdf3dc;
   --cool-0: #eef3f9; --cool-1: #d5e4f4; --cool-2: #b0cfec; --cool-3: #86b6e0; --cool-4: #2f6fb3; --cool-5: #0f3f78;
   --on-cool-0: #1c2026; --on-cool-1: #1c2026; --on-cool-2: #1c2026; --on-cool-3: #1c2026; --on-cool-4: #ffffff; --on-cool-5: #ffffff;
@@ -18,7 +18,7 @@ export const STYLE = `
   :root {
     --ground: #14171c; --panel: #1d2128; --text: #e6e9ee; --quiet: #a4adba; --rule: #363d48;
     --accent: #8ab8f5; --mark: #8ab8f5; --strong-rule: #8b95a4;
-    --good: #7ad3a0; --good-ground: #14301f; --bad: #ff9d94; --bad-ground: #3b1614;
+    --good: #7ad3a0; --bad: #ff9d94; --bad-ground: #3b1614;
     --open: #f0c264; --open-ground: #33270c;
     --cool-0: #1e252e; --cool-1: #1f3349; --cool-2: #224667; --cool-3: #2a5f94; --cool-4: #7fb2e8; --cool-5: #c4defa;
     --on-cool-0: #e6e9ee; --on-cool-1: #e6e9ee; --on-cool-2: #e6e9ee; --on-cool-3: #ffffff; --on-cool-4: #10141a; --on-cool-5: #10141a;
@@ -120,6 +120,9 @@ summary { cursor: pointer; padding: .25rem 0; color: var(--accent); font-size: .
   body { font-size: 11pt; }
   nav, .skip { display: none; }
   .scroll { overflow: visible; }
+  .pair { display: block; }
+  table { font-size: 8pt; }
+  th, td, tbody th.name, td.name, th.text, td.text, thead th.number { min-width: 0; overflow-wrap: anywhere; white-space: normal; padding-right: .5rem; }
   details::details-content { content-visibility: visible; block-size: auto; }
   summary { list-style: none; }
   .card, figure, tr { break-inside: avoid; }

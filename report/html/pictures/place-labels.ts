@@ -42,10 +42,11 @@ export function placeLabels(points: readonly LabelledPoint[], frame: Box): reado
     const point = points[index];
     if (point === undefined) continue;
     const width = [...point.label].length * CHARACTER_WIDTH;
+    const isFree = ({ box }: Try): boolean =>
+      isInside(box, frame) && taken.every((other) => !overlap(box, other));
     const tries = placesOf(point, width);
-    const inFrame = tries.filter(({ box }) => isInside(box, frame));
-    const isFree = ({ box }: Try): boolean => taken.every((other) => !overlap(box, other));
-    const chosen = inFrame.find(isFree) ?? inFrame[0] ?? tries[0];
+    const chosen =
+      tries.find(isFree) ?? placesAnywhere(point, width, frame).find(isFree) ?? tries[0];
     if (chosen === undefined) continue;
     taken.push(chosen.box);
     placed.set(index, { x: chosen.box.left, y: chosen.box.bottom - 2.5, isFar: chosen.isFar });
@@ -76,6 +77,20 @@ function placesOf({ x, y }: LabelledPoint, width: number): readonly Try[] {
       isFar: ring > 0,
     }));
   });
+}
+
+/** Everywhere else, the nearest first: for a point in a crowd or a corner. */
+function placesAnywhere({ x, y }: LabelledPoint, width: number, frame: Box): readonly Try[] {
+  const places: Try[] = [];
+  for (let top = frame.top; top + HEIGHT <= frame.bottom; top += HEIGHT / 2) {
+    for (let left = frame.left; left + width <= frame.right; left += HEIGHT / 2) {
+      const box = { left, top, right: left + width, bottom: top + HEIGHT };
+      places.push({ box, isFar: true });
+    }
+  }
+  const distance = ({ box }: Try): number =>
+    Math.hypot((box.left + box.right) / 2 - x, (box.top + box.bottom) / 2 - y);
+  return places.sort((one, other) => distance(one) - distance(other));
 }
 
 function crowdAround(point: LabelledPoint, points: readonly LabelledPoint[]): number {
