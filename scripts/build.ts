@@ -26,7 +26,7 @@ if (existsSync(at(addon))) {
   copyFileSync(at(addon), at(`dist/${addon}`));
 }
 // What is no TypeScript: programs in Python, and the locks of what is installed.
-for (const folder of ['tools/python', 'tools/llama-cpp']) {
+for (const folder of ['tools/python', 'tools/llama-cpp-packages']) {
   cpSync(at(folder), at(`dist/${folder}`), {
     recursive: true,
     filter: (path) => !/\.ts$|__pycache__/.test(path),
