@@ -43,8 +43,10 @@ export interface QualityPreflight {
   /** The base and the adapters, by their input ids. */
   readonly models: Readonly<Record<string, ModelFiles>>;
   readonly tools: ConversionTools;
-  /** A directory of this process's own. */
+  /** Directories of the adapters, by id. */
+  readonly adapters: Readonly<Record<string, string>>;
   readonly home: string;
+  readonly signal?: AbortSignal | undefined;
   /** Share of the deltas that 16 bits keep, where it was measured. */
   readonly retention?: number | undefined;
 }
@@ -54,7 +56,7 @@ export interface QualityPreflight {
  * @throws WeldlineError `convert.*`, `evaluate.*`, `disk.full`
  */
 export async function preflightQuality(given: QualityPreflight): Promise<QualityPlan> {
-  const { recipe, preview, models, tools, home, retention } = given;
+  const { recipe, preview, models, home, ...asked } = given;
   const { conversions, candidates } = qualityOf(recipe);
   const temporary = join(home, 'cache', `facts-${randomBytes(6).toString('hex')}`);
   try {
@@ -66,11 +68,7 @@ export async function preflightQuality(given: QualityPreflight): Promise<Quality
         purpose: 'the conversions',
       },
     ]);
-    const asked = { steps: conversions, model, tools };
-    const warnings = await preflightConversions({
-      ...asked,
-      ...(retention === undefined ? {} : { retention }),
-    });
+    const warnings = await preflightConversions({ ...asked, steps: conversions, model });
     if (recipe.evaluation !== undefined) await loadSuites(recipe.evaluation.suites, temporary);
     return { conversions, candidates, warnings };
   } finally {
@@ -101,7 +99,13 @@ export function createQualityPlanning(dependencies: Dependencies) {
           base,
           ...Object.fromEntries(adapters.map(({ id, files }) => [id, files])),
         };
-        return preflightQuality({ recipe, preview, models, tools, home });
+        const directories = recipe.adapters.map(
+          ({ id }, index) => [id, adapterDirectories[index] ?? ''] as const,
+        );
+        return preflightQuality({
+          ...{ recipe, preview, models, tools, home, signal },
+          adapters: Object.fromEntries(directories),
+        });
       });
     },
   };

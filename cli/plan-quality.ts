@@ -13,7 +13,7 @@ import type { Output } from './output.ts';
 /** What a recipe wants made of the merge and judged; undefined where it wants nothing. */
 export async function previewQuality(
   recipe: Recipe,
-  { preview, models }: PreparedMerge,
+  { preview, models, roots }: PreparedMerge,
   insight: MergeInsight,
   signal: AbortSignal,
 ): Promise<QualityPlan | undefined> {
@@ -31,7 +31,8 @@ export async function previewQuality(
   const { retention } = summaryOf(insight);
   const { home } = environment;
   const plan = await preflightQuality({
-    ...{ recipe, preview, models, tools, home },
+    ...{ recipe, preview, models, tools, home, signal },
+    adapters: roots,
     retention: retention?.overall ?? undefined,
   });
   return { ...plan, warnings: [...lacking, ...plan.warnings] };

@@ -1,8 +1,8 @@
 import type { InsightSummary } from '../engine/insight/measure-merge.ts';
 import type { Manifest } from '../engine/manifest.ts';
 import type { Provenance } from '../engine/seal.ts';
-import type { GateDecision } from '../evaluation/gate-decision.ts';
 import type { Verification } from '../engine/verify/verify-merge.ts';
+import type { GateDecision } from '../evaluation/gate-decision.ts';
 
 /** The workflow run that made a release. */
 export interface ReleaseRun {
