@@ -40,7 +40,9 @@ function stageTable(status: ReleaseStatus): string {
   return formatTable(rows);
 }
 
-function liveLine({ item, bytesDone, bytesTotal }: LiveProgress): string {
+function liveLine({ item, bytesDone, bytesTotal, fraction }: LiveProgress): string {
+  if (fraction !== undefined) return `  now: ${Math.floor(100 * fraction)}%  ${item}`;
+  if (bytesDone === 0 && item !== '') return `  now: ${item}`;
   const total = bytesTotal > 0 ? ` of ${formatBytes(bytesTotal)}` : '';
   return `  now: ${formatBytes(bytesDone)}${total}  ${item}`.trimEnd();
 }
