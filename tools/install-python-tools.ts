@@ -53,7 +53,10 @@ export async function installPythonTools(options: PythonToolsOptions): Promise<P
       env: variables,
       signal,
       timeoutMs: INSTALL_TIMEOUT_MS,
-      onLine: onProgress,
+      onLine: (line, from) => {
+        // What it says on the other is in the error.
+        if (from === 'stdout') onProgress?.(line);
+      },
     });
   } catch (error) {
     signal?.throwIfAborted();

@@ -28,6 +28,8 @@ OLDEST_PYTHON = (3, 11)
 MARKER = "weldline-environment.json"
 # Downloads that take long enough to be announced.
 LARGE_DOWNLOAD = re.compile(r"\((\d{2,}\.\d MB|[\d.]+ GB)\)")
+# From an index, or a wheel of a directory that the user has pip look into.
+PACKAGE = re.compile(r"(?:Collecting |Processing (?:.*/)?)([\w.]+(?:-[\w.]+)*?)(?:==|-)(\d[^-\s]*)")
 BAR_LENGTH = 20
 LAST_LINES = 15
 
@@ -175,9 +177,9 @@ class InstallProgress:
         self.package = ""
 
     def show(self, line: str) -> None:
-        if line.startswith("Collecting "):
+        if package := PACKAGE.match(line):
             self.count += 1
-            self.package = line.split()[1].replace("==", " ")
+            self.package = " ".join(package.group(1, 2))
             self.say(self.package)
         elif size := LARGE_DOWNLOAD.search(line):
             self.say(f"{self.package}, {size.group(1)}")
