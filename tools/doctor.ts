@@ -16,8 +16,8 @@ import { findTemporalCli } from './temporal-cli.ts';
 
 const NODE_VERSION_MIN = [20, 15] as const;
 const GPU_TIMEOUT_MS = 20_000;
-/** torch, transformers, PEFT and llm-compressor, unpacked. */
-export const PYTHON_TOOLS_BYTES = 2_000_000_000;
+/** As tools/python/install.py asks for: unpacked, with pip's downloads beside it. */
+export const PYTHON_TOOLS_BYTES = 3_000_000_000;
 
 /** One thing that weldline uses, as the machine has it. Never holds a secret. */
 export interface DoctorCheck {
