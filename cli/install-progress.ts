@@ -5,11 +5,14 @@ import { Progress } from './progress.ts';
 /** Measuring a directory of thousands of files takes time; it gets a small part of it. */
 const PAUSE_PER_MEASURE = 10;
 const PAUSE_MIN_MS = 500;
+/** `[####----] 12/63 torch 2.11.0` of tools/python/environment.py. */
+const COUNTED = /^\[[#-]+\] \d+\/\d+ /;
 const BYTES_BEFORE_BAR = 1_000_000;
 
 /**
  * Progress of an installation on standard error: a line for each step, and in a terminal a bar below
- * it. Installers of packages do not say how far they are, but the size of their folder does.
+ * it. npm does not say how far it is, but the size of its folder does; our installer of Python packages
+ * counts them.
  */
 export class InstallProgress {
   readonly #directory: string;
@@ -20,6 +23,7 @@ export class InstallProgress {
   #bytesTotal = 0;
   #bytesBefore: number | undefined;
   #hasSteps = false;
+  #isCounted = false;
   #stopped = false;
 
   constructor(directory: string, stream: NodeJS.WriteStream = process.stderr) {
@@ -36,10 +40,16 @@ export class InstallProgress {
     this.#bytesTotal = bytesTotal;
     this.#bytesBefore = undefined;
     this.#hasSteps = false;
+    this.#isCounted = false;
   }
 
   step(line: string): void {
     this.#progress.clear();
+    if (this.#stream.isTTY && COUNTED.test(line)) {
+      this.#isCounted = true;
+      this.#progress.show(line);
+      return;
+    }
     this.#stream.write(`${line}\n`);
     this.#hasSteps = true;
   }
@@ -56,7 +66,7 @@ export class InstallProgress {
     if (this.#stopped) return;
     this.#bytesBefore ??= bytes;
     // Where all is there already, there are no steps and no bar.
-    if (this.#hasSteps) {
+    if (this.#hasSteps && !this.#isCounted) {
       const bytesDone = Math.min(this.#bytesTotal, Math.max(0, bytes - this.#bytesBefore));
       // From the first bytes nothing can be told of the time that the others take.
       const bytesTotal = bytesDone < BYTES_BEFORE_BAR ? 0 : this.#bytesTotal;

@@ -47,6 +47,11 @@ export class Progress {
     if (now - this.#drawnAt < interval) return;
     this.#drawnAt = now;
     const line = this.#format(state, now);
+    this.show(line);
+  }
+
+  /** A line as it is: redrawn in a terminal, plain in a pipe. */
+  show(line: string): void {
     if (this.#stream.isTTY) {
       this.#stream.write(
         `\r\x1b[2K${line.slice(0, (this.#stream.columns || COLUMNS_DEFAULT) - 1)}`,

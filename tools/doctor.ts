@@ -16,8 +16,8 @@ import { findTemporalCli } from './temporal-cli.ts';
 
 const NODE_VERSION_MIN = [20, 15] as const;
 const GPU_TIMEOUT_MS = 20_000;
-/** torch, transformers, PEFT and llm-compressor, unpacked. */
-export const PYTHON_TOOLS_BYTES = 2_000_000_000;
+/** As tools/python/install.py asks for: unpacked, with pip's downloads beside it. */
+export const PYTHON_TOOLS_BYTES = 3_000_000_000;
 
 /** One thing that weldline uses, as the machine has it. Never holds a secret. */
 export interface DoctorCheck {
@@ -26,7 +26,7 @@ export interface DoctorCheck {
     | 'kernel'
     | 'temporal'
     | 'llama.cpp'
-    | 'llama-program'
+    | 'llama-imatrix'
     | 'python'
     | 'disk'
     | 'gpu'
@@ -75,7 +75,7 @@ export async function diagnose(options: DiagnoseOptions): Promise<Diagnosis> {
     checkKernel(options.kernel),
     await checkTemporal(options),
     llamaCpp.check,
-    ...(await checkPrograms(llamaCpp.found, options)),
+    ...(needs?.makesImatrix ? [await checkImatrix(llamaCpp.found, options)] : []),
     python,
     await checkDisk(options.environment.home, toInstall),
     await checkGpu(needs?.calibrates ?? false, options),
@@ -141,14 +141,17 @@ async function lookForLlamaCpp(
     }
     const { version, directory: path } = found;
     if (found.origin === 'installed') await checkLlamaCpp(found, variables, signal);
-    const lacksServer = found.origin !== 'installed' && !found.programs['llama-server'];
-    if (needs?.runsGguf && lacksServer) {
+    const isOwn = found.libraries === undefined;
+    if (needs?.runsGguf && isOwn && found.programs['llama-server'] === undefined) {
       const lack = 'it has no llama-server, which evaluating GGUF files needs';
-      const advice = 'build llama-server beside it, or unset WELDLINE_LLAMA_CPP';
+      const instead = found.origin === 'path' ? 'take it off PATH' : 'unset WELDLINE_LLAMA_CPP';
+      const advice = `build llama-server beside it, or ${instead}`;
       const check = { ...base, needed, state: 'unusable', version, path } as const;
       return { check: { ...check, note: lack, mend: advice }, found };
     }
-    return { check: { ...base, needed, state: 'ok', version, path }, found };
+    const limit = 'one of your own gives no distributions, so KL is not measured of GGUF files';
+    const about = needs?.runsGguf && isOwn ? { note: limit } : {};
+    return { check: { ...base, needed, state: 'ok', version, path, ...about }, found };
   } catch (error) {
     const isSet = options.environment.llamaCpp !== undefined;
     const check = { ...base, needed: needed || isSet, state: 'unusable' } as const;
@@ -156,29 +159,28 @@ async function lookForLlamaCpp(
   }
 }
 
-/** Programs that have to be there or built; both are fine. */
-async function checkPrograms(
+/** It has to be there or to be built; both are fine. */
+async function checkImatrix(
   llamaCpp: LlamaCpp | undefined,
-  { needs, variables = childVariables() }: DiagnoseOptions,
-): Promise<DoctorCheck[]> {
-  const checks = Object.entries(needs?.programs ?? {}).map(async ([name, note]) => {
-    const base = { id: 'llama-program', name, needed: true, note } as const;
-    const path = llamaCpp?.programs[name];
-    if (path !== undefined) return { ...base, state: 'ok', path } as const;
-    if (llamaCpp !== undefined && llamaCpp.libraries === undefined) {
-      const mend = `build it beside the others: cmake --build build --target ${name}`;
-      return { ...base, state: 'missing', mend } as const;
-    }
-    try {
-      const compiler = await findCompiler(name, variables);
-      return { ...base, state: 'ok', note: `${note}; built with ${compiler} when needed` } as const;
-    } catch (error) {
-      if (!(error instanceof WeldlineError)) throw error;
-      const mend = 'install a C++ compiler (Debian and Ubuntu: apt install g++)';
-      return { ...base, state: 'missing', mend } as const;
-    }
-  });
-  return Promise.all(checks);
+  { variables = childVariables() }: DiagnoseOptions,
+): Promise<DoctorCheck> {
+  const name = 'llama-imatrix';
+  const note = 'to make an importance matrix';
+  const base = { id: name, name, needed: true, note } as const;
+  const path = llamaCpp?.programs[name];
+  if (path !== undefined) return { ...base, state: 'ok', path };
+  if (llamaCpp !== undefined && llamaCpp.libraries === undefined) {
+    const mend = `build it beside the others: cmake --build build --target ${name}`;
+    return { ...base, state: 'missing', mend };
+  }
+  try {
+    const compiler = await findCompiler(name, variables);
+    return { ...base, state: 'ok', note: `${note}; built with ${compiler} when needed` };
+  } catch (error) {
+    if (!(error instanceof WeldlineError)) throw error;
+    const mend = 'install a C++ compiler (Debian and Ubuntu: apt install g++)';
+    return { ...base, state: 'missing', mend };
+  }
 }
 
 async function lookForPython(options: DiagnoseOptions): Promise<DoctorCheck> {

@@ -135,10 +135,10 @@ async function installPackages(
   await run({
     file: npm,
     args: ['ci', ...flags, '--no-update-notifier', '--loglevel=http'],
-    // npm is a script for the Node that PATH finds: this one, if there is no other.
+    // npm is a script for the first Node on PATH, which may be too old for it.
     env: {
       ...variables,
-      PATH: [variables['PATH'], dirname(process.execPath)].filter(Boolean).join(delimiter),
+      PATH: [dirname(process.execPath), variables['PATH']].filter(Boolean).join(delimiter),
     },
     cwd: directory,
     signal,

@@ -44,19 +44,31 @@ export function platformPackages(): { readonly libraries: string; readonly koffi
     throw unsupported(`${platform()} on ${arch()}`);
   }
   if (platform() === 'linux') {
-    const { header } = process.report.getReport() as {
-      header: { glibcVersionRuntime?: string };
-    };
-    const [major = 0, minor = 0] = (header.glibcVersionRuntime ?? '').split('.').map(Number);
+    const version = glibcVersion();
+    const [major = 0, minor = 0] = (version ?? '').split('.').map(Number);
     if (major < GLIBC_MIN[0] || (major === GLIBC_MIN[0] && minor < GLIBC_MIN[1])) {
       throw unsupported(
-        header.glibcVersionRuntime === undefined
+        version === undefined
           ? 'a Linux without glibc, such as Alpine'
-          : `glibc ${header.glibcVersionRuntime} (they need ${GLIBC_MIN.join('.')})`,
+          : `glibc ${version} (they need ${GLIBC_MIN.join('.')})`,
       );
     }
   }
   return { libraries: `@node-llama-cpp/${libraries}`, koffi: `@koromix/koffi-${koffi}` };
+}
+
+/** Undefined where there is none. Only Node's report has it. */
+function glibcVersion(): string | undefined {
+  // Otherwise the report looks up the names of hosts that connections lead to.
+  const report = process.report as typeof process.report & { excludeNetwork: boolean };
+  const { excludeNetwork } = report;
+  report.excludeNetwork = true;
+  try {
+    const { header } = report.getReport() as { header: { glibcVersionRuntime?: string } };
+    return header.glibcVersionRuntime;
+  } finally {
+    report.excludeNetwork = excludeNetwork;
+  }
 }
 
 function unsupported(machine: string): WeldlineError {

@@ -4,8 +4,8 @@ import type { Recipe } from '../config/recipe.ts';
 export interface RecipeNeeds {
   readonly llamaCpp?: string;
   readonly python?: string;
-  /** Programs of llama.cpp that are not among the packages. */
-  readonly programs: Readonly<Record<string, string>>;
+  /** Makes an importance matrix, whose program is not among the packages of llama.cpp. */
+  readonly makesImatrix: boolean;
   /** Evaluates GGUF files, which takes more of a llama.cpp of one's own than converting does. */
   readonly runsGguf: boolean;
   /** Quantizes with llm-compressor, which is slow without a graphics processor. */
@@ -15,16 +15,9 @@ export interface RecipeNeeds {
 
 /** A pure function of the recipe. */
 export function needsOf({ conversions = [], evaluation }: Recipe): RecipeNeeds {
-  const gguf = conversions.find(({ kind }) => kind === 'gguf');
-  const integer = conversions.filter(({ kind }) => kind !== 'gguf');
+  const gguf = conversions.find((each) => each.kind === 'gguf');
+  const integer = conversions.filter((each) => each.kind !== 'gguf');
   const suites = evaluation?.suites.length ?? 0;
-  const programs: Record<string, string> = {};
-  if (gguf?.kind === 'gguf') {
-    if (gguf.imatrix !== undefined && 'calibration' in gguf.imatrix) {
-      programs['llama-imatrix'] = 'to make an importance matrix';
-    }
-    if (gguf.splitBytes !== undefined) programs['llama-gguf-split'] = 'to split GGUF files';
-  }
   const toGguf = gguf === undefined ? [] : ['to convert to GGUF'];
   const toInteger = integer.map(({ kind }) => `to quantize with ${kind.toUpperCase()}`);
   const toEvaluate = suites === 0 ? [] : ['to evaluate'];
@@ -33,7 +26,7 @@ export function needsOf({ conversions = [], evaluation }: Recipe): RecipeNeeds {
   return {
     ...(llamaCpp === undefined ? {} : { llamaCpp }),
     ...(python === undefined ? {} : { python }),
-    programs,
+    makesImatrix: gguf?.imatrix !== undefined && 'calibration' in gguf.imatrix,
     runsGguf: gguf !== undefined && suites > 0,
     calibrates: integer.length > 0,
     ...(evaluation?.endpoint === undefined ? {} : { endpoint: evaluation.endpoint.url }),

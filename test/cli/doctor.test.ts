@@ -95,7 +95,7 @@ describe('weldline doctor', () => {
     expect(stdout.split('\n').slice(-4)).toEqual([
       'Not all that this recipe needs is here. What mends it:',
       expect.stringMatching(/^ {2}weldline tools install gguf +llama\.cpp, Python tools$/),
-      expect.stringMatching(/^ {2}install a C\+\+ compiler .* llama-imatrix, llama-gguf-split$/),
+      expect.stringMatching(/^ {2}install a C\+\+ compiler .* llama-imatrix$/),
       '',
     ]);
   });
@@ -113,7 +113,7 @@ describe('weldline doctor', () => {
     });
     expect(get('python')).toMatchObject({ state: 'ok', needed: true, path: python.python });
     expect(get('python').version).toContain(`torch ${python.versions['torch']}`);
-    expect(get('llama-program').state).toBe('ok');
+    expect(get('llama-imatrix').state).toBe('ok');
     expect(ok).toBe(true);
   });
 
@@ -142,6 +142,28 @@ describe('weldline doctor', () => {
       note: expect.stringMatching(/^WELDLINE_LLAMA_CPP: .*nowhere has no llama-quantize/),
     });
     expect(ok).toBe(false);
+  });
+
+  it("finds what a user's own llama.cpp lacks for this recipe", async () => {
+    const own = join(home, 'llama.cpp');
+    await mkdir(join(own, 'conversion'), { recursive: true });
+    await writeFile(join(own, 'convert_hf_to_gguf.py'), '');
+    const version = 'version: 0.4.0 (build 7001, commit 80fb11a)';
+    for (const name of ['llama-quantize', 'llama-cli']) {
+      await writeFile(join(own, name), `#!/bin/sh\necho '${version}'\n`, { mode: 0o755 });
+    }
+    variables['WELDLINE_LLAMA_CPP'] = own;
+    const { get } = await diagnosis('converting.yaml');
+    expect(get('llama.cpp')).toMatchObject({
+      state: 'unusable',
+      version: 'v0.4.0 (b7001-80fb11a)',
+      note: expect.stringContaining('no llama-server'),
+      mend: 'build llama-server beside it, or unset WELDLINE_LLAMA_CPP',
+    });
+    expect(get('llama-imatrix')).toMatchObject({
+      state: 'missing',
+      mend: expect.stringContaining('--target llama-imatrix'),
+    });
   });
 
   it('finds an installed llama.cpp that does not load', async () => {
