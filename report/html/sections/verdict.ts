@@ -34,9 +34,17 @@ ${sentences.map(
     html`<p class="lead">${outside(text)}${command && html` <code class="command">${command}</code>`}</p>\n`,
 )}
 <ul class="cards">
-${artefacts.map((artefact) => card(artefact, facts))}</ul>
+${bySeriousness(artefacts).map((artefact) => card(artefact, facts))}</ul>
 </section>
 `;
+}
+
+/** What needs a decision comes first. */
+function bySeriousness(artefacts: readonly ArtefactVerdict[]): readonly ArtefactVerdict[] {
+  const order: readonly Verdict[] = ['hold', 'undecided', 'overridden', 'ship'];
+  return artefacts.toSorted(
+    (one, other) => order.indexOf(one.verdict) - order.indexOf(other.verdict),
+  );
 }
 
 function card({ candidate, verdict, decision }: ArtefactVerdict, facts: ReportFacts): Markup {

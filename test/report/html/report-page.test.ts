@@ -107,6 +107,18 @@ describe('the report', () => {
     expect(conflicts).toContain('of signs opposed');
   });
 
+  it('begins with the verdict, and with what failed and why', () => {
+    const verdict = plain(sectionOf(parsePage(page()), 'verdict'));
+    expect(verdict).toMatch(
+      /^ ± Ship 6 of 7 artefacts, do not ship 1 6 of 7 .* weldline approve --override "reason" gguf-q2_k ✕ Do not ship 50 MB, 2\.96 bits per weight scores 45\.0 % on calculator \(reference 95\.0 %\), worst of 2 suites KL 0\.41 nats per token Failed: Scores dropped on suite calculator score-drop It answers 9 of 20/,
+    );
+    expect(verdict).toMatch(/ gguf-q4_k_m ✓ Ship .* 1 warning: The suite is too small to tell /);
+    const warnings = plain(sectionOf(parsePage(page()), 'warnings'));
+    // Once, whatever the number of artefacts it is said of.
+    expect(warnings.match(/About 3000 prompts would tell/g)).toHaveLength(1);
+    expect(warnings).toContain('suite-too-small (gguf-q4_k_m, gguf-q4_k_s, awq-w4a16-g64)');
+  });
+
   it('leaves out what nobody evaluated, converted or measured', () => {
     const { release } = sampleInput();
     const root = parsePage(reportPage(reportFacts({ release })));
