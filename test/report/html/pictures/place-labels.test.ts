@@ -43,6 +43,22 @@ it('labels neither lie on each other nor on a point, and stay in the frame', () 
   );
 });
 
+it('finds a place elsewhere for what is in a crowd at the edge', () => {
+  const short = { x: 60, label: 'Q4_K_M' };
+  const points = [
+    ...[102.14, 42.14, 72.14].map((y) => ({ ...short, y })),
+    ...[
+      { ...short, x: 113.8, y: 10 },
+      { ...short, x: 116.69, y: 31.8 },
+    ],
+    { x: 60, y: 12.14, label: 'awq-w4a16-g128' },
+  ];
+  const boxes = boxesOf(points);
+  for (const [index, box] of boxes.entries())
+    for (const other of boxes.slice(index + 1)) expect(overlapOf(box, other)).toBe(0);
+  expect(placeLabels(points, FRAME).some(({ isFar }) => isFar)).toBe(true);
+});
+
 it('places all the quantizations that one release may have', () => {
   const names = ['Q8_0', 'Q6_K', 'Q5_K_M', 'Q5_K_S', 'Q5_0', 'Q4_K_M', 'Q4_K_S', 'Q4_0', 'IQ4_NL'];
   const bits = [8.5, 6.56, 5.69, 5.53, 5.51, 4.83, 4.58, 4.55, 4.5];
