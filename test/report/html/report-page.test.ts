@@ -107,6 +107,19 @@ describe('the report', () => {
     expect(conflicts).toContain('of signs opposed');
   });
 
+  it('has layers in the order of their numbers, which plans name as text', () => {
+    const { conflicts } = insight;
+    const pairs = conflicts!.pairs;
+    const layers = ['0', '1', '10', '11', '2'].map((n) => ({ layer: `model.layers.${n}`, pairs }));
+    const changed = { ...insight, conflicts: { ...conflicts!, layers } };
+    const root = parsePage(page(sampleInput({ insight: changed })));
+    const tables = [...elementsOf(sectionOf(root, 'conflicts'))].filter((e) => e.name === 'table');
+    const heads = [...elementsOf(tables.at(-1)!)].filter(
+      ({ attributes }) => attributes.get('scope') === 'row',
+    );
+    expect(heads.map((head) => plain(head).trim())).toEqual(['0', '1', '2', '10', '11']);
+  });
+
   it('begins with the verdict, and with what failed and why', () => {
     const verdict = plain(sectionOf(parsePage(page()), 'verdict'));
     expect(verdict).toMatch(

@@ -44,14 +44,15 @@ it('labels neither lie on each other nor on a point, and stay in the frame', () 
 });
 
 it('finds a place elsewhere for what is in a crowd at the edge', () => {
-  const short = { x: 60, label: 'Q4_K_M' };
   const points = [
-    ...[102.14, 42.14, 72.14].map((y) => ({ ...short, y })),
     ...[
-      { ...short, x: 113.8, y: 10 },
-      { ...short, x: 116.69, y: 31.8 },
-    ],
-    { x: 60, y: 12.14, label: 'awq-w4a16-g128' },
+      [60, 102.1416],
+      [113.80000000000003, 10],
+      [116.68746648, 31.80199617],
+      [60, 42.1416],
+    ].map(([x = 0, y = 0]) => ({ x, y, label: 'Q4_K_M' })),
+    { x: 60, y: 12.1416, label: 'awq-w4a16-g128' },
+    { x: 60.000001, y: 72.1416, label: 'Q4_K_M' },
   ];
   const boxes = boxesOf(points);
   for (const [index, box] of boxes.entries())
