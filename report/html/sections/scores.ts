@@ -19,7 +19,7 @@ export function scoresSection({ evaluation }: ReportFacts): Markup | undefined {
   const figures = evaluation.suites.map((suite, index) => suiteFigure(evaluation, suite, index));
   return html`<section aria-labelledby="scores">
 <h2 id="scores">Scores</h2>
-<p>The share of prompts that were answered correctly. Lines are 95 % intervals: where two overlap widely, the suite cannot tell the two apart. Dashed lines are what artefacts are compared with: the adapter on its base, and what a conversion was made of.</p>
+<p>The share of prompts that were answered correctly. Lines are 95 % intervals: where two overlap widely, the suite cannot tell the two apart. The dashed line is the reference, the adapter on its base.</p>
 <div class="pair">
 ${figures}</div>
 ${decisionsTable(evaluation)}${perplexityTable(evaluation)}</section>
@@ -114,7 +114,7 @@ function decisionsTable({ gate }: ReportEvaluation): Markup | undefined {
   );
   if (rows.length === 0) return undefined;
   return html`<h3>What the gate compared</h3>
-<p>A drop counts as one where its whole interval is beyond what the recipe allows. The last column is the smallest drop that the suite could have told from chance (95 % confidence, 80 % power).</p>
+<p>A drop counts as one where its whole interval is beyond what the recipe allows. The last column is the smallest drop that the suite could have told from chance (95 % confidence, 80 % power). KL is the divergence from what the artefact was made of.</p>
 ${table(
   'What the gate compared',
   [

@@ -153,7 +153,9 @@ describe('the report', () => {
   it('shows answers that changed, what was lost first, and counts the rest', () => {
     const examples = sectionOf(parsePage(page()), 'examples');
     const [summary, ...details] = [...elementsOf(examples)].filter(({ name }) => name === 'table');
-    expect(plain(summary!)).toContain('gguf-q2_k calculator gguf-f16 10 0 0 10');
+    expect(plain(summary!)).toContain(
+      'gguf-q2_k calculator adapter calculator on its base 10 0 0 10',
+    );
     expect(details).toHaveLength(6);
     expect(plain(examples)).toContain('gguf-q2_k on calculator: 5 of 10 answers');
     expect(plain(details[2]!)).toContain('Q: 9+10 = ✕ was right, is wrong [19] [19] [9] Q: what?');
