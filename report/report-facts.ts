@@ -45,7 +45,7 @@ export interface ReportEvaluation {
 
 export type ReportSuite = Pick<
   RecipeSuite,
-  'id' | 'adapter' | 'matcher' | 'dropMax' | 'scoreMin' | 'klMax'
+  'id' | 'adapter' | 'matcher' | 'dropMax' | 'scoreMin' | 'klMax' | 'perplexityRiseMax'
 >;
 
 /** What a candidate did, without its answers. */
@@ -130,11 +130,8 @@ function evaluationFacts(
   const results = given.results.toSorted((one, other) => placeOf(one) - placeOf(other));
   return {
     onFailure,
-    suites: suites.map(({ id, adapter, matcher, dropMax, scoreMin, klMax }) => ({
-      ...{ id, adapter, matcher, dropMax },
-      ...(scoreMin === undefined ? {} : { scoreMin }),
-      ...(klMax === undefined ? {} : { klMax }),
-    })),
+    // Where they are on a disk is nobody's business.
+    suites: suites.map(({ data: _, text: __, newTokensMax: ___, ...suite }) => suite),
     candidates,
     results: results.map(({ answers, ...result }) => ({ ...result, answered: answers.length })),
     gate,

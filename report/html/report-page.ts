@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { ReportFacts } from '../report-facts.ts';
 import { releaseVerdict } from '../verdict.ts';
-import { html, type Markup } from './markup.ts';
+import { cut, html, type Markup } from './markup.ts';
 import { artefactsSection } from './sections/artefacts.ts';
 import { checksSection } from './sections/checks.ts';
 import { conflictsSection } from './sections/conflicts.ts';
@@ -58,7 +58,7 @@ export function reportPage(facts: ReportFacts): string {
 <meta http-equiv="Content-Security-Policy" content="${contentPolicy()}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
-<title>${headline}: ${name} ${version}</title>
+<title>${headline}: ${cut(name, 60)} ${cut(version, 40)}</title>
 `;
   const body = html`</head>
 <body>

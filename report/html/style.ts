@@ -59,7 +59,7 @@ h2.verdict { font-size: 2rem; margin-top: 1rem; }
 .lead { font-size: 1.0625rem; }
 .name { white-space: nowrap; }
 .command { display: inline-block; background: var(--panel); border: 1px solid var(--rule); border-radius: 4px; padding: 0 .375rem; }
-.cards { list-style: none; padding: 0; margin: 1.25rem 0 0; display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
+.cards { list-style: none; padding: 0; margin: 1.25rem 0 0; display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); align-items: start; }
 .card { border: 1px solid var(--rule); border-left: 6px solid var(--strong-rule); border-radius: 6px; padding: .75rem 1rem; background: var(--panel); }
 .card.ship { border-left-color: var(--good); }
 .card.hold { border-left-color: var(--bad); }

@@ -171,7 +171,7 @@ describe('the model card', () => {
     const card = modelCard(facts.release, facts);
     expect(card).toContain('\n## Evaluation\n\n| model | suite | score (95 %) |');
     expect(card).toMatch(
-      /\n\| gguf-q2_k \| calculator \| 45\.0.% \(31\.6 to 58\.4\) \| gguf-f16 \| 95\.0.% \(.*\) \| 0\.41 \|\n/,
+      /\n\| gguf-q2_k \| calculator \| 45\.0.% \(31\.6 to 58\.4\) \| adapter calculator on its base \| 95\.0.% \(.*\) \| 0\.41 \|\n/,
     );
     expect(card).toContain('\n- gguf-q2_k: **failed the gate**: Scores dropped (score-drop)\n');
     expect(card).toContain('\n- merged model: passed the gate\n');

@@ -26,7 +26,7 @@ const COLUMN_LABEL_CHARACTERS_MAX = 28;
 
 /** A heat map of which every cell says its value in digits too. */
 export function gridFigure(grid: Grid): Markup {
-  const { rows, columns, scale } = grid;
+  const { rows, columns } = grid;
   const rowLabels = rows.map((label) => cut(label, ROW_LABEL_CHARACTERS_MAX));
   const columnLabels = columns.map((label) => cut(label, COLUMN_LABEL_CHARACTERS_MAX));
   const left = widest(rowLabels) + 6;
@@ -50,7 +50,7 @@ ${columns.map((_, column) => cell(grid, row, column, left + column * CELL_WIDTH,
       content: html`${heads}${lines}`,
       isFluid: false,
     },
-    legendOf(scale, usedBy(grid)),
+    legendOf(grid),
     dataOf(grid),
   );
 }
@@ -74,22 +74,20 @@ function cell(
   return html`<g class="${className}"><title>${rows[row]}, ${columns[column]}: ${scale.toText(value)}</title><rect x="${x + 0.5}" y="${y + 0.5}" width="${CELL_WIDTH - 1}" height="${CELL_HEIGHT - 1}"/><text x="${x + CELL_WIDTH / 2}" y="${y + 12.5}" text-anchor="middle">${scale.toCell(value)}</text></g>\n`;
 }
 
-function usedBy({ rows, columns, valueAt, scale }: Grid): ReadonlySet<string> {
+function legendOf({ rows, columns, valueAt, scale }: Grid): Markup {
   const values = rows.flatMap((_, row) => columns.map((__, column) => valueAt(row, column)));
-  return new Set(
-    values.filter((value) => value !== undefined).map((value) => stepOf(scale, value).className),
-  );
-}
-
-function legendOf({ steps }: Scale, used: ReadonlySet<string>): Markup {
-  const items = steps
+  const known = values.filter((value) => value !== undefined);
+  const used = new Set(known.map((value) => stepOf(scale, value).className));
+  const items = scale.steps
     .filter(({ className }) => used.has(className))
     .map(
       ({ className, label }) =>
         html`<li><span class="swatch ${className}" aria-hidden="true"></span>${label}</li>\n`,
     );
+  const absent =
+    known.length < values.length ? html`<li>· none, or not measured</li>\n` : undefined;
   return html`<ul class="legend">
-${items}</ul>`;
+${items}${absent}</ul>`;
 }
 
 function dataOf({ title, rowKind, rows, columns, valueAt, scale }: Grid): Markup {

@@ -1,5 +1,6 @@
 import type { Interval } from '../../../evaluation/gate-decision.ts';
 import { formatPercent } from '../../figures.ts';
+import { formatInterval } from '../../wording.ts';
 import { cut, html, type Markup } from '../markup.ts';
 import { FLUID_WIDTH, figure } from './figure.ts';
 import { type Form, marker } from './marker.ts';
@@ -7,9 +8,8 @@ import { type Form, marker } from './marker.ts';
 export interface WhiskerRow {
   readonly label: string;
   readonly form: Form;
-  /** A share, 0 to 1. */
-  readonly score: number;
-  readonly interval?: Interval | undefined;
+  /** Of a share, 0 to 1. */
+  readonly interval: Interval;
   /** Whether others are compared with it: a line goes through all rows there. */
   readonly isReference: boolean;
 }
@@ -39,7 +39,9 @@ export function whiskerFigure(
   );
   const references = rows
     .filter(({ isReference }) => isReference)
-    .map(({ score }) => html`<path class="reference" d="M${toX(score)} 0V${bottom}"/>\n`);
+    .map(
+      ({ interval }) => html`<path class="reference" d="M${toX(interval.value)} 0V${bottom}"/>\n`,
+    );
   const marks = rows.map((row, index) => whisker(row, index * ROW_HEIGHT));
   return figure(
     {
@@ -56,23 +58,13 @@ export function whiskerFigure(
   );
 }
 
-function whisker({ label, form, score, interval }: WhiskerRow, top: number): Markup {
+function whisker({ label, form, interval }: WhiskerRow, top: number): Markup {
+  const { value, low, high } = interval;
   const y = top + 26;
-  const bar =
-    interval &&
-    html`<path class="whisker" d="M${toX(interval.low)} ${y}H${toX(interval.high)}M${toX(interval.low)} ${y - 4}v8M${toX(interval.high)} ${y - 4}v8"/>`;
-  return html`<g><title>${inWords({ label, score, interval })}</title><text class="label" x="0" y="${top + 14}">${cut(label, LABEL_CHARACTERS_MAX)}</text><text class="value" x="${FLUID_WIDTH}" y="${y + 4}" text-anchor="end">${formatPercent(score)}</text>${bar}${marker(form, toX(score), y)}</g>
+  return html`<g><title>${inWords({ label, interval })}</title><text class="label" x="0" y="${top + 14}">${cut(label, LABEL_CHARACTERS_MAX)}</text><text class="value" x="${FLUID_WIDTH}" y="${y + 4}" text-anchor="end">${formatPercent(value)}</text><path class="whisker" d="M${toX(low)} ${y}H${toX(high)}M${toX(low)} ${y - 4}v8M${toX(high)} ${y - 4}v8"/>${marker(form, toX(value), y)}</g>
 `;
 }
 
-function inWords({
-  label,
-  score,
-  interval,
-}: Pick<WhiskerRow, 'label' | 'score' | 'interval'>): string {
-  const range =
-    interval === undefined
-      ? ''
-      : ` (${formatPercent(interval.low)} to ${formatPercent(interval.high)})`;
-  return `${label} ${formatPercent(score)}${range}`;
+function inWords({ label, interval }: Pick<WhiskerRow, 'label' | 'interval'>): string {
+  return `${label} ${formatInterval(interval)}`;
 }

@@ -1,30 +1,29 @@
+import { describeRetention, describeSize } from '../../../engine/insight/describe-insight.ts';
 import type { TensorRetention } from '../../../engine/insight/retention.ts';
 import { type LayerGrid, layerGrids, shortNames } from '../../layer-grid.ts';
 import type { ReportFacts } from '../../report-facts.ts';
 import { html, type Markup } from '../markup.ts';
 import { gridFigure } from '../pictures/grid.ts';
 import { ERROR_SCALE, RETENTION_SCALE, type Scale, SIZE_SCALE } from '../pictures/scale.ts';
-import { code, table } from '../table.ts';
+import { code, outside, table } from '../table.ts';
 
 /** How large what is added is in each layer, and how much of it survives rounding. */
 export function layersSection({ release, tensors }: ReportFacts): Markup | undefined {
   const retention = release.insight?.retention;
-  if (tensors.length === 0 || retention == null) return undefined;
+  if (retention == null) return undefined;
   const { grids, others } = layerGrids(tensors);
-  const { merged, measured } = retention;
-  const sampled =
-    measured < merged
-      ? html`<p>${measured} of ${merged} merged tensors were measured, spread evenly over the model; a dot stands for one that was not.</p>`
-      : undefined;
+  const size = describeSize(retention);
   return html`<section aria-labelledby="layers">
 <h2 id="layers">Where the adapters act</h2>
-<p>Each cell is one module of one layer. <b>Size</b> is how large what was added is beside the weights it was added to; <b>retention</b> is how much of it is still there after rounding to the output’s dtype. Both in percent.</p>
-${sampled}
+<p>In all, ${outside(describeRetention(retention))}${size && html`; ${size}`}.</p>
+${grids.length === 0 ? undefined : EXPLANATION}
 <div class="pair">
 ${grids.flatMap((grid, index) => [sizeFigure(grid, index), retentionFigure(grid, index)])}</div>
 ${othersTable(others)}</section>
 `;
 }
+
+const EXPLANATION = html`<p>Each cell is one module of one layer. <b>Size</b> is how large what was added is beside the weights it was added to; <b>retention</b> is how much of it is still there after rounding to the output’s dtype. Both in percent.</p>`;
 
 function sizeFigure(grid: LayerGrid<TensorRetention>, index: number): Markup {
   const name = `Size of what was added, ${grid.stack || 'by layer'}`;

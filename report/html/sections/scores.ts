@@ -1,3 +1,4 @@
+import { wilsonInterval } from '../../../evaluation/gate/wilson-interval.ts';
 import type { Interval, SuiteDecision } from '../../../evaluation/gate-decision.ts';
 import { counted, formatPercent, formatSmall } from '../../figures.ts';
 import type {
@@ -18,7 +19,7 @@ export function scoresSection({ evaluation }: ReportFacts): Markup | undefined {
   const figures = evaluation.suites.map((suite, index) => suiteFigure(evaluation, suite, index));
   return html`<section aria-labelledby="scores">
 <h2 id="scores">Scores</h2>
-<p>The share of prompts that were answered correctly. Lines are 95 % intervals: where two overlap widely, the suite cannot tell the two apart. Dashed lines are what artefacts are compared with: the adapter on its base, and what a conversion was made of.</p>
+<p>The share of prompts that were answered correctly. Lines are 95 % intervals: where two overlap widely, the suite cannot tell the two apart. The dashed line is the reference, the adapter on its base.</p>
 <div class="pair">
 ${figures}</div>
 ${decisionsTable(evaluation)}${perplexityTable(evaluation)}</section>
@@ -33,14 +34,12 @@ function suiteFigure(
   const results = evaluation.results.filter((result) => result.suite === suite.id);
   const scored = results.filter(({ score }) => score !== undefined);
   if (scored.length === 0) return undefined;
-  const decisions = decisionsOn(evaluation, suite.id);
-  const references = new Set(decisions.map(({ reference }) => reference));
-  const rows = scored.map(({ candidate, score = 0 }) => ({
-    label: candidateName(candidate),
-    form: formOf(evaluation, candidate, references),
-    score,
-    interval: intervalOf(candidate, decisions),
-    isReference: references.has(candidate),
+  const references = referencesOn(evaluation, suite.id);
+  const rows = scored.map((result) => ({
+    label: candidateName(result.candidate),
+    form: formOf(evaluation, result.candidate, references),
+    interval: intervalOf(result),
+    isReference: references.has(result.candidate),
   }));
   const prompts = scored[0]?.answered ?? 0;
   return whiskerFigure(
@@ -56,17 +55,20 @@ function suiteFigure(
         { label: 'score', kind: 'number' },
         { label: '95 % interval', kind: 'number' },
       ],
-      scored.map((result) => scoreCells(result, intervalOf(result.candidate, decisions))),
+      scored.map(scoreCells),
     ),
   );
 }
 
 /** What the recipe demands of an artefact on a suite. */
-function allowed({ dropMax, scoreMin, klMax }: ReportSuite): string {
+function allowed({ dropMax, scoreMin, klMax, perplexityRiseMax }: ReportSuite): string {
   const demands = [
     `a drop of at most ${Number((100 * dropMax).toPrecision(3))}\u00a0%`,
     ...(scoreMin === undefined ? [] : [`a score of at least ${formatPercent(scoreMin)}`]),
     ...(klMax === undefined ? [] : [`a KL of at most ${formatSmall(klMax)}`]),
+    ...(perplexityRiseMax === undefined
+      ? []
+      : [`a perplexity at most ${formatPercent(perplexityRiseMax)} higher`]),
   ];
   return `The recipe asks for ${demands.join(', ')}.`;
 }
@@ -78,28 +80,21 @@ const LEGEND: readonly (readonly [Form, string])[] = [
   ['cross', 'failed the gate'],
 ];
 
-function scoreCells(
-  { candidate, score = 0 }: ReportResult,
-  interval: Interval | undefined,
-): readonly Content[] {
-  const range = interval && `${formatPercent(interval.low)} to ${formatPercent(interval.high)}`;
-  return [outside(candidateName(candidate)), formatPercent(score), range ?? '–'];
+function scoreCells(result: ReportResult): readonly Content[] {
+  const { value, low, high } = intervalOf(result);
+  const range = `${formatPercent(low)} to ${formatPercent(high)}`;
+  return [outside(candidateName(result.candidate)), formatPercent(value), range];
 }
 
-type OwnedDecision = SuiteDecision & { readonly candidate: string };
-
-function decisionsOn({ gate }: ReportEvaluation, suite: string): readonly OwnedDecision[] {
-  return gate.artefacts.flatMap(({ candidate, suites }) =>
-    suites.filter((each) => each.suite === suite).map((each) => ({ ...each, candidate })),
-  );
+/** What artefacts are compared with on a suite. */
+function referencesOn({ gate }: ReportEvaluation, suite: string): ReadonlySet<string> {
+  const decisions = gate.artefacts.flatMap(({ suites }) => suites);
+  return new Set(decisions.filter((each) => each.suite === suite).map((each) => each.reference));
 }
 
-/** The gate knows the intervals of what it judged, and of what it compared that with. */
-function intervalOf(candidate: string, decisions: readonly OwnedDecision[]): Interval | undefined {
-  const own = decisions.find((each) => each.candidate === candidate)?.score;
-  if (own !== undefined) return own;
-  if (candidate === 'base') return decisions.find(({ baseScore }) => baseScore)?.baseScore;
-  return decisions.find(({ reference }) => reference === candidate)?.referenceScore;
+/** As the gate has it, for those too that the gate does not judge. */
+function intervalOf({ score = 0, answered }: ReportResult): Interval {
+  return wilsonInterval(Math.round(score * answered), answered);
 }
 
 /** How a candidate is marked in pictures. */
@@ -119,7 +114,7 @@ function decisionsTable({ gate }: ReportEvaluation): Markup | undefined {
   );
   if (rows.length === 0) return undefined;
   return html`<h3>What the gate compared</h3>
-<p>A drop counts as one where its whole interval is beyond what the recipe allows. The last column is the smallest drop that the suite could have told from chance (95 % confidence, 80 % power).</p>
+<p>A drop counts as one where its whole interval is beyond what the recipe allows. The last column is the smallest drop that the suite could have told from chance (95 % confidence, 80 % power). KL is the divergence from what the artefact was made of.</p>
 ${table(
   'What the gate compared',
   [
@@ -148,8 +143,12 @@ function decisionCells(candidate: string, decision: SuiteDecision): readonly Con
       ? '–'
       : `${formatSmall(kl)}${klMax === undefined ? '' : ` (≤ ${formatSmall(klMax)})`}`,
     prompts,
-    smallestDropSeen === undefined ? '–' : formatPercent(smallestDropSeen),
+    drop === undefined ? '–' : seenText(smallestDropSeen),
   ];
+}
+
+function seenText(smallestDropSeen: number | undefined): string {
+  return smallestDropSeen === undefined ? 'none' : formatPercent(smallestDropSeen);
 }
 
 function perplexityTable({ results }: ReportEvaluation): Markup | undefined {

@@ -3,7 +3,7 @@ import type {
   GateSignal,
   SuiteDecision,
 } from '../../../evaluation/gate-decision.ts';
-import { formatBytes, formatPercent, formatSmall } from '../../figures.ts';
+import { counted, formatBytes, formatPercent, formatSmall } from '../../figures.ts';
 import type { ReportFacts } from '../../report-facts.ts';
 import {
   type ArtefactVerdict,
@@ -34,9 +34,17 @@ ${sentences.map(
     html`<p class="lead">${outside(text)}${command && html` <code class="command">${command}</code>`}</p>\n`,
 )}
 <ul class="cards">
-${artefacts.map((artefact) => card(artefact, facts))}</ul>
+${bySeriousness(artefacts).map((artefact) => card(artefact, facts))}</ul>
 </section>
 `;
+}
+
+/** What needs a decision comes first. */
+function bySeriousness(artefacts: readonly ArtefactVerdict[]): readonly ArtefactVerdict[] {
+  const order: readonly Verdict[] = ['hold', 'undecided', 'overridden', 'ship'];
+  return artefacts.toSorted(
+    (one, other) => order.indexOf(one.verdict) - order.indexOf(other.verdict),
+  );
 }
 
 function card({ candidate, verdict, decision }: ArtefactVerdict, facts: ReportFacts): Markup {
@@ -48,7 +56,7 @@ function card({ candidate, verdict, decision }: ArtefactVerdict, facts: ReportFa
 <ul class="figures">${[size, ...headFigures(decision)]
     .filter((line) => line !== undefined)
     .map((line) => html`<li>${outside(line)}</li>`)}</ul>
-${signalList(failures, 'failure')}${signalList(warnings, 'warning')}</li>
+${failureList(failures)}${warningLine(warnings)}</li>
 `;
 }
 
@@ -81,18 +89,22 @@ function scoreOf({ suite, score, referenceScore }: SuiteDecision): string {
   return `scores ${formatPercent(score?.value ?? 0)} on ${suite}${reference}`;
 }
 
-function signalList(
-  signals: readonly GateSignal[],
-  kind: 'failure' | 'warning',
-): Markup | undefined {
-  if (signals.length === 0) return undefined;
-  const word = kind === 'failure' ? 'Failed' : 'Warning';
-  const items = signals.map((signal) => {
-    const { suite, message } = signal;
+function failureList(failures: readonly GateSignal[]): Markup | undefined {
+  if (failures.length === 0) return undefined;
+  const items = failures.map((failure) => {
+    const { suite, message, signal } = failure;
     const where = suite === undefined ? undefined : html` on suite ${outside(suite)}`;
-    return html`<li><b>${word}: ${signalWords(signal)}</b>${where} <code class="name">${signal.signal}</code><br>${outside(message)}</li>\n`;
+    return html`<li><b>Failed: ${signalWords(failure)}</b>${where} <code class="name">${signal}</code><br>${outside(message)}</li>\n`;
   });
-  return html`<ul class="signals ${kind}">
+  return html`<ul class="signals failure">
 ${items}</ul>
+`;
+}
+
+/** In short: the section of warnings says each once, in whole sentences. */
+function warningLine(warnings: readonly GateSignal[]): Markup | undefined {
+  if (warnings.length === 0) return undefined;
+  const words = [...new Set(warnings.map(signalWords))].join('; ');
+  return html`<p class="figures"><a href="#warnings">${counted(warnings.length, 'warning')}</a>: ${words}</p>
 `;
 }

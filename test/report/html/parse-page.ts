@@ -80,7 +80,7 @@ export function* elementsOf(element: Element): Generator<Element> {
 /** All text in an element; what stands in cells of their own stays apart. */
 export function textOf({ name, children }: Element): string {
   const text = children.map((child) => (typeof child === 'string' ? child : textOf(child)));
-  return `${text.join('')}${/^t[dh]$/.test(name) ? ' ' : ''}`;
+  return `${text.join('')}${/^(t[dh]|li|p|br|h[1-6])$/.test(name) ? ' ' : ''}`;
 }
 
 /** What an accessible page must not lack; one sentence for each thing that it does. */

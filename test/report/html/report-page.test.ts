@@ -107,6 +107,38 @@ describe('the report', () => {
     expect(conflicts).toContain('of signs opposed');
   });
 
+  it('has layers in the order of their numbers, which plans name as text', () => {
+    const { conflicts } = insight;
+    const pairs = conflicts!.pairs;
+    const layers = ['0', '1', '10', '11', '2'].map((n) => ({ layer: `model.layers.${n}`, pairs }));
+    const changed = { ...insight, conflicts: { ...conflicts!, layers } };
+    const root = parsePage(page(sampleInput({ insight: changed })));
+    const tables = [...elementsOf(sectionOf(root, 'conflicts'))].filter((e) => e.name === 'table');
+    const heads = [...elementsOf(tables.at(-1)!)].filter(
+      ({ attributes }) => attributes.get('scope') === 'row',
+    );
+    expect(heads.map((head) => plain(head).trim())).toEqual(['0', '1', '2', '10', '11']);
+  });
+
+  it('begins with the verdict, and with what failed and why', () => {
+    const verdict = plain(sectionOf(parsePage(page()), 'verdict'));
+    expect(verdict).toMatch(
+      /^ ± Ship 6 of 7 artefacts, do not ship 1 6 of 7 .* weldline approve --override "reason" gguf-q2_k ✕ Do not ship 50 MB, 2\.96 bits per weight scores 45\.0 % on calculator \(reference 95\.0 %\), worst of 2 suites KL 0\.41 nats per token Failed: Scores dropped on suite calculator score-drop It answers 9 of 20/,
+    );
+    expect(verdict).toMatch(/ gguf-q4_k_m ✓ Ship .* 1 warning: The suite is too small to tell /);
+    const warnings = plain(sectionOf(parsePage(page()), 'warnings'));
+    // Once, whatever the number of artefacts it is said of.
+    expect(warnings.match(/About 3000 prompts would tell/g)).toHaveLength(1);
+    expect(warnings).toContain('suite-too-small (gguf-q4_k_m, gguf-q4_k_s, awq-w4a16-g64)');
+  });
+
+  it('gives scores the interval of Wilson, also of what the gate does not judge', () => {
+    const scores = plain(sectionOf(parsePage(page()), 'scores'));
+    expect(scores).toContain(' base alone 5.0 % 0.9 % to 23.6 % ');
+    expect(scores).toContain(' adapter extractor on its base 10.0 % 2.8 % to 30.1 % ');
+    expect(scores).toContain('asks for a drop of at most 0.1 %, a score of at least 80.0 %, a KL');
+  });
+
   it('leaves out what nobody evaluated, converted or measured', () => {
     const { release } = sampleInput();
     const root = parsePage(reportPage(reportFacts({ release })));
@@ -121,7 +153,9 @@ describe('the report', () => {
   it('shows answers that changed, what was lost first, and counts the rest', () => {
     const examples = sectionOf(parsePage(page()), 'examples');
     const [summary, ...details] = [...elementsOf(examples)].filter(({ name }) => name === 'table');
-    expect(plain(summary!)).toContain('gguf-q2_k calculator gguf-f16 10 0 0 10');
+    expect(plain(summary!)).toContain(
+      'gguf-q2_k calculator adapter calculator on its base 10 0 0 10',
+    );
     expect(details).toHaveLength(6);
     expect(plain(examples)).toContain('gguf-q2_k on calculator: 5 of 10 answers');
     expect(plain(details[2]!)).toContain('Q: 9+10 = ✕ was right, is wrong [19] [19] [9] Q: what?');
@@ -152,7 +186,8 @@ describe('names, answers and warnings from outside', () => {
       if (isFree.test(key) && typeof value === 'string' && value.trim() !== '') return text;
       if (key === 'warnings' && typeof value[0] === 'string') return [text];
       if (key === 'checks') return [text];
-      return value;
+      // Ids of a suite, of an adapter and of candidates: they get into attributes too.
+      return typeof value === 'string' ? value.replaceAll('calculator', text) : value;
     });
     return { ...replaced, approval: { by: text, override: text } };
   }

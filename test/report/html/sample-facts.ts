@@ -50,10 +50,11 @@ const CANDIDATES: readonly CandidateStep[] = Object.keys(MODELS).map((id) => ({
   runner: kindOf(id) === 'gguf' ? 'llama.cpp' : 'transformers',
   suites: suiteIds,
   ...(isConversion(id) && { conversion: id }),
-  ...(isArtefact(id) && { comparedWith: referenceOf(id, 0) }),
+  ...(isArtefact(id) && { comparedWith: sourceOf(id, 0) }),
 }));
 
-function referenceOf(id: string, suite: number): string {
+/** What its distributions are compared with. */
+function sourceOf(id: string, suite: number): string {
   if (id === 'merged') return `adapter:${suiteIds[suite]}`;
   return id === 'gguf-f16' || id.startsWith('awq') ? 'merged' : 'gguf-f16';
 }
@@ -95,7 +96,7 @@ const RESULTS: readonly SuiteResult[] = Object.entries(MODELS).flatMap(([candida
     ...(at === 0 && { perplexity: { value: 6.36 + (model.kl ?? 0), tokens: 4096 } }),
     ...(model.kl !== undefined && {
       comparison: {
-        ...{ with: referenceOf(candidate, at), positions: 180, klMean: model.kl },
+        ...{ with: sourceOf(candidate, at), positions: 180, klMean: model.kl },
         ...{ klMax: 20 * model.kl, logitDifferenceMax: 0.5 + model.kl, ofLogProbabilities: false },
         ...{ top1Agreement: 1 - Math.min(0.5, model.kl), tokenizedDifferently: [] },
       },
@@ -117,11 +118,15 @@ const SMALL: GateSignal = {
 
 function decisionOn(candidate: string, at: number): SuiteDecision {
   const model = MODELS[candidate]!;
-  const reference = MODELS[referenceOf(candidate, at)]!;
-  const drop = (reference.correct[at]! - model.correct[at]!) / 20;
+  const reference = `adapter:${suiteIds[at]}`;
+  const referenceModel = MODELS[reference]!;
+  const drop = (referenceModel.correct[at]! - model.correct[at]!) / 20;
   return {
-    ...{ suite: suiteIds[at]!, reference: referenceOf(candidate, at), prompts: 20 },
-    ...{ score: interval(model.correct[at]!), referenceScore: interval(reference.correct[at]!) },
+    ...{ suite: suiteIds[at]!, reference, prompts: 20 },
+    ...{
+      score: interval(model.correct[at]!),
+      referenceScore: interval(referenceModel.correct[at]!),
+    },
     baseScore: interval(MODELS['base']!.correct[at]!),
     drop: { value: drop, low: drop - 0.05, high: drop + 0.1 },
     ...{ smallestDropSeen: 0.2, kl: model.kl ?? 0, klMax: 0.1 },

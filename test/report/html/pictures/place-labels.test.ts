@@ -18,29 +18,36 @@ function overlapOf(one: ReturnType<typeof boxesOf>[number], other: typeof one): 
   return Math.min(x, y) > 1e-9 ? Math.min(x, y) : 0;
 }
 
+/** No label lies on another or on a point, and all are in the frame. */
+function expectPlaced(points: Parameters<typeof placeLabels>[0]): void {
+  const boxes = boxesOf(points);
+  for (const [index, box] of boxes.entries()) {
+    expect(Math.min(box.left - FRAME.left, FRAME.right - box.right)).toBeGreaterThanOrEqual(0);
+    expect(Math.min(box.top - FRAME.top, FRAME.bottom - box.bottom)).toBeGreaterThanOrEqual(-1e-9);
+    for (const other of boxes.slice(index + 1)) expect(overlapOf(box, other)).toBe(0);
+    for (const { x, y } of points) {
+      const mark = { left: x - 6, right: x + 6, top: y - 6, bottom: y + 6 };
+      expect(overlapOf(box, mark)).toBe(0);
+    }
+  }
+}
+
 it('labels neither lie on each other nor on a point, and stay in the frame', () => {
   const point = fc.record({
     x: fc.double({ min: 60, max: 310, noNaN: true }),
     y: fc.double({ min: 10, max: 250, noNaN: true }),
     label: fc.constantFrom('Q4_K_M', 'Q8_0', 'awq-w4a16-g128', 'IQ2_XXS'),
   });
-  fc.assert(
-    fc.property(fc.array(point, { maxLength: 9 }), (points) => {
-      const boxes = boxesOf(points);
-      for (const [index, box] of boxes.entries()) {
-        expect(Math.min(box.left - FRAME.left, FRAME.right - box.right)).toBeGreaterThanOrEqual(0);
-        expect(Math.min(box.top - FRAME.top, FRAME.bottom - box.bottom)).toBeGreaterThanOrEqual(
-          -1e-9,
-        );
-        for (const other of boxes.slice(index + 1)) expect(overlapOf(box, other)).toBe(0);
-        for (const { x, y } of points) {
-          const mark = { left: x - 6, right: x + 6, top: y - 6, bottom: y + 6 };
-          expect(overlapOf(box, mark)).toBe(0);
-        }
-      }
-    }),
-    { numRuns: 100 },
-  );
+  const points = fc.array(point, { maxLength: 9 });
+  fc.assert(fc.property(points, expectPlaced), { numRuns: 100 });
+});
+
+it('finds a place elsewhere for what is in a crowd at the edge', () => {
+  const crowd = Array.from({ length: 20 }, (_, index) => ({
+    ...{ x: 60 + 8 * (index % 2), y: 10 + 4 * Math.floor(index / 2), label: 'awq-w4a16-g128' },
+  }));
+  expectPlaced(crowd);
+  expect(placeLabels(crowd, FRAME).some(({ isFar }) => isFar)).toBe(true);
 });
 
 it('places all the quantizations that one release may have', () => {
@@ -49,8 +56,6 @@ it('places all the quantizations that one release may have', () => {
   const points = names.map((label, index) => ({
     ...{ label, x: 54 + 16 * bits[index]!, y: 20 + 25 * bits[index]! },
   }));
-  const boxes = boxesOf(points);
-  for (const [index, box] of boxes.entries())
-    for (const other of boxes.slice(index + 1)) expect(overlapOf(box, other)).toBe(0);
+  expectPlaced(points);
   expect(placeLabels(points, FRAME)).toEqual(placeLabels(points, FRAME));
 });
