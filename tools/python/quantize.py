@@ -82,11 +82,13 @@ class ScaleRecord:
     def __init__(self) -> None:
         self._steps: list[dict[str, Any]] = []
         self._scales: dict[str, Any] = {}
+        self.scaled: set[str] = set()
 
     def add(self, mapping: Any, scales: Any) -> None:
         from llmcompressor.modeling.offset_norm import NormCalibrationModule
 
         self._scales[f"scales.{len(self._steps)}"] = scales.detach().float().cpu().contiguous()
+        self.scaled.add(mapping.smooth_name)
         is_offset = isinstance(mapping.smooth_layer, NormCalibrationModule)
         self._steps.append(
             {"from": mapping.smooth_name, "to": mapping.balance_names, "offset": int(is_offset)}
@@ -126,10 +128,10 @@ def quantize(settings: dict[str, Any], progress: Progress) -> None:
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(settings["model"], **local)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             settings["model"], dtype="auto", **local
         )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(settings["model"], **local)
     except (ValueError, KeyError, OSError) as error:
         raise Refused("architecture", str(error)) from error
     model.eval()
@@ -139,6 +141,7 @@ def quantize(settings: dict[str, Any], progress: Progress) -> None:
     progress.tell(stage="calibrating", layer=0, layers=layers)
     torch.nn.modules.module.register_module_forward_hook(progress.alive)
     record = ScaleRecord()
+    vectors = {name: value.clone() for name, value in model.named_parameters() if value.ndim == 1}
     oneshot(
         model=model,
         processor=tokenizer,
@@ -148,6 +151,7 @@ def quantize(settings: dict[str, Any], progress: Progress) -> None:
     )
 
     progress.tell(stage="saving")
+    restore(model, vectors, record)
     output = Path(settings["output"])
     # weldline copies the checkpoint's own; one that transformers finds fault with must not stop this.
     model.generation_config = transformers.GenerationConfig()
@@ -157,6 +161,20 @@ def quantize(settings: dict[str, Any], progress: Progress) -> None:
     count = sum(batch["input_ids"].shape[0] for batch in batches)
     tokens = sum(batch["input_ids"].numel() for batch in batches)
     progress.tell(done=True, samples=count, tokens=tokens, device=device)
+
+
+def restore(model: Any, vectors: dict[str, Any], record: ScaleRecord) -> None:
+    """Gives vectors that AWQ did not scale their values again.
+
+    llm-compressor adds 1 to the norms of Gemma and its like and takes it off again, in 16 bits, which
+    rounds them all.
+    """
+    from compressed_tensors.utils import update_offload_parameter
+
+    for path, value in vectors.items():
+        module, _, name = path.rpartition(".")
+        if module not in record.scaled:
+            update_offload_parameter(model.get_submodule(module), name, value)
 
 
 def make_recipe(
