@@ -142,6 +142,11 @@ export const ERROR_CODES = [
   'convert.bad-group-size',
   'convert.bad-ignore',
   'convert.unsupported-architecture',
+  'convert.unsupported-tokenizer',
+  'convert.unsupported-model',
+  'convert.tokenizer-missing',
+  'convert.vocabulary-mismatch',
+  'convert.adapter-unsupported',
   'convert.source-damaged',
   // publishing
   'publish.conflict',

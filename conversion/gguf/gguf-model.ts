@@ -1,7 +1,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { gguf } from '@huggingface/gguf';
 import { WeldlineError } from '../../engine/errors.ts';
+import { type GgufHeader, readGgufHeader } from '../../tools/gguf/read-gguf-header.ts';
 import { type BlockFormat, blockFormat } from './block-formats.ts';
 
 /** A tensor of a GGUF file. */
@@ -45,12 +45,12 @@ export async function readGguf(directory: string): Promise<GgufModel> {
     const file = join(directory, name);
     const { size } = await stat(file);
     bytes += size;
-    const header = await gguf(file, { allowLocalFile: true }).catch((error: unknown) => {
+    const header = await readGgufHeader(file).catch((error: unknown) => {
       throw damaged(file, `has no readable header (${(error as Error).message})`, error);
     });
     if (index === 0) metadata = header.metadata;
-    for (const info of header.tensorInfos) {
-      const tensor = describe(info, file, header.tensorDataOffset);
+    for (const info of header.tensors) {
+      const tensor = describe(info, file);
       if (tensors.has(tensor.name)) throw damaged(file, `has ${tensor.name} a second time`);
       if (tensor.offset + tensor.byteLength > size) {
         throw damaged(file, `ends before ${tensor.name} does`);
@@ -63,23 +63,15 @@ export async function readGguf(directory: string): Promise<GgufModel> {
   return { files, metadata, tensors, parameters, bytes };
 }
 
-interface TensorInfo {
-  readonly name: string;
-  readonly shape: readonly bigint[];
-  readonly dtype: number;
-  readonly offset: bigint;
-}
-
-function describe(info: TensorInfo, file: string, dataOffset: bigint): GgufTensor {
-  const format = blockFormat(info.dtype);
-  const shape = info.shape.map(Number).reverse();
+function describe(info: GgufHeader['tensors'][number], file: string): GgufTensor {
+  const format = blockFormat(info.type);
+  const shape = info.shape.toReversed();
   const elements = shape.reduce((product, length) => product * length, 1);
   if (format === undefined || elements % format.elements !== 0) {
     throw damaged(file, `has ${info.name} of a type or shape that weldline does not know`);
   }
   const byteLength = (elements / format.elements) * format.bytes;
-  const offset = Number(dataOffset + info.offset);
-  return { name: info.name, shape, format, elements, file, offset, byteLength };
+  return { name: info.name, shape, format, elements, file, offset: info.offset, byteLength };
 }
 
 export function damaged(file: string, problem: string, cause?: unknown): WeldlineError {

@@ -1,6 +1,6 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
-import { gguf } from '@huggingface/gguf';
 import { WeldlineError } from '../../engine/errors.ts';
+import { readGgufHeader } from '../../tools/gguf/read-gguf-header.ts';
 
 /** GGUF_DEFAULT_ALIGNMENT; llama-gguf-split knows no other. */
 const ALIGNMENT = 32;
@@ -65,36 +65,27 @@ async function readRecords(
   readonly metadataCount: number;
   readonly tensors: readonly TensorRecord[];
 }> {
-  const header = await gguf(file, { allowLocalFile: true });
-  const values = header.metadata as Readonly<Record<string, unknown>>;
+  const { metadata: values, tensors: list, littleEndian, listRange } = await readGgufHeader(file);
   const alignment = Number(values['general.alignment'] ?? ALIGNMENT);
-  if (
-    !header.littleEndian ||
-    alignment !== ALIGNMENT ||
-    Number(values['version']) !== GGUF_VERSION
-  ) {
+  if (!littleEndian || alignment !== ALIGNMENT || Number(values['version']) !== GGUF_VERSION) {
     throw new WeldlineError(
       'convert.check-failed',
       `${file} has a layout that llama.cpp does not split. Leave split out of the recipe.`,
     );
   }
-  const [infoStart, infoEnd] = header.tensorInfoByteRange;
+  const [infoStart, infoEnd] = listRange;
   const read = async (from: number, to: number): Promise<Uint8Array> => {
     const { buffer } = await source.read(Buffer.alloc(to - from), 0, to - from, from);
     return buffer;
   };
   const infos = await read(infoStart, infoEnd);
-  const dataOffset = Number(header.tensorDataOffset);
   const end = (await source.stat()).size;
   let at = 0;
-  const tensors = header.tensorInfos.map((info, index) => {
-    const length = infoBytes(info.name, info.shape.length);
+  const tensors = list.map(({ name, shape, offset }, index) => {
+    const length = infoBytes(name, shape.length);
     const entry = infos.subarray(at, at + length - 8);
     at += length;
-    const position = dataOffset + Number(info.offset);
-    const next = header.tensorInfos[index + 1];
-    const until = next === undefined ? end : dataOffset + Number(next.offset);
-    return { entry, position, paddedBytes: until - position };
+    return { entry, position: offset, paddedBytes: (list[index + 1]?.offset ?? end) - offset };
   });
   const metadata = await read(PREFIX_BYTES, infoStart);
   return { metadata, metadataCount: Number(values['kv_count']), tensors };

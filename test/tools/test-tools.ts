@@ -1,34 +1,22 @@
 import { fileURLToPath } from 'node:url';
+import { childVariables } from '../../config/environment.ts';
+import { findPythonTools } from '../../tools/find-python-tools.ts';
+import { installLlamaCpp } from '../../tools/install-llama-cpp.ts';
 import type { LlamaCpp } from '../../tools/llama-cpp.ts';
 import type { PythonTools } from '../../tools/python-tools.ts';
 
 /** Outside any test's home, so that a checkout installs the tools once; `npm test` does. */
 export const TEST_TOOLS = fileURLToPath(new URL('../../.tools', import.meta.url));
 
-/** The real llama.cpp. */
+/** The real llama.cpp, installed into the checkout by the first that asks. */
 export async function testLlamaCpp(): Promise<LlamaCpp> {
-  const directory = `${TEST_TOOLS}/llama-cpp`;
-  return {
-    origin: 'installed',
-    directory,
-    version: 'v0.4.0 (80fb11ac)',
-    converter: `${directory}/source`,
-    libraries: `${directory}/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64`,
-    modules: `${directory}/node_modules`,
-    programs: {},
-  };
+  const environment = { toolsDirectory: TEST_TOOLS };
+  return await installLlamaCpp({ environment, variables: childVariables() });
 }
 
 /** The real torch, transformers, PEFT and llm-compressor. */
 export async function testPythonTools(): Promise<PythonTools> {
-  return {
-    origin: 'installed',
-    python: `${TEST_TOOLS}/python/bin/python`,
-    versions: {
-      torch: '2.11.0',
-      transformers: '5.17.0',
-      peft: '0.21.2',
-      llmcompressor: '0.14.0.1',
-    },
-  };
+  const found = await findPythonTools({ environment: { toolsDirectory: TEST_TOOLS } });
+  if (found !== undefined) return found;
+  throw new Error('The Python tools are not there: run `node scripts/test-tools.ts`.');
 }

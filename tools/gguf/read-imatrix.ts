@@ -1,6 +1,6 @@
 import { open } from 'node:fs/promises';
-import { gguf } from '@huggingface/gguf';
 import { WeldlineError } from '../../engine/errors.ts';
+import { readGgufHeader } from './read-gguf-header.ts';
 
 /** An importance matrix as `llama_model_quantize` takes it. */
 export interface ImatrixData {
@@ -23,26 +23,24 @@ const F32 = 0;
  * @throws WeldlineError `convert.imatrix-invalid` for anything else, such as the older `.dat` format
  */
 export async function readImatrix(path: string): Promise<ImatrixData> {
-  const parsed = await gguf(path, { allowLocalFile: true }).catch((error: unknown) => {
+  const parsed = await readGgufHeader(path).catch((error: unknown) => {
     throw invalid(path, 'is no GGUF file', error);
   });
-  const { metadata, tensorInfos, tensorDataOffset } = parsed;
-  const values = metadata as Record<string, unknown>;
+  const { metadata: values, tensors } = parsed;
   if (values['general.type'] !== 'imatrix') throw invalid(path, 'holds no importance matrix');
   const handle = await open(path, 'r');
   try {
     const read = async (name: string): Promise<Float32Array | undefined> => {
-      const info = tensorInfos.find((tensor) => tensor.name === name);
-      if (info === undefined || (info.dtype as number) !== F32) return undefined;
-      const count = info.shape.reduce((product, length) => product * Number(length), 1);
+      const info = tensors.find((tensor) => tensor.name === name);
+      if (info === undefined || info.type !== F32) return undefined;
+      const count = info.shape.reduce((product, length) => product * length, 1);
       const result = new Float32Array(count);
       const room = new Uint8Array(result.buffer);
-      const position = Number(tensorDataOffset + info.offset);
-      const { bytesRead } = await handle.read(room, 0, count * FLOAT_BYTES, position);
+      const { bytesRead } = await handle.read(room, 0, count * FLOAT_BYTES, info.offset);
       return bytesRead === count * FLOAT_BYTES ? result : undefined;
     };
     const entries = new Map<string, Float32Array>();
-    for (const { name } of tensorInfos) {
+    for (const { name } of tensors) {
       if (!name.endsWith(SUMS)) continue;
       const tensor = name.slice(0, -SUMS.length);
       const sums = await read(name);

@@ -1,0 +1,56 @@
+/**
+ * A program: loads the libraries of llama.cpp as those who quantize and evaluate with them will, and
+ * prints what they say of themselves as one line of JSON. It is a process of its own because a
+ * library that does not fit can end the process that loads it.
+ *
+ *     node check-llama-cpp.ts MODULES LIBRARIES
+ */
+import { readdirSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { argv, stdout } from 'node:process';
+
+/** What is used of koffi, which is installed with llama.cpp. */
+interface Koffi {
+  load(path: string): { func(declaration: string): (...args: unknown[]) => unknown };
+  struct(name: string, members: Readonly<Record<string, string>>): unknown;
+  sizeof(type: string): number;
+}
+
+const [, , modules = '', libraries = ''] = argv;
+const koffi = createRequire(join(modules, 'koffi', 'package.json'))('koffi') as Koffi;
+
+/** `libllama.v0.4.0.so`, `libllama.metal.v0.4.0.dylib`. */
+function load(name: string): ReturnType<Koffi['load']> {
+  const file = readdirSync(libraries).find((each) => each.startsWith(`${name}.`));
+  if (file === undefined) throw new Error(`${libraries} has no ${name}`);
+  return koffi.load(join(libraries, file));
+}
+
+const ggml = load('libggml');
+const llama = load('libllama');
+ggml.func('void ggml_backend_load_all_from_path(str directory)')(libraries);
+// llama.h, `llama_model_quantize_params`: it changes between releases.
+koffi.struct('llama_model_quantize_params', {
+  nthread: 'int32_t',
+  ftype: 'int32_t',
+  output_tensor_type: 'int32_t',
+  token_embedding_type: 'int32_t',
+  allow_requantize: 'bool',
+  quantize_output_tensor: 'bool',
+  only_copy: 'bool',
+  pure: 'bool',
+  keep_split: 'bool',
+  dry_run: 'bool',
+  imatrix: 'void *',
+  kv_overrides: 'void *',
+  tt_overrides: 'void *',
+  prune_layers: 'void *',
+  max_buf_size: 'size_t',
+});
+const version = llama.func('str llama_version()')();
+const defaults = llama.func('llama_model_quantize_params llama_model_quantize_default_params()')();
+const devices = ggml.func('size_t ggml_backend_dev_count()')();
+const { ftype, max_buf_size } = defaults as Record<string, unknown>;
+const size = koffi.sizeof('llama_model_quantize_params');
+stdout.write(`${JSON.stringify({ version, devices, size, ftype, bufferBytes: max_buf_size })}\n`);
