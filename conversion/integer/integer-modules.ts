@@ -13,7 +13,8 @@ export interface IntegerModule {
 }
 
 const WEIGHT = '.weight';
-const HEAD = /(^|\.)(lm_head|embed_out)\.weight$/;
+/** The tensor of an output head. */
+export const HEAD = /(^|\.)(lm_head|embed_out)\.weight$/;
 const EMBEDDING = /(^|\.)(embed_tokens|embed_in)\.weight$/;
 
 /**
