@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections import defaultdict
@@ -40,6 +41,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 BATCH_TOKENS_MAX = 2048
 # Often enough to tell a slow layer from one that hangs.
 ALIVE_SECONDS = 5.0
+
+
+OF_THE_MACHINE = re.compile(r"No space left|out of memory|can't allocate memory|MemoryError", re.I)
 
 
 class Refused(Exception):
@@ -109,6 +113,12 @@ def main() -> None:
     except Refused as refusal:
         progress.tell(error=refusal.kind, message=str(refusal))
         sys.exit(1)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        if not OF_THE_MACHINE.search(text):
+            raise
+        # weldline says what to do, and a traceback would only hide it.
+        sys.exit(text)
 
 
 def quantize(settings: dict[str, Any], progress: Progress) -> None:
