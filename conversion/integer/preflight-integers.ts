@@ -20,6 +20,12 @@ const AWQ_ARCHITECTURES = new Set([
   'smollm3',
 ]);
 
+/**
+ * Layers of GPT-2 are Conv1D, which llm-compressor leaves as they are; the head of GPT-NeoX has another
+ * name in transformers than in the checkpoint, so an ignore list would mean two things.
+ */
+const UNFIT = new Set(['gpt2', 'gpt_neox']);
+
 /** Groups that vLLM's kernels for integer weights take. */
 const SERVED_GROUPS = [32, 64, 128];
 const GROUP_SIZE_MIN = 16;
@@ -63,8 +69,7 @@ export async function preflightIntegers(
 
 function checkArchitecture({ id, kind }: IntegerStep, { config }: ModelFacts): void {
   const type = String(config['model_type'] ?? 'none');
-  // Layers of GPT-2 are Conv1D, which llm-compressor leaves as they are.
-  if (!hasPlainModules(type) || type === 'gpt2') {
+  if (!hasPlainModules(type) || UNFIT.has(type)) {
     throw new WeldlineError(
       'convert.unsupported-architecture',
       `${id}: weldline does not know which layers of the architecture "${type}" llm-compressor ` +
