@@ -32,6 +32,7 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'tool.failed': 'retry',
   'tool.stalled': 'retry',
   'tool.killed': 'mend',
+  'convert.bad-calibration': 'mend',
   'convert.source-damaged': 'mend',
   'kernel.missing': 'mend',
   'evaluate.suite-invalid': 'mend',

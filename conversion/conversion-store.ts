@@ -81,18 +81,21 @@ export async function makeConversion(
   try {
     await mkdir(store, { recursive: true });
     await removeAbandoned(store);
+    // Not finished, or changed since: what is there is worth nothing.
+    await rm(place, { recursive: true, force: true });
     await mkdir(partial);
     const findings = await make(partial);
     const files = await describeFiles(partial, signal);
     const manifest = { format: 'weldline.conversion' as const, ...facts, ...findings, files };
     await writeFileDurably(join(partial, CONVERSION_FILE), formatConversion(manifest));
-    await replace(partial, place);
+    await renameInto(place, partial);
     await syncDirectory(store);
   } catch (error) {
     signal?.throwIfAborted();
     throw systemErrorCode(error) === undefined ? error : toWriteError(error, partial);
   } finally {
-    await rm(partial, { recursive: true, force: true });
+    // What cannot be removed now is removed as abandoned later.
+    await rm(partial, { recursive: true, force: true }).catch(() => undefined);
     underWay.delete(partial);
   }
   const made = await readConversionManifest(place);
@@ -149,14 +152,12 @@ function isRunning(pid: number): boolean {
   }
 }
 
-/** Renames into place; what is there already is not finished, or the same from another attempt. */
-async function replace(partial: string, place: string): Promise<void> {
+/** Renames into place, unless another attempt was faster, whose files may be in use by now. */
+async function renameInto(place: string, partial: string): Promise<void> {
   try {
     await rename(partial, place);
   } catch (error) {
-    if (!['ENOTEMPTY', 'EEXIST', 'ENOTDIR'].includes(systemErrorCode(error) ?? '')) throw error;
-    await rm(place, { recursive: true, force: true });
-    await rename(partial, place);
+    if (!['ENOTEMPTY', 'EEXIST'].includes(systemErrorCode(error) ?? '')) throw error;
   }
 }
 

@@ -2,15 +2,20 @@ import { basename, dirname, join } from 'node:path';
 import { digestOf } from '../../engine/canonical-json.ts';
 import { digestFile } from '../../engine/durable-files.ts';
 import { WeldlineError } from '../../engine/errors.ts';
+import { buildLlamaPrograms } from '../../tools/build-llama-programs.ts';
 import type { LlamaCpp } from '../../tools/llama-cpp.ts';
 import { run } from '../../tools/run.ts';
-import { makeConversion } from '../conversion-store.ts';
+import { type ConversionFindings, makeConversion } from '../conversion-store.ts';
 import type { Conversion, ConvertOptions } from '../convert-options.ts';
 import { readGguf } from './gguf-model.ts';
+import { requireLlamaCpp } from './run-converter.ts';
+
+const PROGRAM = 'llama-imatrix';
 
 const IMATRIX_FILE = 'imatrix.gguf';
 /** llama-imatrix's own default. */
 const CONTEXT_TOKENS = 512;
+const TOO_SHORT = /you need at least \d+ tokens/;
 const STALL_TIMEOUT_MS = 60 * 60_000;
 
 export interface ImatrixOptions
@@ -29,12 +34,12 @@ export interface ImatrixOptions
  * is used again.
  *
  * @returns the path of the matrix
- * @throws WeldlineError `tool.*`, `disk.*`; `source.not-found` for the text
+ * @throws WeldlineError `convert.bad-calibration` for too little text, `source.not-found` for none;
+ *   `tool.*`, `disk.*`
  */
 export async function makeImatrix(options: ImatrixOptions): Promise<string> {
   const { source, calibration, tools, signal } = options;
-  const { llamaCpp } = tools;
-  const program = imatrixProgram(llamaCpp);
+  const llamaCpp = requireLlamaCpp(tools);
   const text = await digestFile(calibration, { signal });
   const settings = {
     of: source.manifest.id,
@@ -43,43 +48,43 @@ export async function makeImatrix(options: ImatrixOptions): Promise<string> {
     name: basename(calibration),
     contextTokens: CONTEXT_TOKENS,
   };
-  const versions = { 'llama.cpp': llamaCpp?.version ?? '' };
+  const versions = { 'llama.cpp': llamaCpp.version };
   const key = digestOf({ source: source.manifest.files, settings, tools: versions });
   const facts = { id: 'imatrix', kind: 'gguf' as const, key, tools: versions, settings };
-  const made = await makeConversion(
-    options.directory,
-    facts,
-    async (partial) => {
-      options.onProgress?.({ stage: 'importance matrix' });
-      const { files } = await readGguf(source.directory);
-      await run({
-        file: program,
-        args: [
-          ...['--model', files[0] ?? '', '--file', basename(calibration)],
-          ...['--output-file', join(partial, IMATRIX_FILE), '--ctx-size', String(CONTEXT_TOKENS)],
-          ...['--no-ppl', '--gpu-layers', '0'],
-          ...(options.threads === undefined ? [] : ['--threads', String(options.threads)]),
-        ],
-        cwd: dirname(calibration),
-        env: tools.variables,
-        signal,
-        stallTimeoutMs: STALL_TIMEOUT_MS,
-        logFile: options.logFile,
-      });
-      return { checks: [], warnings: [] };
-    },
-    signal,
-  );
+  const make = async (partial: string): Promise<ConversionFindings> => {
+    options.onProgress?.({ stage: 'importance matrix' });
+    await compute(join(partial, IMATRIX_FILE), llamaCpp, options);
+    return { checks: [], warnings: [] };
+  };
+  const made = await makeConversion(options.directory, facts, make, signal);
   return join(made.directory, IMATRIX_FILE);
 }
 
-/** @throws WeldlineError `tool.not-found` */
-export function imatrixProgram(llamaCpp: LlamaCpp | undefined): string {
-  const program = llamaCpp?.programs['llama-imatrix'];
-  if (program !== undefined) return program;
-  throw new WeldlineError(
-    'tool.not-found',
-    'An importance matrix is made by llama-imatrix, which is not there. Set WELDLINE_LLAMA_CPP to a ' +
-      'llama.cpp that has it, or give a finished matrix in the recipe (imatrix: {file: PATH}).',
-  );
+async function compute(target: string, llamaCpp: LlamaCpp, options: ImatrixOptions): Promise<void> {
+  const { source, calibration, tools, threads, signal } = options;
+  const { variables } = tools;
+  const { programs } = await buildLlamaPrograms(llamaCpp, [PROGRAM], { variables, signal });
+  const { files } = await readGguf(source.directory);
+  const running = run({
+    file: programs[PROGRAM] ?? PROGRAM,
+    args: [
+      ...['--model', files[0] ?? '', '--file', basename(calibration), '--output-file', target],
+      ...['--ctx-size', String(CONTEXT_TOKENS), '--no-ppl', '--gpu-layers', '0'],
+      ...(threads === undefined ? [] : ['--threads', String(threads)]),
+    ],
+    cwd: dirname(calibration),
+    env: variables,
+    signal,
+    stallTimeoutMs: STALL_TIMEOUT_MS,
+    logFile: options.logFile,
+  });
+  await running.catch((error: Error) => {
+    if (!TOO_SHORT.test(error.message)) throw error;
+    throw new WeldlineError(
+      'convert.bad-calibration',
+      `${calibration} is too short for an importance matrix: llama-imatrix takes at least ` +
+        `${2 * CONTEXT_TOKENS} tokens, and some hundred thousand are usual.`,
+      { cause: error },
+    );
+  });
 }
