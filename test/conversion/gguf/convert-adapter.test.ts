@@ -1,6 +1,7 @@
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { convert } from '../../../conversion/convert.ts';
 import type { ConversionTools, ModelFacts } from '../../../conversion/convert-options.ts';
@@ -65,31 +66,56 @@ describe('an adapter as GGUF', () => {
     expect((await tryGguf(request))?.text.trim()).not.toBe(ANSWER);
   });
 
-  it.each([
-    ['DoRA', { use_dora: true }, /adapter\.|convert\./],
-    ['more than one strength', { alpha_pattern: { q_proj: 32 } }, /more than one strength/],
-    ['trained biases', { bias: 'all' }, /trained biases/],
-    [
-      'replicated layers',
-      {
-        layer_replication: [
-          [0, 2],
-          [1, 3],
-        ],
-      },
-      /replicates layers/,
-    ],
-  ])('is refused before the merge with %s', async (_what, changes, message) => {
-    const calculator = await withConfig(changes);
-    const model: ModelFacts = { config: {}, directory: BASE, tensors: new Map() };
-    const options = { steps: [STEP], model, tools, adapters: { calculator } };
-    await expect(preflightConversions(options)).rejects.toMatchObject({
+  const GOLDEN = fileURLToPath(new URL('../../golden', import.meta.url));
+  const refused = async (
+    directory: string,
+    config: ModelFacts['config'] = {},
+  ): Promise<unknown> => {
+    const model: ModelFacts = { config, directory: BASE, tensors: new Map() };
+    const adapters = { calculator: directory };
+    return await preflightConversions({ steps: [STEP], model, tools, adapters }).catch(
+      (error: unknown) => error,
+    );
+  };
+  const unsupported = (message: RegExp) =>
+    expect.objectContaining({
       code: 'convert.adapter-unsupported',
       message: expect.stringMatching(message),
     });
+
+  it.each([
+    ['cases/dora-bf16/adapter', /uses DoRA/],
+    ['cases/modules_to_save-bf16/adapter', /modules_to_save/],
+    ['cases/tokens-bf16/adapter', /trained rows of an embedding/],
+    ['cases/bias_all-bf16/adapter', /trained biases/],
+    ['cases/lora_bias-bf16/adapter', /trained biases/],
+    ['cases/fan_in_fan_out-bf16/adapter', /fan_in_fan_out/],
+    ['cases/patterns-bf16/adapter', /more than one strength/],
+    ['kinds/loha-bf16/adapter', /is LOHA, and llama\.cpp knows LoRA only/],
+    ['formats/mlx-lora', /is in the mlx format/],
+  ])('is refused before the merge for %s', async (name, message) => {
+    expect(await refused(join(GOLDEN, name))).toEqual(unsupported(message));
   });
 
-  it('has one strength for modules of different rank only without rank stabilisation', async () => {
+  it('is refused on a head that the model does not have', async () => {
+    const adapter = await withConfig({ target_modules: ['q_proj', 'lm_head'] });
+    const file = join(adapter, 'adapter_model.safetensors');
+    const bytes = await readFile(file);
+    const end = 8 + Number(bytes.readBigUInt64LE());
+    const header = bytes.toString('utf8', 8, end);
+    const renamed = header.replaceAll('model.model.layers.0.self_attn.q_proj.', 'model.lm_head.');
+    bytes.write(renamed.padEnd(header.length), 8);
+    await writeFile(file, bytes);
+    expect(await refused(adapter, { tie_word_embeddings: true })).toEqual(
+      unsupported(/on lm_head/),
+    );
+    expect(await refused(adapter, { tie_word_embeddings: false })).toEqual([]);
+  });
+
+  it('takes what llama.cpp can express', async () => {
+    for (const name of ['plain', 'rslora']) {
+      expect(await refused(join(GOLDEN, `cases/${name}-bf16/adapter`)), name).toEqual([]);
+    }
     const plain = await readGgufAdapter('calculator', CALCULATOR);
     expect(plain).toMatchObject({ alpha: 16, weightsFile: 'adapter_model.safetensors' });
     expect(plain.modules).toHaveLength(21);
