@@ -2,7 +2,7 @@ import { execFileSync, spawn } from 'node:child_process';
 import { copyFile, cp, mkdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { ggufType } from '../../../config/gguf-types.ts';
+import { GGUF_TYPE_NAMES, ggufType } from '../../../config/gguf-types.ts';
 import type { GgufStep } from '../../../conversion/conversion-step.ts';
 import { readConversion } from '../../../conversion/conversion-store.ts';
 import { convert } from '../../../conversion/convert.ts';
@@ -21,6 +21,7 @@ import { sha256Of } from '../../../engine/canonical-json.ts';
 import { digestFile } from '../../../engine/durable-files.ts';
 import { buildLlamaPrograms } from '../../../tools/build-llama-programs.ts';
 import { tryGguf } from '../../../tools/gguf/try-gguf.ts';
+import type { LlamaCpp } from '../../../tools/llama-cpp.ts';
 import {
   ANSWER,
   CALIBRATION,
@@ -34,6 +35,7 @@ import {
   testTools,
 } from './tiny-model.ts';
 
+const BUILD_TIMEOUT_MS = 300_000;
 const F16: GgufStep = { kind: 'gguf', id: 'gguf-f16', type: 'F16', wanted: true };
 
 function quantization(type: GgufStep['type'], more: Partial<GgufStep> = {}): GgufStep {
@@ -45,10 +47,13 @@ let golden: Golden;
 let tools: ConversionTools;
 let place: { readonly root: string; readonly merged: string };
 let f16: Conversion;
+let own: LlamaCpp;
 
 beforeAll(async () => {
   [golden, tools, place] = await Promise.all([readGolden(), testTools(), mergeExample()]);
-});
+  // Compiled once in a checkout.
+  own = await buildLlamaPrograms(tools.llamaCpp!, ['llama-quantize', 'llama-imatrix']);
+}, BUILD_TIMEOUT_MS);
 afterAll(async () => await rm(place.root, { recursive: true, force: true }));
 
 const make = async (step: GgufStep, some: Partial<ConversionTools> = {}): Promise<Conversion> =>
@@ -129,6 +134,11 @@ describe('a checkpoint as GGUF', () => {
 });
 
 describe('quantized GGUF', () => {
+  it('needs an importance matrix for the types of which the table says so', () => {
+    const needy = GGUF_TYPE_NAMES.filter((name) => ggufType(name).needsImatrix);
+    expect(needy).toEqual(golden.needImatrix);
+  });
+
   it.each(['Q8_0', 'Q4_K_M', 'Q3_K_M', 'MXFP4_MOE'] as const)(
     '%s has the bytes of llama-quantize',
     async (type) => {
@@ -138,7 +148,7 @@ describe('quantized GGUF', () => {
     },
   );
 
-  it.each(['Q4_K_M', 'IQ2_XXS', 'IQ1_M'] as const)(
+  it.each(['Q4_K_M', 'IQ4_XS', 'Q2_K_S'] as const)(
     '%s has them with an importance matrix, too',
     async (type) => {
       const made = await make(quantization(type, { imatrix: { file: IMATRIX } }));
@@ -157,8 +167,8 @@ describe('quantized GGUF', () => {
 
   it('makes an importance matrix of text, once', async () => {
     const imatrix = { calibration: CALIBRATION };
-    const one = await make(quantization('IQ3_XXS', { imatrix }));
-    const other = await make(quantization('IQ2_XS', { imatrix }));
+    const one = await make(quantization('Q2_K_S', { imatrix }));
+    const other = await make(quantization('IQ4_NL', { imatrix }));
     expect(one.manifest.settings['imatrix']).toBe(other.manifest.settings['imatrix']);
     const model = await readGguf(one.directory);
     expect(model.metadata['quantize.imatrix.dataset']).toBe('calibration.txt');
@@ -170,14 +180,13 @@ describe('quantized GGUF', () => {
   it('says that text is too short for an importance matrix', async () => {
     const calibration = join(place.root, 'short.txt');
     await writeFile(calibration, 'Q: 1+1 = [2]\n'.repeat(20));
-    const made = make(quantization('IQ3_XXS', { imatrix: { calibration } }));
+    const made = make(quantization('Q2_K_S', { imatrix: { calibration } }));
     await expect(made).rejects.toMatchObject({ code: 'convert.bad-calibration' });
   });
 
   it("is made by the programs of a llama.cpp of the user's own", async () => {
-    const built = await buildLlamaPrograms(tools.llamaCpp!, ['llama-quantize']);
-    const { libraries: _, modules: __, ...own } = built;
-    const llamaCpp = { ...own, version: 'b1', origin: 'setting' as const };
+    const { libraries: _, modules: __, ...programs } = own;
+    const llamaCpp = { ...programs, version: 'b1', origin: 'setting' as const };
     const made = await make(quantization('Q8_0', { imatrix: { file: IMATRIX } }), { llamaCpp });
     expect(onlyDigest(made)).toBe(golden.withImatrix['Q8_0']);
     expect(made.manifest.warnings).toEqual([expect.stringContaining('It was not tried')]);
