@@ -13,7 +13,7 @@ import {
   POSITIONS_PER_TEXT_MAX,
   writeDistributions,
 } from './distribution-store.ts';
-import { cutIntoWindows, measurePerplexity } from './perplexity.ts';
+import { measurePerplexity, windowsOf } from './perplexity.ts';
 import type { DistributionComparison, SuiteResult } from './results.ts';
 import type { DistributionRequest, Distributions, Runner } from './runner.ts';
 import type { Suite } from './suite.ts';
@@ -197,7 +197,7 @@ class CandidateEvaluation {
     suite: Suite,
     reference: SuiteOutcome,
   ): AsyncIterable<Distributions> | undefined {
-    const requests = comparedTexts(suite, reference);
+    const requests = comparedTexts(runner, suite, reference);
     const distributions = runner.distributions?.(requests, this.#options.signal);
     if (distributions === undefined) return undefined;
     return this.#counted(suite, distributions, requests.length);
@@ -224,10 +224,14 @@ class CandidateEvaluation {
  * Where two models are compared: on each prompt with what the reference answered, since that is
  * where a fine-tune shows; on a suite without prompts, on its text.
  */
-function comparedTexts(suite: Suite, reference: SuiteOutcome): DistributionRequest[] {
+function comparedTexts(
+  runner: Runner,
+  suite: Suite,
+  reference: SuiteOutcome,
+): DistributionRequest[] {
   const positionsMax = POSITIONS_PER_TEXT_MAX;
   if (suite.exercises.length === 0) {
-    return cutIntoWindows(suite.text ?? '').map((text, index) => ({
+    return windowsOf(runner, suite.text ?? '').map((text, index) => ({
       ...{ index, text, addSpecialTokens: true, positionsMax },
     }));
   }

@@ -3,19 +3,20 @@ import { normalizerOf } from './compare-distributions.ts';
 import type { DistributionRequest, Distributions, Runner } from './runner.ts';
 
 /** Characters of a window: some 500 tokens of English, llama-perplexity's default. */
-export const WINDOW_CHARACTERS = 2048;
+const WINDOW_CHARACTERS = 2048;
 /** Tokens counted in a window at most; a row of logits for each is in memory. */
 const COUNTED_TOKENS_MAX = 256;
-/** Windows end before a space within their last so many characters. */
-const SEAM_CHARACTERS = 512;
+/** Windows end after a space within their last so many characters, as a share. */
+const SEAM_SHARE = 1 / 4;
 
 /**
  * Perplexity of a text: exp of the mean negative log-probability of its tokens, in nats.
  *
  * As llama-perplexity does, the text is cut into windows that do not overlap, each is evaluated on
  * its own (with BOS where the model has one), and the tokens of its second half are counted, so
- * that all of them have a context. Windows are cut by characters, before a space, because that is
- * the same for every runner and tokenizer; of one with very many tokens the last 256 count.
+ * that all of them have a context. Windows are cut by characters, after a space, because that is
+ * the same for every runner and tokenizer: 2048 of them, or as many as the model has positions, if
+ * that is less. Of a window with very many tokens the last 256 count.
  *
  * @returns the perplexity and how many tokens it is the mean of
  * @throws WeldlineError `evaluate.text-too-short`, `evaluate.not-finite`; what the runner throws
@@ -32,7 +33,7 @@ export async function measurePerplexity(
       `Perplexity needs probabilities of the whole vocabulary, which ${runner.identity} does not give.`,
     );
   }
-  const requests = cutIntoWindows(text).map(
+  const requests = windowsOf(runner, text).map(
     (window, index): DistributionRequest => ({
       index,
       text: window,
@@ -66,22 +67,27 @@ export async function measurePerplexity(
   return { value, tokens };
 }
 
-/** Joined they are the text. */
-export function cutIntoWindows(text: string): string[] {
+/** The windows of a text, which joined are the text. */
+export function windowsOf(
+  { contextTokens }: Pick<Runner, 'contextTokens'>,
+  text: string,
+): string[] {
+  // Hardly any text has more tokens than characters.
+  const characters = Math.min(WINDOW_CHARACTERS, contextTokens ?? WINDOW_CHARACTERS);
   const windows: string[] = [];
   for (let start = 0; start < text.length; ) {
-    const end = windowEnd(text, start);
+    const end = windowEnd(text, start, characters);
     windows.push(text.slice(start, end));
     start = end;
   }
   return windows;
 }
 
-function windowEnd(text: string, start: number): number {
-  const limit = start + WINDOW_CHARACTERS;
+function windowEnd(text: string, start: number, characters: number): number {
+  const limit = start + characters;
   if (limit >= text.length) return text.length;
-  for (let end = limit; end > limit - SEAM_CHARACTERS; end--) {
-    if (/\s/.test(text[end]!) && !/\s/.test(text[end - 1]!)) return end;
+  for (let end = limit; end > limit - characters * SEAM_SHARE; end--) {
+    if (/\s/.test(text[end - 1]!) && !/\s/.test(text[end]!)) return end;
   }
   // Not between the two halves of a character.
   return /[\uDC00-\uDFFF]/.test(text[limit]!) ? limit - 1 : limit;

@@ -5,6 +5,8 @@
 export interface Runner {
   /** What decides its answers beside the model, for cache keys: `transformers 5.17.0, torch 2.11.0`. */
   readonly identity: string;
+  /** Positions that the model was made for (`max_position_embeddings`), if the runner knows. */
+  readonly contextTokens?: number;
 
   /**
    * Continues prompts, greedily, each on its own.

@@ -66,7 +66,7 @@ export async function startLlamaCppRunner(options: LlamaCppRunnerOptions): Promi
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
   const program = new URL(`../../tools/llama-cpp/run-model.${extension}`, import.meta.url);
   const name = `llama.cpp with ${basename(model)}`;
-  const child = await failingAs(name, options.signal, () =>
+  const child = await asRunnerFailure(options.signal, () =>
     startSideProcess({
       file: process.execPath,
       args: [fileURLToPath(program), JSON.stringify(settings)],
@@ -78,23 +78,23 @@ export async function startLlamaCppRunner(options: LlamaCppRunnerOptions): Promi
       name,
     }),
   );
-  return new LlamaCppRunner(`llama.cpp ${llamaCpp.version}`, name, child);
+  return new LlamaCppRunner(`llama.cpp ${llamaCpp.version}`, child);
 }
 
 class LlamaCppRunner implements Runner {
   readonly identity: string;
-  readonly #name: string;
+  readonly contextTokens: number;
   readonly #child: SideProcess;
 
-  constructor(identity: string, name: string, child: SideProcess) {
+  constructor(identity: string, child: SideProcess) {
     this.identity = identity;
-    this.#name = name;
+    this.contextTokens = Number(child.hello['contextTokens']);
     this.#child = child;
   }
 
   async *answer(requests: readonly AnswerRequest[], signal: AbortSignal): AsyncIterable<Answer> {
     for (const { index, ...request } of requests) {
-      const reply = await this.#ask(`prompt ${index}`, { do: 'answer', ...request }, signal);
+      const reply = await this.#ask({ do: 'answer', what: `prompt ${index}`, ...request }, signal);
       yield { index, text: String(reply['text']), promptTokens: Number(reply['promptTokens']) };
     }
   }
@@ -107,8 +107,8 @@ class LlamaCppRunner implements Runner {
     const file = join(directory, 'logits.f32');
     try {
       for (const { index, ...request } of requests) {
-        const message = { do: 'distributions', ...request, file };
-        const reply = await this.#ask(`text ${index}`, message, signal);
+        const message = { do: 'distributions', what: `text ${index}`, ...request, file };
+        const reply = await this.#ask(message, signal);
         const bytes = await readFile(file);
         await rm(file);
         yield {
@@ -116,7 +116,7 @@ class LlamaCppRunner implements Runner {
           tokens: Int32Array.from(reply['tokens'] as number[]),
           from: Number(reply['from']),
           vocabulary: Number(this.#child.hello['vocabulary']),
-          values: new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4),
+          values: new Float32Array(Uint8Array.from(bytes).buffer),
           areLogProbabilities: false,
         };
       }
@@ -127,11 +127,10 @@ class LlamaCppRunner implements Runner {
 
   /** The reply that has more than the count of evaluated tokens. */
   async #ask(
-    what: string,
     message: Readonly<Record<string, unknown>>,
     signal: AbortSignal,
   ): Promise<Record<string, unknown>> {
-    return await failingAs(`${this.#name}, ${what}`, signal, async () => {
+    return await asRunnerFailure(signal, async () => {
       let found: Record<string, unknown> = {};
       for await (const reply of this.#child.request(message, signal)) {
         if (!('evaluated' in reply)) found = reply;
@@ -145,9 +144,8 @@ class LlamaCppRunner implements Runner {
   }
 }
 
-/** What a tool says is about the tool; whoever evaluates needs to know of which model and prompt. */
-async function failingAs<T>(
-  name: string,
+/** What llama.cpp says of a model is about the model, and not about the program. */
+async function asRunnerFailure<T>(
   signal: AbortSignal | undefined,
   action: () => Promise<T>,
 ): Promise<T> {
@@ -156,8 +154,6 @@ async function failingAs<T>(
   } catch (error) {
     signal?.throwIfAborted();
     if (!(error instanceof WeldlineError) || error.code !== 'tool.failed') throw error;
-    throw new WeldlineError('evaluate.runner-failed', `${name}: ${error.message}`, {
-      cause: error,
-    });
+    throw new WeldlineError('evaluate.runner-failed', error.message, { cause: error });
   }
 }

@@ -52,8 +52,10 @@ async function* answerAll(
   signal: AbortSignal,
 ): AsyncIterable<Answer> {
   for (const { index, prompt, addSpecialTokens, newTokensMax } of requests) {
+    const what = `prompt ${index}`;
     const { tokens } = await server.post(
       '/tokenize',
+      what,
       { content: prompt, add_special: addSpecialTokens, parse_special: true },
       signal,
     );
@@ -62,6 +64,7 @@ async function* answerAll(
     const settings = { samplers: ['top_k'], top_k: 1, temperature: 0, cache_prompt: false };
     const { content } = await server.post(
       '/completion',
+      what,
       { prompt: promptTokens, n_predict: newTokensMax, ...settings },
       signal,
     );
@@ -128,6 +131,7 @@ class LlamaServer {
 
   async post(
     path: string,
+    what: string,
     body: Readonly<Record<string, unknown>>,
     signal: AbortSignal,
   ): Promise<Record<string, unknown>> {
@@ -140,11 +144,11 @@ class LlamaServer {
       });
       if (response.ok) return (await response.json()) as Record<string, unknown>;
       const text = (await response.text()).slice(0, LINE_LENGTH_MAX);
-      throw this.#failure(`answered ${path} with status ${response.status}: ${text}`);
+      throw this.#failure(`answered ${what} with status ${response.status}: ${text}`);
     } catch (error) {
       signal.throwIfAborted();
       if (error instanceof WeldlineError) throw error;
-      throw this.#failure(this.#hasEnded ? 'ended' : `did not answer ${path}`, error);
+      throw this.#failure(this.#hasEnded ? 'ended' : `did not answer ${what}`, error);
     }
   }
 

@@ -79,6 +79,7 @@ export async function startTransformersRunner(options: TransformersRunnerOptions
 
 class TransformersRunner implements Runner {
   readonly identity: string;
+  readonly contextTokens?: number;
   readonly #process: SideProcess;
   /** Where distributions pass through. */
   readonly #directory: string;
@@ -86,6 +87,8 @@ class TransformersRunner implements Runner {
 
   constructor(identity: string, process: SideProcess, directory: string) {
     this.identity = identity;
+    const { context } = process.hello;
+    if (typeof context === 'number') this.contextTokens = context;
     this.#process = process;
     this.#directory = directory;
   }

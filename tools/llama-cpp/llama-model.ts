@@ -24,6 +24,8 @@ export interface LlamaModelOptions {
 export interface LlamaModel {
   /** Logits of one position. */
   readonly vocabulary: number;
+  /** Positions that the model was made for. */
+  readonly contextTokens: number;
   /** Special tokens in the text are understood; the model's own BOS comes first if asked for. */
   tokenize(text: string, addSpecialTokens: boolean): Int32Array;
   /** The bytes of a token, leading space kept; none for special tokens. */
@@ -66,6 +68,7 @@ export function loadLlamaModel(options: LlamaModelOptions): LlamaModel {
   const context = new Context(lib, model, adapter, options.threads ?? threadsByDefault());
   return {
     vocabulary,
+    contextTokens: Number(call.llama_model_n_ctx_train(model)),
     tokenize: (text, addSpecialTokens) => tokenize(lib, vocab, text, addSpecialTokens),
     piece: (token) => piece(lib, vocab, token),
     endsGeneration: (token) => Boolean(call.llama_vocab_is_eog(vocab, token)),

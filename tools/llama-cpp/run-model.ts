@@ -2,10 +2,10 @@
  * A program that runs one GGUF model with llama.cpp's library and answers requests, JSON lines on
  * its standard streams (tools/side-process.ts). Its one argument is `LlamaModelOptions` as JSON.
  *
- *     {"ready": true, "vocabulary": 512}
- *     {"id": 1, "do": "answer", "prompt", "addSpecialTokens", "newTokensMax"}
+ *     {"ready": true, "vocabulary": 512, "contextTokens": 256}
+ *     {"id": 1, "do": "answer", "what", "prompt", "addSpecialTokens", "newTokensMax"}
  *       → {"id": 1, "text", "promptTokens"}
- *     {"id": 2, "do": "distributions", "text", "addSpecialTokens", "positionsMax"?, "file"}
+ *     {"id": 2, "do": "distributions", "what", "text", "addSpecialTokens", "positionsMax"?, "file"}
  *       → {"id": 2, "tokens", "from", "positions"}; float32 logits [positions, vocabulary] in `file`
  *
  * While it works it says `{"id": n, "evaluated": tokens}`, which shows that it is alive.
@@ -17,6 +17,8 @@ import { type LlamaModel, type LlamaModelOptions, loadLlamaModel } from './llama
 
 interface AnswerMessage {
   readonly id: number;
+  /** What errors call the text: `prompt 3`. */
+  readonly what: string;
   readonly do: 'answer';
   readonly prompt: string;
   readonly addSpecialTokens: boolean;
@@ -25,6 +27,7 @@ interface AnswerMessage {
 
 interface DistributionsMessage {
   readonly id: number;
+  readonly what: string;
   readonly do: 'distributions';
   readonly text: string;
   readonly addSpecialTokens: boolean;
@@ -33,28 +36,44 @@ interface DistributionsMessage {
   readonly file: string;
 }
 
+const NOT_FINITE = "The model's logits are not finite: its weights are damaged.";
+
 const print = (reply: Readonly<Record<string, unknown>>): void => {
   process.stdout.write(`${JSON.stringify(reply)}\n`);
 };
 
-function tokensOf(model: LlamaModel, text: string, addSpecialTokens: boolean): Int32Array {
+function tokensOf(
+  model: LlamaModel,
+  text: string,
+  { what, addSpecialTokens }: AnswerMessage | DistributionsMessage,
+): Int32Array {
   const tokens = model.tokenize(text, addSpecialTokens);
-  if (tokens.length > 0) return tokens;
-  throw new Error('The text has no tokens, so there is nothing for the model to go on.');
+  const { contextTokens } = model;
+  if (tokens.length === 0) {
+    throw new Error(`${what} is empty: it has no token for the model to go on from.`);
+  }
+  if (tokens.length > contextTokens) {
+    throw new Error(
+      `${what} has ${tokens.length} tokens, more than the ${contextTokens} of the model's context.`,
+    );
+  }
+  return tokens;
 }
 
 /** The most probable token; of equals the first. */
 function best(logits: Float32Array): number {
   let index = 0;
-  for (let each = 1; each < logits.length; each++) {
+  for (let each = 0; each < logits.length; each++) {
+    if (Number.isNaN(logits[each])) throw new Error(NOT_FINITE);
     if (logits[each]! > logits[index]!) index = each;
   }
   return index;
 }
 
 async function answer(model: LlamaModel, message: AnswerMessage): Promise<void> {
-  const { id, prompt, addSpecialTokens, newTokensMax } = message;
-  const promptTokens = tokensOf(model, prompt, addSpecialTokens);
+  const { id, prompt } = message;
+  const promptTokens = tokensOf(model, prompt, message);
+  const newTokensMax = Math.min(message.newTokensMax, model.contextTokens - promptTokens.length);
   model.begin(promptTokens.length + newTokensMax, 'last');
   const bytes: Uint8Array[] = [];
   let evaluated = 0;
@@ -78,8 +97,8 @@ async function answer(model: LlamaModel, message: AnswerMessage): Promise<void> 
 }
 
 async function distributions(model: LlamaModel, message: DistributionsMessage): Promise<void> {
-  const { id, text, addSpecialTokens, file } = message;
-  const tokens = tokensOf(model, text, addSpecialTokens);
+  const { id, text, file } = message;
+  const tokens = tokensOf(model, text, message);
   const positions = Math.min(message.positionsMax ?? tokens.length, tokens.length);
   model.begin(tokens.length, 'every');
   const output = openSync(file, 'w');
@@ -112,7 +131,8 @@ async function reply(
 }
 
 const model = loadLlamaModel(JSON.parse(process.argv[2] ?? '') as LlamaModelOptions);
-print({ ready: true, vocabulary: model.vocabulary });
+const { vocabulary, contextTokens } = model;
+print({ ready: true, vocabulary, contextTokens });
 
 let last: Promise<void> = Promise.resolve();
 createInterface({ input: process.stdin })
