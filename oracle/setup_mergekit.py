@@ -12,8 +12,11 @@ from pathlib import Path
 
 import setup as oracle
 
+import environment
+from environment import SetupError, exclusive, interpreter, is_done, step
+
 LOCK = oracle.FOLDER / "mergekit.lock"
-INGREDIENTS = ("mergekit.lock", "setup_mergekit.py", *oracle.INGREDIENTS)
+INGREDIENTS = (LOCK, oracle.FOLDER / "setup_mergekit.py", *oracle.INGREDIENTS)
 DIRECTORY = oracle.FOLDER.parent / ".oracle-mergekit"
 ORACLE = oracle.FOLDER.parent / ".oracle"
 CHECK = """
@@ -26,26 +29,25 @@ print(json.dumps({name: importlib.metadata.version(name) for name in ("mergekit"
 def main() -> int:
     try:
         oracle.ensure(ORACLE)
-        with oracle.exclusive(DIRECTORY):
-            if not oracle.is_done(DIRECTORY, INGREDIENTS):
+        with exclusive(DIRECTORY):
+            if not is_done(DIRECTORY, INGREDIENTS):
                 build()
-    except oracle.SetupError as error:
+    except SetupError as error:
         print(f"mergekit: {error}", file=sys.stderr)
         return 1
-    print(oracle.interpreter(DIRECTORY))
+    print(interpreter(DIRECTORY))
     return 0
 
 
 def build() -> None:
-    oracle.remove_old(DIRECTORY)
-    with oracle.step("create the environment of mergekit"):
-        oracle.create_environment(DIRECTORY)
+    with step("create the environment of mergekit"):
+        environment.create_environment(DIRECTORY)
         share_packages(ORACLE, DIRECTORY)
-    with oracle.step("install mergekit (downloads about 0.1 GB)"):
-        oracle.install(DIRECTORY, LOCK)
-    with oracle.step("check that mergekit imports"):
-        versions = oracle.check(DIRECTORY, CHECK, LOCK)
-    oracle.mark_done(DIRECTORY, versions, INGREDIENTS)
+    with step("install mergekit (downloads about 0.1 GB)"):
+        environment.install(DIRECTORY, [LOCK])
+    with step("check that mergekit imports"):
+        versions = environment.check(DIRECTORY, CHECK)
+    environment.mark_done(DIRECTORY, INGREDIENTS, versions)
 
 
 def share_packages(source: Path, target: Path) -> None:

@@ -4,6 +4,8 @@ import { run } from './run.ts';
 
 /** The oldest Python whose pip the tool installation is known to work with. */
 export const PYTHON_VERSION_MIN = [3, 9] as const;
+/** Those with a version are for systems whose own is older. */
+const NAMES = ['python3', 'python', 'python3.13', 'python3.12', 'python3.11'];
 /** A Python on a cold network disk takes seconds to start; one that hangs must not hold us up. */
 const PROBE_TIMEOUT_MS = 60_000;
 
@@ -16,6 +18,8 @@ export interface Python {
 export interface FindPythonOptions {
   /** The user's choice, used or refused, never passed over. */
   python?: string | undefined;
+  /** `[3, 9]` unless what is to be done needs a newer one. */
+  versionMin?: readonly [number, number] | undefined;
   /** The environment the interpreter runs in; `PATH` is searched. */
   variables: Readonly<Record<string, string>>;
   signal?: AbortSignal | undefined;
@@ -25,11 +29,11 @@ export interface FindPythonOptions {
  * The machine's Python, or undefined when it has none that is new enough.
  *
  * @throws WeldlineError `tool.not-found` or `tool.wrong-version` when `python` is given and is not
- *   a Python 3.9 or newer
+ *   a Python of `versionMin` or newer
  */
 export async function findPython(options: FindPythonOptions): Promise<Python | undefined> {
   if (options.python !== undefined) return await probe(options.python, options);
-  for (const name of ['python3', 'python']) {
+  for (const name of NAMES) {
     const path = await findOnPath(name, options.variables['PATH']);
     if (path === undefined) continue;
     try {
@@ -53,7 +57,7 @@ async function probe(path: string, options: FindPythonOptions): Promise<Python> 
   });
   const [version = '', executable] = output.trim().split('\n');
   const [major = 0, minor = 0] = version.split('.').map(Number);
-  const [majorMin, minorMin] = PYTHON_VERSION_MIN;
+  const [majorMin, minorMin] = options.versionMin ?? PYTHON_VERSION_MIN;
   if (!(major > majorMin || (major === majorMin && minor >= minorMin))) {
     throw new WeldlineError(
       'tool.wrong-version',

@@ -18,7 +18,7 @@ export interface RunOptions {
   /** Receives all that it prints, appended; created with its directory. */
   logFile?: string | undefined;
   /** Every line of either stream as it comes. Progress bars end theirs with a carriage return. */
-  onLine?: ((line: string) => void) | undefined;
+  onLine?: ((line: string, from: 'stdout' | 'stderr') => void) | undefined;
 }
 
 /**
@@ -45,7 +45,7 @@ export async function run(options: RunOptions): Promise<string> {
     onLine: (line, from) => {
       if (from === 'stdout' && stdout.length < STDOUT_LENGTH_MAX) stdout += `${line}\n`;
       lastLines.add(line);
-      onLine?.(line);
+      onLine?.(line, from);
     },
     onOutput: () => stallTimer?.refresh(),
   });

@@ -1,4 +1,5 @@
 import { fileURLToPath } from 'node:url';
+import { findPythonTools } from '../../tools/find-python-tools.ts';
 import type { LlamaCpp } from '../../tools/llama-cpp.ts';
 import type { PythonTools } from '../../tools/python-tools.ts';
 
@@ -21,14 +22,7 @@ export async function testLlamaCpp(): Promise<LlamaCpp> {
 
 /** The real torch, transformers, PEFT and llm-compressor. */
 export async function testPythonTools(): Promise<PythonTools> {
-  return {
-    origin: 'installed',
-    python: `${TEST_TOOLS}/python/bin/python`,
-    versions: {
-      torch: '2.11.0',
-      transformers: '5.17.0',
-      peft: '0.21.2',
-      llmcompressor: '0.14.0.1',
-    },
-  };
+  const found = await findPythonTools({ environment: { toolsDirectory: TEST_TOOLS } });
+  if (found !== undefined) return found;
+  throw new Error('The Python tools are not there: run `node scripts/test-tools.ts`.');
 }

@@ -1,8 +1,8 @@
 """Reads what a 64-bit little-endian ELF shared library asks of, and offers to, the loader.
 
 Only the three tables that matter for loading are read (dynamic section, dynamic symbols,
-symbol versions), with the standard library alone, because the machine that sets the oracle up
-has no binutils. Format: System V ABI, chapter 5, and the GNU symbol versioning extension.
+symbol versions), with the standard library alone, because a machine may have
+no binutils. Format: System V ABI, chapter 5, and the GNU symbol versioning extension.
 """
 
 import mmap
