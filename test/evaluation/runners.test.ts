@@ -18,7 +18,7 @@ import {
 } from '../../evaluation/runners/transformers-runner.ts';
 import { SuiteFolder } from '../../evaluation/suite-folder.ts';
 import { testRunner } from '../conformance/runner.ts';
-import { descendantsWith } from '../harness/child-processes.ts';
+import { descendantsWith, isRunning } from '../harness/child-processes.ts';
 import { type OpenAiServer, startOpenAiServer } from '../harness/openai-server.ts';
 import { testPythonTools } from '../tools/test-tools.ts';
 
@@ -156,6 +156,18 @@ describe('transformers', () => {
     expect(runner.identity).toBe(transformersIdentity(await testPythonTools()));
     expect(runner.identity).toMatch(/^transformers \d+\.\d+\.\d+, torch \d.*, peft \d/);
     expect(await readFile(logFile, 'utf8')).toContain('loading the adapter');
+  });
+
+  it('is gone at once when it is aborted while it starts', async () => {
+    const abort = new AbortController();
+    const reason = new Error('enough');
+    const starting = start(`${TINY}/base`, undefined, abort.signal);
+    const running = () => descendantsWith('transformers_runner.py');
+    await expect.poll(async () => (await running()).length).toBeGreaterThan(0);
+    const pids = await running();
+    abort.abort(reason);
+    await expect(starting).rejects.toBe(reason);
+    for (const pid of pids) await expect.poll(() => isRunning(pid)).toBe(false);
   });
 
   it('refuses a model that needs code of its own, which is not run', async () => {
