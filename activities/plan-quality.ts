@@ -14,6 +14,7 @@ import { loadSuites } from '../evaluation/load-suites.ts';
 import { planCandidates } from '../evaluation/plan-candidates.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
 import { openRemotely } from '../sources/model-input.ts';
+import { buildLlamaPrograms } from '../tools/build-llama-programs.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { writeModelFacts } from './model-facts.ts';
@@ -86,7 +87,13 @@ export function createQualityPlanning(dependencies: Dependencies) {
       ...adapterDirectories: readonly string[]
     ): Promise<QualityPlan> {
       return withHeartbeat('preflight', async (_report, signal) => {
-        const tools = await findTools(dependencies, needsOf(qualityOf(recipe)), signal);
+        const { conversions, candidates } = qualityOf(recipe);
+        const needs = needsOf({ conversions, candidates });
+        const tools = await findTools(dependencies, needs, signal);
+        if (tools.llamaCpp !== undefined && conversions.some(isMakingImatrix)) {
+          const { variables } = tools;
+          await buildLlamaPrograms(tools.llamaCpp, ['llama-imatrix'], { variables, signal });
+        }
         const base = await openRemotely(access, inputs.base);
         const adapters = await Promise.all(
           recipe.adapters.map(async ({ id }, index) => ({
@@ -109,6 +116,11 @@ export function createQualityPlanning(dependencies: Dependencies) {
       });
     },
   };
+}
+
+/** Whether llama.cpp's program for importance matrices is needed, which is built where it is not. */
+function isMakingImatrix(step: ConversionStep): boolean {
+  return step.kind === 'gguf' && step.imatrix !== undefined && 'calibration' in step.imatrix;
 }
 
 /** The programs that a recipe needs. */

@@ -4,6 +4,7 @@ import { MANIFEST_FILE } from '../engine/manifest.ts';
 import { conversionCard } from '../report/conversion-card.ts';
 import { modelCard } from '../report/model-card.ts';
 import type { ReleaseFacts } from '../report/release-facts.ts';
+import type { ReportFacts } from '../report/report-facts.ts';
 import type { Converted, ReleaseParts } from './quality-types.ts';
 
 /** A part of a release that is published on its own, and what is said of it. */
@@ -29,6 +30,7 @@ export function partName(artefact: string, part: string | undefined): string {
 export async function publishedPart(
   release: ReleaseParts,
   facts: ReleaseFacts,
+  shown: ReportFacts,
   part: string | undefined,
 ): Promise<PublishedPart> {
   const converted = release.quality?.converted.find(({ id }) => id === part);
@@ -40,7 +42,7 @@ export async function publishedPart(
       files: facts.files,
       manifestFile: MANIFEST_FILE,
       manifestDigest: release.sealed.manifestDigest,
-      texts: { 'README.md': modelCard(facts), 'release.json': toJson(facts) },
+      texts: { 'README.md': modelCard(facts, shown), 'release.json': toJson(facts) },
     };
   }
   return conversionPart(release, facts, converted);

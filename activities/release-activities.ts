@@ -5,6 +5,7 @@ import { WeldlineError } from '../engine/errors.ts';
 import { readManifest } from '../engine/verify/verify-merge.ts';
 import type { GateDecision } from '../evaluation/gate-decision.ts';
 import { publishToDirectory } from '../publishers/directory.ts';
+import { reportPage } from '../report/html/report-page.ts';
 import { modelCard } from '../report/model-card.ts';
 import { type ReleaseFacts, releaseFacts } from '../report/release-facts.ts';
 import type { Dependencies } from './dependencies.ts';
@@ -13,7 +14,7 @@ import { readInsight } from './plan-insight.ts';
 import { releaseProvenance } from './provenance.ts';
 import { publishedPart } from './published-part.ts';
 import type { PublishInput, ReleaseParts, ReportInput } from './quality-types.ts';
-import { releasePage } from './report-page.ts';
+import { releaseReport } from './release-report.ts';
 import { readStored } from './stored-json.ts';
 import type { Publication, Report } from './types.ts';
 import { evaluationDirectory, mergeWorkspace, reportDirectory } from './workspace.ts';
@@ -27,7 +28,8 @@ export function createReleaseActivities({ home, access }: Dependencies) {
         const target = input.recipe.publish[input.target];
         if (target === undefined) throw new RangeError(`the recipe has no target ${input.target}`);
         const facts = await factsOf(home, input);
-        const part = await publishedPart(input, facts, input.part);
+        const shown = await releaseReport(home, input, facts);
+        const part = await publishedPart(input, facts, shown, input.part);
         const publication = await publishToDirectory({
           ...part,
           files: part.files.map((file) => file.path),
@@ -60,9 +62,10 @@ export function createReleaseActivities({ home, access }: Dependencies) {
         const markdown = join(directory, 'report.md');
         const { publications } = input;
         await writeFileDurably(json, toJson({ ...facts, publications }));
-        await writeFileDurably(markdown, modelCard(facts));
+        const shown = await releaseReport(home, input, facts);
+        await writeFileDurably(markdown, modelCard(facts, shown));
         const html = join(directory, 'report.html');
-        await writeFileDurably(html, await releasePage(home, input, facts));
+        await writeFileDurably(html, reportPage(shown));
         return { json, markdown, html };
       });
     },

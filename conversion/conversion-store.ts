@@ -1,4 +1,5 @@
 import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { sha256Of } from '../engine/canonical-json.ts';
@@ -76,7 +77,7 @@ export async function makeConversion(
   const finished = await readConversion(place, { key: facts.key, signal });
   if (finished !== undefined) return finished;
 
-  const partial = `${place}.${process.pid}-${attempts++}${PARTIAL_ENDING}`;
+  const partial = `${place}.${HOST}-${process.pid}-${attempts++}${PARTIAL_ENDING}`;
   underWay.add(partial);
   try {
     await mkdir(store, { recursive: true });
@@ -128,14 +129,18 @@ export async function readConversion(
 }
 
 const PARTIAL_ENDING = '.partial';
-const PARTIAL_NAME = /\.(\d+)-\d+\.partial$/;
+const PARTIAL_NAME = /\.([0-9a-f]{8})-(\d+)-\d+\.partial$/;
+/** Machines that share a disk must not take each other's processes for dead. */
+const HOST = sha256Of(hostname()).slice(0, 8);
 const underWay = new Set<string>();
 let attempts = 0;
 
 /** What processes left behind that were killed. Those that run keep theirs. */
 async function removeAbandoned(store: string): Promise<void> {
   for (const name of await readdir(store)) {
-    const pid = Number(PARTIAL_NAME.exec(name)?.[1] ?? 0);
+    const [, host, digits = '0'] = PARTIAL_NAME.exec(name) ?? [];
+    if (host !== HOST) continue;
+    const pid = Number(digits);
     const path = join(store, name);
     // After a restart of a container this process may have the number of the one that was killed.
     if (pid === 0 || (pid === process.pid ? underWay.has(path) : isRunning(pid))) continue;

@@ -1,4 +1,5 @@
 import type { ConversionManifest } from '../conversion/conversion-step.ts';
+import { describeArtefact, describeSuite } from '../evaluation/gate/describe-decision.ts';
 import { inline, inputCell, yamlString } from './markdown.ts';
 import type { ReleaseFacts } from './release-facts.ts';
 
@@ -38,7 +39,7 @@ ${Object.entries(conversion.tools)
   .join('\n')}
 | run | \`${facts.run.workflowId}\`, ${facts.run.startedAt} |
 
-## Checked
+${evaluated(facts, conversion)}## Checked
 
 ${list(conversion.checks)}
 ${conversion.warnings.length === 0 ? '' : `\n## Warnings\n\n${list(conversion.warnings)}\n`}
@@ -58,6 +59,14 @@ function use({ kind, files }: ConversionManifest): string {
     return `A LoRA adapter for llama.cpp, on the base as GGUF: \`llama-server -m BASE --lora ${first}\`.`;
   }
   return 'Integer weights in the compressed-tensors format, for vLLM: `vllm serve DIRECTORY`.';
+}
+
+/** What the gate found of it. */
+function evaluated({ gate }: ReleaseFacts, { id }: ConversionManifest): string {
+  const decision = gate?.artefacts.find(({ candidate }) => candidate === id);
+  if (decision === undefined) return '';
+  const [verdict = '', ...reasons] = describeArtefact(decision);
+  return `## Evaluated\n\n${list([verdict, ...reasons, ...decision.suites.map(describeSuite)])}\n\n`;
 }
 
 function list(lines: readonly string[]): string {

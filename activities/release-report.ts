@@ -3,44 +3,41 @@ import type { ConversionManifest, ConversionStep } from '../conversion/conversio
 import { readConversionManifest } from '../conversion/conversion-store.ts';
 import { loadSuites } from '../evaluation/load-suites.ts';
 import type { SuiteResult } from '../evaluation/results.ts';
-import { reportPage } from '../report/html/report-page.ts';
 import type { ReleaseFacts } from '../report/release-facts.ts';
-import { type ReportFactsInput, reportFacts } from '../report/report-facts.ts';
+import { type ReportFacts, type ReportFactsInput, reportFacts } from '../report/report-facts.ts';
 import { readInsight } from './plan-insight.ts';
-import type { ReportInput } from './quality-types.ts';
+import type { ReleaseParts, ReportInput } from './quality-types.ts';
 import { readStored } from './stored-json.ts';
 import { evaluationDirectory, mergeWorkspace } from './workspace.ts';
 
-/** The page for a person who decides, from what the release has made so far. */
-export async function releasePage(
+/** What the report shows, from what the release has made so far. */
+export async function releaseReport(
   home: string,
-  input: ReportInput,
+  input: Omit<ReportInput, 'publications'> & Partial<ReportInput>,
   facts: ReleaseFacts,
-): Promise<string> {
-  const { recipe, quality, planDigest, publications, stages = [] } = input;
+): Promise<ReportFacts> {
+  const { recipe, quality, planDigest, publications = [], stages = [] } = input;
   const begun = stages.flatMap(({ startedAtMs, ...stage }) =>
     startedAtMs === undefined ? [] : [{ ...stage, startedAtMs }],
   );
-  return reportPage(
-    reportFacts({
-      release: facts,
-      tensors: (await readInsight(mergeWorkspace(home, planDigest)))?.tensors,
-      conversions: await finishedConversions(input),
-      evaluation: await evaluationOf(home, input, facts),
-      approvalRequired: recipe.approval === 'required',
-      approval: quality?.approval,
-      publications: publications.map(({ part, ...publication }) => ({
-        ...publication,
-        ...(part === undefined ? {} : { candidate: part }),
-      })),
-      stages: begun,
-    }),
-  );
+  return reportFacts({
+    release: facts,
+    tensors: (await readInsight(mergeWorkspace(home, planDigest)))?.tensors,
+    conversions: await finishedConversions(input),
+    evaluation: await evaluationOf(home, input, facts),
+    approvalRequired: recipe.approval === 'required',
+    approval: quality?.approval,
+    publications: publications.map(({ part, ...publication }) => ({
+      ...publication,
+      ...(part === undefined ? {} : { candidate: part }),
+    })),
+    stages: begun,
+  });
 }
 
 async function finishedConversions({
   quality,
-}: ReportInput): Promise<NonNullable<ReportFactsInput['conversions']>> {
+}: ReleaseParts): Promise<NonNullable<ReportFactsInput['conversions']>> {
   const finished: { step: ConversionStep; manifest: ConversionManifest }[] = [];
   for (const step of quality?.plan.conversions ?? []) {
     const converted = quality?.converted.find(({ id }) => id === step.id);
@@ -52,7 +49,7 @@ async function finishedConversions({
 
 async function evaluationOf(
   home: string,
-  { recipe, quality, sealed }: ReportInput,
+  { recipe, quality, sealed }: ReleaseParts,
   { gate }: ReleaseFacts,
 ): Promise<ReportFactsInput['evaluation']> {
   const { evaluation } = recipe;
