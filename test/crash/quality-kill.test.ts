@@ -19,6 +19,8 @@ import { survivors } from '../tools/is-alive.ts';
 /** Enough that they are not all answered between two looks. */
 const PROMPTS = 1500;
 const TIMEOUT_MS = 15 * 60_000;
+/** Programs that import torch take most of a minute to start on a busy machine. */
+const START_MS = 4 * 60_000;
 
 let server: TestServer;
 let setup: QualitySetup;
@@ -84,26 +86,38 @@ it('goes on after kills without repeating files that are finished or prompts tha
     const input = releaseInput(recipe, { heartbeatTimeoutMs: 6_000 });
     const release = await startRelease(server.client, input);
 
-    const partial = await waitFor('a conversion that is under way', async () => {
-      const names = await conversions();
-      return names.find((name) => name.endsWith('.partial'));
-    });
-    const converting = await waitFor('its program', async () => {
-      const pids = programs();
-      return pids.length > 0 ? pids : undefined;
-    });
+    const partial = await waitFor(
+      'a conversion that is under way',
+      async () => {
+        const names = await conversions();
+        return names.find((name) => name.endsWith('.partial'));
+      },
+      START_MS,
+    );
+    const converting = await waitFor(
+      'its program',
+      async () => {
+        const pids = programs();
+        return pids.length > 0 ? pids : undefined;
+      },
+      START_MS,
+    );
     await worker.kill();
     expect(await survivors(converting)).toEqual([]);
     expect((await conversions()).filter((name) => !name.endsWith('.partial'))).toEqual([]);
 
     worker = await new WorkerProcess(server, setup.variables).ready();
-    const [journal, answered] = await waitFor('answers', async () => {
-      const found = [...(await journals())];
-      return found.find(([, text]) => {
-        const count = linesOf(text).length;
-        return count > 20 && count < PROMPTS / 2;
-      });
-    });
+    const [journal, answered] = await waitFor(
+      'answers',
+      async () => {
+        const found = [...(await journals())];
+        return found.find(([, text]) => {
+          const count = linesOf(text).length;
+          return count > 20 && count < PROMPTS / 2;
+        });
+      },
+      START_MS,
+    );
     const evaluating = programs();
     await worker.kill();
     expect(await survivors(evaluating)).toEqual([]);
@@ -113,10 +127,14 @@ it('goes on after kills without repeating files that are finished or prompts tha
     const before = await Promise.all(finished.map((name) => stat(join(name, 'conversion.json'))));
 
     worker = await new WorkerProcess(server, setup.variables).ready();
-    const grown = await waitFor('more answers', async () => {
-      const text = (await journals()).get(journal) ?? '';
-      return linesOf(text).length > linesOf(kept).length + 1 ? text : undefined;
-    });
+    const grown = await waitFor(
+      'more answers',
+      async () => {
+        const text = (await journals()).get(journal) ?? '';
+        return linesOf(text).length > linesOf(kept).length + 1 ? text : undefined;
+      },
+      START_MS,
+    );
     // What was whole in the file stays as it was, and nothing in it is asked for again.
     const wholeLines = linesOf(kept)
       .map((line) => `${line}\n`)
