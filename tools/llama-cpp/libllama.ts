@@ -155,6 +155,9 @@ const CONTEXT_DEFAULTS = {
  * Loads llama.cpp's library into this process, which must be one that may crash: native code aborts
  * where it meets what it did not expect.
  *
+ * By FFI, because node-llama-cpp, whose package the library is from, tells neither logits nor
+ * probabilities of more tokens than its sampler leaves.
+ *
  * @param modules where `koffi` resolves from
  * @param libraries the directory of the shared libraries
  * @throws Error when they are of another release than the structs here
