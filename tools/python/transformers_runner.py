@@ -19,6 +19,7 @@ are not read as weights, and nothing is fetched from a network.
 import argparse
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -265,7 +266,7 @@ def explain(error: Exception) -> str:
             "The model needs program code of its own, which weldline never runs. Use a model whose "
             "architecture is part of transformers."
         )
-    if "out of memory" in text.lower() or isinstance(error, MemoryError):
+    if re.search("out of memory|allocate memory", text, re.I) or isinstance(error, MemoryError):
         return f"There is not enough memory to run the model: {text}"
     if isinstance(error, ImportError):
         return f"The model needs a Python package that is not installed: {text}"
