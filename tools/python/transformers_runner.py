@@ -1,6 +1,6 @@
 """Answers prompts with a transformers checkpoint: the far end of evaluation/runners/.
 
-    python transformers_runner.py --model DIR [--adapter DIR] [--threads N]
+    python transformers_runner.py --model DIR [--adapter DIR] [--tokenizer DIR] [--threads N]
 
 Speaks JSON lines over standard input and output; everything else goes to standard error, whose last
 line says why where the model cannot be loaded. The first line it writes is {"ready": true, ...}. Then
@@ -49,6 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Answers prompts with a transformers checkpoint.")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--adapter", type=Path)
+    parser.add_argument("--tokenizer", type=Path, help="where it is, if not beside the model")
     parser.add_argument("--threads", type=int)
     return parser.parse_args()
 
@@ -92,13 +93,13 @@ def quantization_options(directory: Path) -> dict[str, Any]:
 class Model:
     """A checkpoint, with or without an adapter, and its tokenizer."""
 
-    def __init__(self, directory: Path, adapter: Path | None) -> None:
+    def __init__(self, directory: Path, adapter: Path | None, tokenizer: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         local = {"local_files_only": True, "trust_remote_code": False}
-        say(f"loading the tokenizer of {directory}")
-        self.tokenizer = AutoTokenizer.from_pretrained(directory, **local)
+        say(f"loading the tokenizer of {tokenizer}")
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer, **local)
         on_gpu = torch.cuda.is_available()
         say(f"loading {directory}")
         # On a CPU only the arithmetic is float32; the values are the checkpoint's. Most CPUs do that
@@ -297,7 +298,8 @@ def main() -> int:
 
         if arguments.threads is not None:
             torch.set_num_threads(arguments.threads)
-        model = Model(arguments.model, arguments.adapter)
+        tokenizer = arguments.tokenizer or arguments.model
+        model = Model(arguments.model, arguments.adapter, tokenizer)
     except Exception as error:  # noqa: BLE001  (whatever it was, the other end is told)
         say(explain(error))
         return 1
