@@ -27,6 +27,8 @@ export interface CandidateModel {
   readonly ggufFile?: string | undefined;
   /** Directory of an adapter that is applied to `directory`, or a GGUF file for `ggufFile`. */
   readonly adapter?: string | undefined;
+  /** Directory of the tokenizer, if it is not `directory`: an adapter may bring tokens along. */
+  readonly tokenizer?: string | undefined;
   /** Of all these files: equal digests, equal answers. */
   readonly digest: string;
   readonly endpoint?: RecipeEndpoint | undefined;
@@ -76,7 +78,8 @@ export async function startCandidateRunner(options: CandidateRunnerOptions): Pro
     case 'transformers': {
       assert(model.directory !== undefined, `the candidate ${step.id} has no checkpoint`);
       const python = pythonOf(tools);
-      return startTransformersRunner({ ...common, model: model.directory, python });
+      const { directory, tokenizer } = model;
+      return startTransformersRunner({ ...common, model: directory, tokenizer, python });
     }
     case 'llama.cpp': {
       assert(model.ggufFile !== undefined, `the candidate ${step.id} has no GGUF file`);

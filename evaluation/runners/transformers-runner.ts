@@ -25,6 +25,8 @@ export interface TransformersRunnerOptions {
   readonly model: string;
   /** Directory of a PEFT adapter, applied to it without merging. */
   readonly adapter?: string | undefined;
+  /** Directory of the tokenizer, if it is not the model's: an adapter may bring tokens along. */
+  readonly tokenizer?: string | undefined;
   readonly python: PythonTools;
   /** The process's environment. */
   readonly variables: Readonly<Record<string, string>>;
@@ -49,7 +51,7 @@ export function transformersIdentity({ versions }: PythonTools): string {
  *   `tool.stalled`, `tool.killed`
  */
 export async function startTransformersRunner(options: TransformersRunnerOptions): Promise<Runner> {
-  const { model, adapter, python, variables, threads, signal, logFile } = options;
+  const { model, adapter, tokenizer, python, variables, threads, signal, logFile } = options;
   const script = fileURLToPath(
     new URL('../../tools/python/transformers_runner.py', import.meta.url),
   );
@@ -61,6 +63,7 @@ export async function startTransformersRunner(options: TransformersRunnerOptions
       args: [
         ...['-B', script, '--model', model],
         ...(adapter === undefined ? [] : ['--adapter', adapter]),
+        ...(tokenizer === undefined ? [] : ['--tokenizer', tokenizer]),
         ...(threads === undefined ? [] : ['--threads', String(threads)]),
       ],
       env: variables,

@@ -9,8 +9,10 @@ import { TimeLimitError, withTimeLimit } from '../time-limit.ts';
 /** Tokenizer configurations list added tokens, a thousand at most; templates have some pages. */
 const FILE_BYTES_MAX = 32 << 20;
 const TEMPLATE_LENGTH_MAX = 1 << 20;
-/** Rendering takes a millisecond. A template that takes this long loops. */
-const RENDER_LIMIT_MS = 1000;
+/** Rendering takes a millisecond. A template that takes this long, on however busy a machine, loops. */
+const RENDER_LIMIT_MS = 3000;
+/** As in the sandbox of Jinja itself (`MAX_RANGE`). */
+const RANGE_LENGTH_MAX = 100_000;
 const PROMPT_LENGTH_MAX = 10_000_000;
 
 /** Names by which templates know special tokens; transformers' `SPECIAL_TOKENS_ATTRIBUTES`. */
@@ -119,10 +121,9 @@ function withoutGenerationMarks(source: string): string {
 /** Python's `range`. */
 function range(first: number, end?: number, step = 1): number[] {
   const [from, to] = end === undefined ? [0, first] : [first, end];
-  const numbers: number[] = [];
-  if (step === 0) throw new Error('range() with a step of zero');
-  for (let i = from; step > 0 ? i < to : i > to; i += step) numbers.push(i);
-  return numbers;
+  const length = Math.max(0, Math.ceil((to - from) / step));
+  if (!(length <= RANGE_LENGTH_MAX)) throw new Error(`range() of ${length} numbers is too long`);
+  return Array.from({ length }, (_, at) => from + at * step);
 }
 
 async function readIfThere(path: string): Promise<string | undefined> {

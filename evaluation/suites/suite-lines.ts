@@ -90,6 +90,7 @@ function checkKeys(line: string, at: string): z.infer<typeof lineSchema> {
   return { prompt, messages, expected, matcher };
 }
 
+/** A list of texts is a choice between them, also for JSON; other JSON may be written as it is. */
 function toExpected(value: unknown, matcher: Matcher, at: string): string | readonly string[] {
   if (value === undefined) throw invalidSuite(at, 'expected: is missing');
   const isList = Array.isArray(value) && value.every((each) => typeof each === 'string');

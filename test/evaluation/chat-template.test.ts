@@ -64,8 +64,9 @@ describe('chat templates', () => {
   });
 
   it.each([
-    ['loop', '{% for i in range(1000000000) %}{% for j in range(1000) %}{% endfor %}{% endfor %}'],
-    ['count for ever', '{% for i in range(0, 1000000000000, 0.001) %}{% endfor %}'],
+    ['loop', `${'{% for i in range(90000) %}'.repeat(3)}x${'{% endfor %}'.repeat(3)}`],
+    ['count for ever', '{% for i in range(1000000000000) %}{% endfor %}'],
+    ['count in no steps', '{% for i in range(0, 5, 0) %}{% endfor %}'],
     [
       'grow without end',
       "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}",
@@ -73,7 +74,7 @@ describe('chat templates', () => {
   ])('that %s are stopped', async (_, source) => {
     const started = Date.now();
     await expect(render(source)).rejects.toMatchObject({ code: 'evaluate.template-failed' });
-    expect(Date.now() - started).toBeLessThan(10_000);
+    expect(Date.now() - started).toBeLessThan(20_000);
   });
 
   it('that are named need one called default', async () => {

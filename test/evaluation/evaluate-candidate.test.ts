@@ -65,7 +65,10 @@ beforeAll(async () => {
   const output = join(root, 'merged');
   await mergeDirectories({ base: `${TINY}/base`, adapter: ADAPTER, output });
   models = {
-    'adapter:calculator': { directory: `${TINY}/base`, adapter: ADAPTER, digest: 'a'.repeat(64) },
+    'adapter:calculator': {
+      ...{ directory: `${TINY}/base`, adapter: ADAPTER, tokenizer: output },
+      digest: 'a'.repeat(64),
+    },
     merged: { directory: output, digest: 'b'.repeat(64) },
   };
   tools = { python: await testPythonTools(), variables: childVariables(), threads: 2 };

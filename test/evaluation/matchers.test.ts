@@ -50,7 +50,7 @@ describe('matchers', () => {
     expect(() => judge('regex', '^(a+)+$', `${'a'.repeat(60)}!`)).toThrow(
       /pattern of prompt 7 takes more than .*\(a\+\)\+/,
     );
-    expect(Date.now() - started).toBeLessThan(5000);
+    expect(Date.now() - started).toBeLessThan(15_000);
   });
 
   it.each([

@@ -1,6 +1,6 @@
 """Answers prompts with a transformers checkpoint: the far end of evaluation/runners/.
 
-    python transformers_runner.py --model DIR [--adapter DIR] [--threads N]
+    python transformers_runner.py --model DIR [--adapter DIR] [--tokenizer DIR] [--threads N]
 
 Speaks JSON lines over standard input and output; everything else goes to standard error, whose last
 line says why where the model cannot be loaded. The first line it writes is {"ready": true, ...}. Then
@@ -19,6 +19,7 @@ are not read as weights, and nothing is fetched from a network.
 import argparse
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -48,6 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Answers prompts with a transformers checkpoint.")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--adapter", type=Path)
+    parser.add_argument("--tokenizer", type=Path, help="where it is, if not beside the model")
     parser.add_argument("--threads", type=int)
     return parser.parse_args()
 
@@ -91,13 +93,13 @@ def quantization_options(directory: Path) -> dict[str, Any]:
 class Model:
     """A checkpoint, with or without an adapter, and its tokenizer."""
 
-    def __init__(self, directory: Path, adapter: Path | None) -> None:
+    def __init__(self, directory: Path, adapter: Path | None, tokenizer: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         local = {"local_files_only": True, "trust_remote_code": False}
-        say(f"loading the tokenizer of {directory}")
-        self.tokenizer = AutoTokenizer.from_pretrained(directory, **local)
+        say(f"loading the tokenizer of {tokenizer}")
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer, **local)
         on_gpu = torch.cuda.is_available()
         say(f"loading {directory}")
         # On a CPU only the arithmetic is float32; the values are the checkpoint's. Most CPUs do that
@@ -265,7 +267,7 @@ def explain(error: Exception) -> str:
             "The model needs program code of its own, which weldline never runs. Use a model whose "
             "architecture is part of transformers."
         )
-    if "out of memory" in text.lower() or isinstance(error, MemoryError):
+    if re.search("out of memory|allocate memory", text, re.I) or isinstance(error, MemoryError):
         return f"There is not enough memory to run the model: {text}"
     if isinstance(error, ImportError):
         return f"The model needs a Python package that is not installed: {text}"
@@ -296,7 +298,8 @@ def main() -> int:
 
         if arguments.threads is not None:
             torch.set_num_threads(arguments.threads)
-        model = Model(arguments.model, arguments.adapter)
+        tokenizer = arguments.tokenizer or arguments.model
+        model = Model(arguments.model, arguments.adapter, tokenizer)
     except Exception as error:  # noqa: BLE001  (whatever it was, the other end is told)
         say(explain(error))
         return 1
