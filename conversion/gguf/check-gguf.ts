@@ -7,7 +7,7 @@ import type { GgufStep } from '../conversion-step.ts';
 import type { ConversionFindings } from '../conversion-store.ts';
 import type { ConvertOptions } from '../convert-options.ts';
 import { compareMetadata, readCheckpointSettings } from './check-metadata.ts';
-import { compareWithCheckpoint, compareWithSource, type TensorFindings } from './check-tensors.ts';
+import { compareWithCheckpoint, compareWithSource, type Shapes } from './check-tensors.ts';
 import { damaged, type GgufModel, readGguf } from './gguf-model.ts';
 import { scanBlocks } from './scan-blocks.ts';
 
@@ -18,13 +18,13 @@ const TRIAL_TOKENS = 8;
 /**
  * Reads a converted model back: its header against the checkpoint, every weight, and one prompt.
  *
- * @param source the model that it was quantized from; absent where that is the checkpoint itself
+ * @param source the model that it was quantized from, or the tensors of the checkpoint
  * @throws WeldlineError `convert.check-failed`
  */
 export async function checkGguf(
   directory: string,
   options: ConvertOptions<GgufStep>,
-  source: GgufModel | undefined,
+  source: GgufModel | Shapes,
 ): Promise<ConversionFindings> {
   const type = ggufType(options.step.type);
   options.onProgress?.({ stage: 'checking' });
@@ -32,9 +32,9 @@ export async function checkGguf(
   const settings = await readCheckpointSettings(options.merged);
   const metadata = compareMetadata(model, settings, type);
   const tensors =
-    source === undefined
-      ? await compareWithMerged(model, options.merged, settings.config)
-      : compareWithSource(model, source);
+    'files' in source
+      ? compareWithSource(model, source)
+      : compareWithCheckpoint(model, source, isTied(settings.config));
   await scanBlocks(model, {
     signal: options.signal,
     onFraction: (fraction) => options.onProgress?.({ stage: 'checking', fraction }),
@@ -66,16 +66,15 @@ export function severityWarning(type: GgufType): readonly string[] {
   ];
 }
 
-async function compareWithMerged(
-  model: GgufModel,
-  merged: string,
-  config: Readonly<Record<string, unknown>>,
-): Promise<TensorFindings> {
-  const { tensors } = await readCheckpoint(await openCheckpointDirectory(merged));
-  const shapes = new Map([...tensors].map(([name, { shape }]) => [name, shape] as const));
+/** @throws WeldlineError `checkpoint.*`, `safetensors.*` for one that is damaged or cut off */
+export async function readShapes(checkpoint: string): Promise<Shapes> {
+  const { tensors } = await readCheckpoint(await openCheckpointDirectory(checkpoint));
+  return new Map([...tensors].map(([name, { shape }]) => [name, shape] as const));
+}
+
+function isTied(config: Readonly<Record<string, unknown>>): boolean {
   const text = (config['text_config'] ?? {}) as Readonly<Record<string, unknown>>;
-  const isTied = (config['tie_word_embeddings'] ?? text['tie_word_embeddings']) !== false;
-  return compareWithCheckpoint(model, shapes, isTied);
+  return (config['tie_word_embeddings'] ?? text['tie_word_embeddings']) !== false;
 }
 
 async function tryModel(

@@ -13,8 +13,9 @@ import {
   readConversion,
 } from '../conversion-store.ts';
 import type { Conversion, ConvertOptions } from '../convert-options.ts';
-import { checkGguf } from './check-gguf.ts';
-import { readGguf } from './gguf-model.ts';
+import { checkGguf, readShapes } from './check-gguf.ts';
+import type { Shapes } from './check-tensors.ts';
+import { type GgufModel, readGguf } from './gguf-model.ts';
 import { fileNamePart } from './gguf-name.ts';
 import { makeImatrix } from './make-imatrix.ts';
 import { converterVersions, HF_CONVERTER, requireLlamaCpp, runConverter } from './run-converter.ts';
@@ -50,6 +51,7 @@ async function fromCheckpoint(options: Options): Promise<Conversion> {
   const facts = { id: step.id, kind: step.kind, key, tools, settings };
   return await make(options, facts, async (target) => {
     options.onProgress?.({ stage: 'converting' });
+    const shapes = await readShapes(options.merged);
     // The converter takes names from its directory's: by a link they are the model's own.
     const names = `${target}.names`;
     const source = join(names, fileNamePart(modelName));
@@ -71,7 +73,7 @@ async function fromCheckpoint(options: Options): Promise<Conversion> {
     } finally {
       await rm(names, { recursive: true, force: true });
     }
-    return undefined;
+    return shapes;
   });
 }
 
@@ -116,12 +118,12 @@ async function fromGguf(options: Options, after: string): Promise<Conversion> {
 }
 
 /**
- * @param write writes the file, and gives the model that it was made of if that is GGUF
+ * @param write writes the file, and gives what it is compared with
  */
 async function make(
   options: Options,
   facts: ConversionFacts,
-  write: (target: string) => ReturnType<typeof readGguf> | Promise<undefined>,
+  write: (target: string) => Promise<GgufModel | Shapes>,
 ): Promise<Conversion> {
   const { step, modelName, directory, signal } = options;
   const name = `${fileNamePart(modelName)}-${step.type}.gguf`;

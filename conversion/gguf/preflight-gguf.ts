@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type GgufType, ggufType } from '../../config/gguf-types.ts';
 import { WeldlineError } from '../../engine/errors.ts';
-import { readImatrix } from '../../tools/gguf/read-imatrix.ts';
+import { type ImatrixData, readImatrix } from '../../tools/gguf/read-imatrix.ts';
 import type { GgufStep } from '../conversion-step.ts';
 import type { ConversionTools, ModelFacts } from '../convert-options.ts';
 import { severityWarning } from './check-gguf.ts';
@@ -38,8 +38,9 @@ export async function preflightGguf(
   requireTokenizer(model);
   requireVocabularyRows(model);
   await requireCalibration(steps);
+  const matrices = await readImatrices(steps);
   const inspected = await inspectModel(model, options);
-  await requireImatrix(steps, inspected);
+  for (const [file, matrix] of matrices) requireSameModel(file, matrix, inspected);
   return steps.flatMap((step) => {
     const type = ggufType(step.type);
     const found = [
@@ -95,28 +96,34 @@ async function requireCalibration(steps: readonly GgufStep[]): Promise<void> {
   }
 }
 
-/** A matrix of another model has other widths, and llama.cpp finds it out after an hour. */
-async function requireImatrix(
+async function readImatrices(
   steps: readonly GgufStep[],
-  { tensors }: InspectedModel,
-): Promise<void> {
-  const files = new Set(
-    steps.flatMap(({ imatrix }) =>
-      imatrix !== undefined && 'file' in imatrix ? [imatrix.file] : [],
-    ),
-  );
-  for (const file of files) {
-    const { entries } = await readImatrix(file);
-    const [wrong] = [...entries].filter(([name, values]) => {
-      const shape = tensors.get(name);
-      return shape === undefined || values.length % (shape.at(-1) ?? 1) !== 0;
-    });
-    if (wrong === undefined) continue;
+): Promise<ReadonlyMap<string, ImatrixData>> {
+  const matrices = new Map<string, ImatrixData>();
+  for (const { imatrix } of steps) {
+    if (imatrix === undefined || !('file' in imatrix) || matrices.has(imatrix.file)) continue;
+    matrices.set(imatrix.file, await readImatrix(imatrix.file));
+  }
+  return matrices;
+}
+
+/**
+ * A matrix of another model has other widths, and llama.cpp finds it out after an hour.
+ * @throws WeldlineError `convert.imatrix-invalid`
+ */
+export function requireSameModel(
+  file: string,
+  { entries }: ImatrixData,
+  { tensors }: Pick<InspectedModel, 'tensors'>,
+): void {
+  for (const [name, values] of entries) {
+    const columns = tensors.get(name)?.at(-1);
+    if (columns !== undefined && values.length % columns === 0) continue;
     throw new WeldlineError(
       'convert.imatrix-invalid',
-      `${file} is the importance matrix of another model: it has ${wrong[1].length} values for ` +
-        `${wrong[0]}, and this model ${tensors.get(wrong[0])?.at(-1) ?? 'no such tensor'}. Make one ` +
-        'of this model (imatrix: {calibration: PATH}).',
+      `${file} is the importance matrix of another model: it has ${values.length} values for ` +
+        `${name}, and this model has ${columns ?? 'no such tensor'}. Make one of this model ` +
+        '(imatrix: {calibration: PATH}).',
     );
   }
 }

@@ -47,7 +47,8 @@ async function scanTensor(
       const row = Math.floor(
         (((position + found) / format.bytes) * format.elements) / (shape.at(-1) ?? 1),
       );
-      throw damaged(file, `has a weight that is infinite or NaN in ${name}, row ${row}`);
+      const remedy = format.name === 'F16' ? ' (F16 ends at 65504; BF16 and F32 hold more)' : '';
+      throw damaged(file, `has a weight that is infinite or NaN in ${name}, row ${row}${remedy}`);
     }
     const whole = content.length - (content.length % format.bytes);
     position += whole;
