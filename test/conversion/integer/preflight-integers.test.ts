@@ -134,7 +134,7 @@ describe('warns of', () => {
 
   test('what a large model costs without a GPU', async () => {
     const large = { tensors: new Map([['a.weight', [1_000_000, 1 << 20]]]) };
-    const warnings = await preflight({ settings: { kind: 'awq' }, ...large });
+    const warnings = await preflight({ settings: { kind: 'awq', ignore: [] }, ...large });
     expect(warnings[0]).toMatch(/GB of memory are needed/);
     // A machine with a GPU says only that.
     for (const warning of warnings.slice(1)) expect(warning).toMatch(/takes about \d+ hours/);
