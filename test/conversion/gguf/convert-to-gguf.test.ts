@@ -1,7 +1,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { copyFile, cp, mkdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { GGUF_TYPE_NAMES, ggufType } from '../../../config/gguf-types.ts';
 import type { GgufStep } from '../../../conversion/conversion-step.ts';
 import { readConversion } from '../../../conversion/conversion-store.ts';
@@ -42,6 +42,9 @@ function quantization(type: GgufStep['type'], more: Partial<GgufStep> = {}): Ggu
   const id = `gguf-${type.toLowerCase()}`;
   return { kind: 'gguf', id, type, after: F16.id, wanted: true, ...more };
 }
+
+// The import of torch takes a minute on a busy machine.
+vi.setConfig({ testTimeout: 240_000 });
 
 let golden: Golden;
 let tools: ConversionTools;
