@@ -19,9 +19,10 @@ FROM node:24.21.0-bookworm-slim
 ENV NODE_ENV=production \
     WELDLINE_HOME=/var/lib/weldline \
     HF_HOME=/var/cache/huggingface
-# Temporal's core trusts the system's certificates, and the slim image has none.
+# Temporal's core trusts the system's certificates, and the slim image has none. Python is for
+# `weldline tools install`: conversions and evaluations run in it.
 RUN apt-get update \
-  && apt-get install --yes --no-install-recommends ca-certificates \
+  && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv \
   && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/weldline
 COPY LICENSE package.json package-lock.json .npmrc ./

@@ -2,11 +2,15 @@ import type { Dependencies } from './dependencies.ts';
 import { toFailure } from './failures.ts';
 import { createInputActivities } from './input-activities.ts';
 import { createMergeActivities } from './merge-activities.ts';
+import { createQualityPlanning } from './plan-quality.ts';
+import { createQualityActivities } from './quality-activities.ts';
 import { createReleaseActivities } from './release-activities.ts';
 
 /** All activities, by the names workflows call them. */
 export type Activities = ReturnType<typeof createInputActivities> &
   ReturnType<typeof createMergeActivities> &
+  ReturnType<typeof createQualityPlanning> &
+  ReturnType<typeof createQualityActivities> &
   ReturnType<typeof createReleaseActivities>;
 
 /** Binds the activities to what they need; every error leaves them as a Temporal failure. */
@@ -14,6 +18,8 @@ export function createActivities(dependencies: Dependencies): Activities {
   return withFailures({
     ...createInputActivities(dependencies),
     ...createMergeActivities(dependencies),
+    ...createQualityPlanning(dependencies),
+    ...createQualityActivities(dependencies),
     ...createReleaseActivities(dependencies),
   });
 }

@@ -1,4 +1,6 @@
+import type { Environment } from '../config/environment.ts';
 import type { ModelAccess } from '../sources/model-input.ts';
+import type { MemorySlots } from './memory-slots.ts';
 
 /** What activities need of the world; made once by the composition root (`workers/main.ts`). */
 export interface Dependencies {
@@ -8,4 +10,8 @@ export interface Dependencies {
   /** Threads of one merge, where the recipe does not say; undefined leaves it to the merge. */
   readonly threads?: number | undefined;
   readonly memoryBudgetBytes: number;
+  /** Where tools are looked for, and the key of an endpoint. */
+  readonly tools: Pick<Environment, 'toolsDirectory' | 'python' | 'llamaCpp' | 'endpointKey'>;
+  /** Keeps conversions and evaluations from filling the machine's memory together. */
+  readonly memory: MemorySlots;
 }

@@ -32,8 +32,13 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'tool.failed': 'retry',
   'tool.stalled': 'retry',
   'tool.killed': 'mend',
+  'convert.bad-calibration': 'mend',
   'convert.source-damaged': 'mend',
   'kernel.missing': 'mend',
+  'evaluate.suite-invalid': 'mend',
+  'evaluate.runner-failed': 'mend',
+  'evaluate.endpoint-failed': 'mend',
+  'evaluate.distributions-damaged': 'mend',
 };
 
 export function dispositionOf(code: ErrorCode): Disposition {

@@ -10,6 +10,8 @@ export interface ActivityProgress {
   readonly item: string;
   readonly bytesDone: number;
   readonly bytesTotal: number;
+  /** 0 to 1, of work that is not counted in bytes. */
+  readonly fraction?: number;
 }
 
 /**

@@ -3,15 +3,21 @@ import { join } from 'node:path';
 import { writeFileDurably } from '../engine/durable-files.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import { readManifest } from '../engine/verify/verify-merge.ts';
+import type { GateDecision } from '../evaluation/gate-decision.ts';
 import { publishToDirectory } from '../publishers/directory.ts';
+import { reportPage } from '../report/html/report-page.ts';
 import { modelCard } from '../report/model-card.ts';
 import { type ReleaseFacts, releaseFacts } from '../report/release-facts.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { readInsight } from './plan-insight.ts';
 import { releaseProvenance } from './provenance.ts';
-import type { Publication, PublishInput, Report, ReportInput } from './types.ts';
-import { mergeWorkspace, reportDirectory } from './workspace.ts';
+import { publishedPart } from './published-part.ts';
+import type { PublishInput, ReleaseParts, ReportInput } from './quality-types.ts';
+import { releaseReport } from './release-report.ts';
+import { readStored } from './stored-json.ts';
+import type { Publication, Report } from './types.ts';
+import { evaluationDirectory, mergeWorkspace, reportDirectory } from './workspace.ts';
 
 /** publish and report: what happens to a verified checkpoint. */
 export function createReleaseActivities({ home, access }: Dependencies) {
@@ -22,21 +28,22 @@ export function createReleaseActivities({ home, access }: Dependencies) {
         const target = input.recipe.publish[input.target];
         if (target === undefined) throw new RangeError(`the recipe has no target ${input.target}`);
         const facts = await factsOf(home, input);
+        const shown = await releaseReport(home, input, facts);
+        const part = await publishedPart(input, facts, shown, input.part);
         const publication = await publishToDirectory({
-          source: input.sealed.directory,
-          files: facts.files.map((file) => file.path),
+          ...part,
+          files: part.files.map((file) => file.path),
           target: target.directory.path,
-          artefact: input.inputs.artefact,
-          manifestDigest: input.sealed.manifestDigest,
-          texts: { 'README.md': modelCard(facts), 'release.json': toJson(facts) },
           signal,
           onFile: (item) => report({ item, bytesDone: 0, bytesTotal: 0 }),
         });
         // Also where it was there already: a version stands for bytes, not for a name.
         const { location } = publication;
-        const changed = await access.digests.findChanged(location, facts.files, signal);
+        const changed = await access.digests.findChanged(location, part.files, signal);
         await access.digests.save();
-        if (changed === undefined) return publication;
+        if (changed === undefined) {
+          return { ...publication, ...(input.part && { part: input.part }) };
+        }
         throw new WeldlineError(
           'verify.digest-mismatch',
           `${join(location, changed)} is not the file that was published. Remove ${location} and ` +
@@ -45,7 +52,7 @@ export function createReleaseActivities({ home, access }: Dependencies) {
       });
     },
 
-    /** Writes the facts of the release and its card into the workspace. */
+    /** Writes the facts of the release, its card and a page about it into the workspace. */
     async report(input: ReportInput): Promise<Report> {
       return withHeartbeat('report', async () => {
         const facts = await factsOf(home, input);
@@ -55,16 +62,23 @@ export function createReleaseActivities({ home, access }: Dependencies) {
         const markdown = join(directory, 'report.md');
         const { publications } = input;
         await writeFileDurably(json, toJson({ ...facts, publications }));
-        await writeFileDurably(markdown, modelCard(facts));
-        return { json, markdown };
+        const shown = await releaseReport(home, input, facts);
+        await writeFileDurably(markdown, modelCard(facts, shown));
+        const html = join(directory, 'report.html');
+        await writeFileDurably(html, reportPage(shown));
+        return { json, markdown, html };
       });
     },
   };
 }
 
-async function factsOf(home: string, input: Omit<PublishInput, 'target'>): Promise<ReleaseFacts> {
-  const { recipe, inputs, sealed, verification, run } = input;
+async function factsOf(home: string, input: ReleaseParts): Promise<ReleaseFacts> {
+  const { recipe, inputs, sealed, verification, run, quality } = input;
   const manifest = await readManifest(sealed.directory);
+  const { decision, approval } = quality ?? {};
+  const decisions = join(evaluationDirectory(home), 'decisions');
+  const gate =
+    decision === undefined ? undefined : await readStored<GateDecision>(decisions, decision);
   return releaseFacts({
     name: recipe.name,
     version: recipe.version,
@@ -75,6 +89,8 @@ async function factsOf(home: string, input: Omit<PublishInput, 'target'>): Promi
     verification,
     insight: await readInsight(mergeWorkspace(home, input.planDigest)),
     run,
+    gate,
+    approval,
   });
 }
 

@@ -1,6 +1,5 @@
 import type { Recipe } from '../config/recipe.ts';
 import type { CompletedShard } from '../engine/merge/journal.ts';
-import type { Verification } from '../engine/verify/verify-merge.ts';
 import type { ResolvedModel } from '../sources/model-input.ts';
 
 /** What every activity of one release is told. Holds no secrets: it is stored in the history. */
@@ -65,16 +64,8 @@ export interface Publication {
   readonly location: string;
   /** Whether the same release was there already. */
   readonly existed: boolean;
-}
-
-export interface PublishInput extends ReleaseContext {
-  readonly inputs: ResolvedInputs;
-  readonly planDigest: string;
-  readonly sealed: SealedMerge;
-  readonly verification: Verification;
-  readonly run: RunIdentity;
-  /** Index of the target in the recipe. */
-  readonly target: number;
+  /** `merged` or the id of a conversion; absent where there are no conversions. */
+  readonly part?: string;
 }
 
 /** The workflow run that made a release. */
@@ -85,11 +76,9 @@ export interface RunIdentity {
   readonly startedAt: string;
 }
 
-export interface ReportInput extends Omit<PublishInput, 'target'> {
-  readonly publications: readonly Publication[];
-}
-
 export interface Report {
   readonly json: string;
   readonly markdown: string;
+  /** Page for a person who decides; absent in reports of earlier versions. */
+  readonly html?: string;
 }

@@ -28,7 +28,22 @@ export function mergeWorkspace(home: string, planDigest: string): MergeWorkspace
   };
 }
 
+/** Where finished conversions are kept, each by what decides its bytes. */
+export function conversionDirectory(home: string): string {
+  return join(home, 'conversions');
+}
+
+/** Where answers, distributions and results of evaluations are kept. */
+export function evaluationDirectory(home: string): string {
+  return join(home, 'evaluations');
+}
+
 /** Where the report of a release is written. */
 export function reportDirectory(home: string, artefact: string): string {
   return join(home, 'reports', artefact);
+}
+
+/** What external programs printed for a release. */
+export function toolLog(home: string, artefact: string, name: string): string {
+  return join(home, 'logs', artefact, `${name}.log`);
 }

@@ -1,4 +1,4 @@
-import { loadRecipe, mergeOptionsOf } from '../config/recipe.ts';
+import { loadRecipe, mergeOptionsOf, type Recipe } from '../config/recipe.ts';
 import { measureMerge } from '../engine/insight/measure-merge.ts';
 import { compileKernel } from '../kernels/index.ts';
 import { EXIT } from './exit-codes.ts';
@@ -10,6 +10,7 @@ import {
   prepareMerge,
 } from './merge-inputs.ts';
 import type { Output } from './output.ts';
+import { previewQuality } from './plan-quality.ts';
 import { printPlan } from './print-plan.ts';
 import { Progress } from './progress.ts';
 import { usage } from './usage.ts';
@@ -34,7 +35,8 @@ export async function runPlan(
 ): Promise<number> {
   const progress = new Progress();
   const signal = interruptionSignal();
-  const request = await toRequest(recipePath, options);
+  const recipe = recipePath === undefined ? undefined : (await loadRecipe(recipePath)).recipe;
+  const request = toRequest(recipe, options);
   const prepared = await prepareMerge(request, {
     progress,
     signal,
@@ -51,18 +53,19 @@ export async function runPlan(
     base: reading,
     signal,
   });
+  const quality = recipe && (await previewQuality(recipe, prepared, insight, signal));
   progress.clear();
   const withTensors = options.tensors === true;
-  printPlan({ ...prepared, complete: plan, kernel: kernel.kind, withTensors, insight }, output);
+  printPlan(
+    { ...prepared, complete: plan, kernel: kernel.kind, withTensors, insight, quality },
+    output,
+  );
   return EXIT.ok;
 }
 
-async function toRequest(
-  recipePath: string | undefined,
-  options: PlanCommand,
-): Promise<MergeRequest> {
+function toRequest(recipe: Recipe | undefined, options: PlanCommand): MergeRequest {
   const { base, adapter = [], combine, weights, rank, density, seed, majoritySign } = options;
-  if (recipePath === undefined) {
+  if (recipe === undefined) {
     if (base === undefined) throw usage('Give a recipe, or --base and --adapter.');
     return parseMergeArguments({ ...options, base, adapter });
   }
@@ -75,7 +78,6 @@ async function toRequest(
       'A recipe says itself how adapters are combined; leave --combine and what goes with it out.',
     );
   }
-  const { recipe } = await loadRecipe(recipePath);
   return {
     base: recipe.base,
     adapters: recipe.adapters,

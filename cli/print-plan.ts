@@ -1,3 +1,4 @@
+import type { QualityPlan } from '../activities/quality-types.ts';
 import {
   describeConflicts,
   describeRetention,
@@ -22,6 +23,7 @@ import type { KernelKind } from '../kernels/index.ts';
 import { formatBytes, formatTable } from './format.ts';
 import type { PreparedMerge } from './merge-inputs.ts';
 import type { Output } from './output.ts';
+import { printQuality } from './plan-quality.ts';
 
 const KERNELS: Readonly<Record<KernelKind, string>> = {
   native: 'native code',
@@ -45,6 +47,8 @@ export interface PrintedPlan extends PreparedMerge {
   readonly kernel: KernelKind;
   readonly withTensors: boolean;
   readonly insight: MergeInsight;
+  /** What is made of the merge and judged, if a recipe asks for it. */
+  readonly quality?: QualityPlan | undefined;
 }
 
 /** Prints a plan for people, or for scripts. */
@@ -97,7 +101,9 @@ export function printPlan(printed: PrintedPlan, output: Output): void {
       formatTable(tensors.map((each) => [...tensorRow(each), retainedOf(retained.get(each.name))])),
     );
   }
-  const warnings = [...plan.warnings, ...insight.warnings];
+  const { quality } = printed;
+  if (quality !== undefined) printQuality(quality, output);
+  const warnings = [...plan.warnings, ...insight.warnings, ...(quality?.warnings ?? [])];
   for (const warning of warnings) output.warn(warning);
   output.result({
     plan: digest ?? null,
@@ -120,6 +126,7 @@ export function printPlan(printed: PrintedPlan, output: Output): void {
     warnings,
     ...(plan.nf4Distance && { nf4Distance: plan.nf4Distance }),
     ...insightOf(insight, withTensors),
+    ...(quality && { conversions: quality.conversions, candidates: quality.candidates }),
     ...(withTensors ? { tensors } : {}),
   });
 }

@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { COMBINATION_METHODS, MAJORITY_SIGNS } from '../engine/plan/combination.ts';
 import { MERGE_ONTO } from '../engine/plan/merge-onto-choices.ts';
 import { ENGINE_VERSION } from '../engine/version.ts';
+import type { ApproveCommand } from './approve.ts';
 import type { MergeCommand } from './merge.ts';
 import { Output } from './output.ts';
 import type { PlanCommand } from './plan.ts';
@@ -88,6 +89,21 @@ const RESUME: CommandSpec<[string | undefined]> = {
   run: async (output, release) => (await import('./resume.ts')).runResume(release, output),
 };
 
+const APPROVE: CommandSpec<[string | undefined, ApproveCommand]> = {
+  usage: 'approve [release]',
+  description: 'say yes to a release that waits for a person (default: the last one)',
+  examples: [
+    'weldline approve',
+    'weldline approve support-assistant-1.2.0 --override "known: the suite has two wrong answers"',
+  ],
+  options: (command) =>
+    command
+      .option('--override <reason>', 'publish what the gate refused too; the reason is recorded')
+      .option('--by <name>', 'who says so (default: the name of the user)'),
+  run: async (output, release, options) =>
+    (await import('./approve.ts')).runApprove(release, options, output),
+};
+
 const CANCEL: CommandSpec<[string]> = {
   usage: 'cancel <release>',
   description: 'end a running release; finished work is kept',
@@ -139,6 +155,21 @@ const VERIFY: CommandSpec<[string]> = {
   description: 'check a merged checkpoint against its manifest',
   examples: ['weldline verify ./releases/merged-llama-1.2.0-adapter-support-1'],
   run: async (output, directory) => (await import('./verify.ts')).runVerify(directory, output),
+};
+
+const DOCTOR: CommandSpec<[string | undefined]> = {
+  usage: 'doctor [recipe]',
+  description: 'say what this machine has, and what it lacks for a recipe',
+  examples: ['weldline doctor', 'weldline doctor recipe.yaml --json'],
+  run: async (output, recipe) => (await import('./doctor.ts')).runDoctor(recipe, output),
+};
+
+const TOOLS_INSTALL: CommandSpec<[string[]]> = {
+  usage: 'install <purposes...>',
+  description: 'install what gguf, awq (also gptq) or eval needs, in pinned versions',
+  examples: ['weldline tools install gguf', 'weldline tools install gguf awq eval'],
+  run: async (output, purposes) =>
+    (await import('./tools-install.ts')).runToolsInstall(purposes, output),
 };
 
 const WORKER: CommandSpec<[]> = {
@@ -197,10 +228,16 @@ export function buildProgram(): Command {
   addCommand(program, STATUS);
   addCommand(program, LIST);
   addCommand(program, RESUME);
+  addCommand(program, APPROVE);
   addCommand(program, CANCEL);
   addCommand(program, PLAN);
   addCommand(program, MERGE);
   addCommand(program, VERIFY);
   addCommand(program, WORKER);
+  addCommand(program, DOCTOR);
+  const tools = program
+    .command('tools')
+    .description('programs that conversions and evaluation use');
+  addCommand(tools, TOOLS_INSTALL);
   return program;
 }

@@ -15,6 +15,8 @@ export interface ProgressState {
   readonly bytesDone: number;
   /** 0 where it is not known. */
   readonly bytesTotal: number;
+  /** 0 to 1, of work that is not counted in bytes. */
+  readonly fraction?: number | undefined;
 }
 
 /**
@@ -45,6 +47,11 @@ export class Progress {
     if (now - this.#drawnAt < interval) return;
     this.#drawnAt = now;
     const line = this.#format(state, now);
+    this.show(line);
+  }
+
+  /** A line as it is: redrawn in a terminal, plain in a pipe. */
+  show(line: string): void {
     if (this.#stream.isTTY) {
       this.#stream.write(
         `\r\x1b[2K${line.slice(0, (this.#stream.columns || COLUMNS_DEFAULT) - 1)}`,
@@ -66,13 +73,16 @@ export class Progress {
     const seconds = (now - this.#startedAt) / 1000;
     const rate = seconds > 0.5 ? (bytesDone - this.#startBytes) / seconds : 0;
     const parts = [label];
-    if (bytesTotal > 0) {
-      const share = Math.min(1, bytesDone / bytesTotal);
+    const fraction = bytesTotal > 0 ? bytesDone / bytesTotal : state.fraction;
+    if (fraction !== undefined) {
+      const share = Math.min(1, fraction);
       const filled = Math.round(share * BAR_WIDTH);
       if (this.#stream.isTTY) {
         parts.push(`[${'#'.repeat(filled)}${'.'.repeat(BAR_WIDTH - filled)}]`);
       }
       parts.push(`${Math.floor(share * 100)}%`);
+    }
+    if (bytesTotal > 0) {
       parts.push(`${formatBytes(bytesDone)} of ${formatBytes(bytesTotal)}`);
     } else if (bytesDone > 0) {
       parts.push(formatBytes(bytesDone));

@@ -154,7 +154,9 @@ export async function liveProgress(
   const { client } = session;
   const running = status.stages.find((stage) => stage.state === 'running')?.stage;
   if (running !== 'merge' || status.mergeWorkflowId === undefined) {
-    return (await heartbeats(handle))[0];
+    const all = await heartbeats(handle);
+    // Conversions and evaluations go side by side: the one that says what it does is shown.
+    return all.find(({ item }) => item !== '') ?? all[0];
   }
   const child = client.workflow.getHandle(status.mergeWorkflowId);
   let merge: MergeStatus;

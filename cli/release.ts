@@ -2,8 +2,13 @@ import { WorkflowIdConflictPolicy } from '@temporalio/client';
 import { readEnvironment } from '../config/environment.ts';
 import { loadRecipe } from '../config/recipe.ts';
 import { WeldlineError } from '../engine/errors.ts';
-import { MERGE_TASK_QUEUE, TASK_QUEUE } from '../workers/task-queues.ts';
-import { type ReleaseInput, resumeSignal } from '../workflows/messages.ts';
+import {
+  CONVERT_TASK_QUEUE,
+  EVALUATE_TASK_QUEUE,
+  MERGE_TASK_QUEUE,
+  TASK_QUEUE,
+} from '../workers/task-queues.ts';
+import { type ReleaseInput, resumeSignal, type Waiting } from '../workflows/messages.ts';
 import type { releaseModel } from '../workflows/release-model.ts';
 import { EXIT } from './exit-codes.ts';
 import { Interrupted, interruptionSignal } from './interruption.ts';
@@ -49,6 +54,8 @@ export async function runRelease(
       recipe,
       recipeDigest,
       mergeTaskQueue: MERGE_TASK_QUEUE,
+      convertTaskQueue: CONVERT_TASK_QUEUE,
+      evaluateTaskQueue: EVALUATE_TASK_QUEUE,
       parallelShards: PARALLEL_SHARDS,
       heartbeatTimeoutMs: session.embedded ? HEARTBEAT_TIMEOUT_EMBEDDED_MS : HEARTBEAT_TIMEOUT_MS,
     });
@@ -82,8 +89,13 @@ export async function startRelease(
         `it, cancel it (weldline cancel ${handle.workflowId}), or raise the version.`,
     );
   }
-  if (status.waiting !== undefined) await handle.signal(resumeSignal);
+  if (isMendable(status.waiting)) await handle.signal(resumeSignal);
   return handle;
+}
+
+/** Whether a release waits for something that may be mended by now, not for a person's word. */
+export function isMendable(waiting: Waiting | undefined): boolean {
+  return waiting !== undefined && (waiting.needs ?? 'mending') === 'mending';
 }
 
 /** Opens a session, runs `work`, and closes it whatever happens. */

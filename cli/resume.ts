@@ -1,7 +1,7 @@
 import { WeldlineError } from '../engine/errors.ts';
 import { type ReleaseInput, resumeSignal } from '../workflows/messages.ts';
 import type { Output } from './output.ts';
-import { startRelease, withSession } from './release.ts';
+import { isMendable, startRelease, withSession } from './release.ts';
 import { awaitStatus, findRelease, type ReleaseHandle } from './release-handle.ts';
 import { isRunning, watchRelease } from './watch-release.ts';
 
@@ -16,7 +16,7 @@ export function runResume(wanted: string | undefined, output: Output): Promise<n
     let handle: ReleaseHandle = found;
     if (isRunning({ ...description })) {
       const { waiting } = await awaitStatus(session, found);
-      if (waiting !== undefined) await found.signal(resumeSignal);
+      if (isMendable(waiting)) await found.signal(resumeSignal);
     } else if (description.status.name === 'COMPLETED') {
       output.note(`${found.workflowId} is finished.`);
     } else {

@@ -4,7 +4,7 @@ import { formatBytes, formatDuration, formatTable } from './format.ts';
 import type { Output } from './output.ts';
 import { withSession } from './release.ts';
 import { findRelease, type LiveProgress, liveProgress, queryStatus } from './release-handle.ts';
-import { toReleaseError } from './watch-release.ts';
+import { howToGoOn, toReleaseError } from './watch-release.ts';
 
 /** `weldline status`: how far a release is, what it waits for, why it failed. */
 export function runStatus(wanted: string | undefined, output: Output): Promise<number> {
@@ -21,7 +21,7 @@ export function runStatus(wanted: string | undefined, output: Output): Promise<n
     if (live !== undefined) output.line(liveLine(live));
     if (running && status.waiting !== undefined) {
       output.line(`waits (${status.waiting.stage}): ${status.waiting.message}`);
-      output.line(`when that is mended: weldline resume ${handle.workflowId}`);
+      output.line(howToGoOn(handle.workflowId, status.waiting));
     } else if (running && session.embedded && live === undefined) {
       output.line(`if no weldline process works on it: weldline resume ${handle.workflowId}`);
     }
@@ -40,7 +40,9 @@ function stageTable(status: ReleaseStatus): string {
   return formatTable(rows);
 }
 
-function liveLine({ item, bytesDone, bytesTotal }: LiveProgress): string {
+function liveLine({ item, bytesDone, bytesTotal, fraction }: LiveProgress): string {
+  if (fraction !== undefined) return `  now: ${Math.floor(100 * fraction)}%  ${item}`;
+  if (bytesDone === 0 && item !== '') return `  now: ${item}`;
   const total = bytesTotal > 0 ? ` of ${formatBytes(bytesTotal)}` : '';
   return `  now: ${formatBytes(bytesDone)}${total}  ${item}`.trimEnd();
 }

@@ -1,4 +1,7 @@
-import { resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { CONVERSION_FILE } from '../conversion/conversion-store.ts';
+import { verifyConversion } from '../conversion/verify-conversion.ts';
 import { verifyMerge } from '../engine/verify/verify-merge.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
 import { EXIT } from './exit-codes.ts';
@@ -7,19 +10,33 @@ import { interruptionSignal } from './interruption.ts';
 import type { Output } from './output.ts';
 import { Progress } from './progress.ts';
 
-/** `weldline verify`: a merged checkpoint against its manifest. */
+/** `weldline verify`: a merged checkpoint, or what was made of one, against its manifest. */
 export async function runVerify(directory: string, output: Output): Promise<number> {
   const target = resolve(directory);
   const progress = new Progress();
   let bytesDone = 0;
-  const verification = await verifyMerge({
-    directory: target,
-    files: await openModelDirectory(target),
+  const reading = {
     signal: interruptionSignal(),
-    onBytes: (count) => {
+    onBytes: (count: number) => {
       bytesDone += count;
       progress.update({ label: 'verifying', item: '', bytesDone, bytesTotal: 0 });
     },
+  };
+  if (existsSync(join(target, CONVERSION_FILE))) {
+    const conversion = await verifyConversion(target, reading);
+    progress.clear();
+    const { id, filesChecked, bytesChecked } = conversion;
+    const bytes = formatBytes(bytesChecked);
+    output.line(
+      `${target} is intact: ${id}, ${filesChecked} files (${bytes}) equal their digests.`,
+    );
+    output.result({ directory: target, ...conversion });
+    return EXIT.ok;
+  }
+  const verification = await verifyMerge({
+    directory: target,
+    files: await openModelDirectory(target),
+    ...reading,
   });
   progress.clear();
   const { filesChecked, bytesChecked, tensorsChecked } = verification;

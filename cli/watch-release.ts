@@ -5,7 +5,7 @@ import {
   WorkflowNotFoundError,
 } from '@temporalio/client';
 import { isErrorCode, WeldlineError } from '../engine/errors.ts';
-import type { ReleaseResult, ReleaseStatus, Stage } from '../workflows/messages.ts';
+import type { ReleaseResult, ReleaseStatus, Stage, Waiting } from '../workflows/messages.ts';
 import { EXIT } from './exit-codes.ts';
 import { formatDuration } from './format.ts';
 import type { Output } from './output.ts';
@@ -119,15 +119,21 @@ function tellStages(
   }
 }
 
-function detailOf(stage: Stage, { inputs, plan }: ReleaseStatus): string {
+function detailOf(stage: Stage, { inputs, plan, judged }: ReleaseStatus): string {
   if (stage === 'resolve' && inputs !== undefined) return inputs.artefact;
   if (stage === 'plan' && plan !== undefined) {
     return `${plan.tensorsMerged} of ${plan.tensorsTotal} tensors in ${plan.shards} shard(s)`;
+  }
+  if (stage === 'gate' && judged !== undefined) {
+    const refused = judged.failed.map(({ id }) => id);
+    const passed = `${judged.passed.join(', ') || 'nothing'} passed`;
+    return refused.length === 0 ? passed : `${passed}; refused ${refused.join(', ')}`;
   }
   return '';
 }
 
 function tellResult(result: ReleaseResult, output: Output): number {
+  for (const warning of result.judged?.warnings ?? []) output.warn(warning);
   output.line();
   output.line(`Released ${result.artefact}`);
   output.line(`  checkpoint  ${result.directory}`);
@@ -137,7 +143,7 @@ function tellResult(result: ReleaseResult, output: Output): number {
   if (result.publications.length === 0) {
     output.line('  published   nowhere: the recipe names no target');
   }
-  output.line(`  report      ${result.report.markdown}`);
+  output.line(`  report      ${result.report.html ?? result.report.markdown}`);
   output.result(result);
   return EXIT.ok;
 }
@@ -145,8 +151,20 @@ function tellResult(result: ReleaseResult, output: Output): number {
 function tellWaiting(id: string, { waiting }: ReleaseStatus, output: Output): number {
   output.result({ id, waiting });
   output.note(`The release waits (${waiting?.stage}): ${waiting?.message}`);
-  output.note(`When that is mended: weldline resume ${id}`);
+  output.note(waiting === undefined ? '' : howToGoOn(id, waiting));
   return EXIT.waiting;
+}
+
+/** The command that helps a release that waits. */
+export function howToGoOn(id: string, { needs }: Waiting): string {
+  switch (needs) {
+    case 'approval':
+      return `To approve it: weldline approve ${id}`;
+    case 'override':
+      return `To publish it all the same: weldline approve ${id} --override "reason"`;
+    default:
+      return `When that is mended: weldline resume ${id}`;
+  }
 }
 
 /** The failure that a workflow ended with, as the error it was in the activity. */

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { GGUF_TYPE_NAMES } from './gguf-types.ts';
+import { GGUF_TYPE_NAMES, ggufType } from './gguf-types.ts';
 import { parseSize, SIZE_EXPECTATION } from './parse-size.ts';
 
 /** What a recipe converts the merged checkpoint to. */
@@ -53,17 +53,23 @@ const gguf = z
       .optional()
       .describe('true, to also make GGUF files of the adapters, where the format can express them'),
   })
-  .superRefine(({ quantization }, context) => {
+  .superRefine(({ quantization, imatrix: given }, context) => {
     for (const [index, name] of quantization.entries()) {
-      if (quantization.indexOf(name) === index) continue;
-      const message = `${name} is given twice; keep one`;
-      context.addIssue({ code: 'custom', path: ['quantization', index], message });
+      const problem =
+        quantization.indexOf(name) < index
+          ? `${name} is given twice; keep one`
+          : given === undefined && ggufType(name).needsImatrix
+            ? `${name} cannot be made without an importance matrix: add imatrix: {calibration: <text of your own>} or {file: <matrix>}`
+            : undefined;
+      if (problem === undefined) continue;
+      context.addIssue({ code: 'custom', path: ['quantization', index], message: problem });
     }
   })
   .describe('a mapping {quantization, from, imatrix, split, adapters}');
 
-const ownData =
-  "the path of JSONL or text of your own: what the model will be used for decides which weights matter, and nobody else's data says that";
+const OWN_DATA =
+  'the path of JSONL or text of your own, because which weights matter is decided by what the model ' +
+  "will be used for, and nobody else's data says that";
 
 const integerQuantization = z
   .strictObject({
@@ -76,26 +82,30 @@ const integerQuantization = z
       .min(8)
       .max(GROUP_SIZE_MAX)
       .optional()
-      .describe('a whole number that divides the width of every layer (default 128)'),
+      .describe(
+        `a whole number from 8 to ${GROUP_SIZE_MAX} that divides the width of every layer (default 128)`,
+      ),
     symmetric: z.boolean().optional().describe('true or false (default true)'),
     ignore: z
       .array(z.string().min(1).max(500).describe('a module name, or "re:" and a pattern'))
       .max(1000)
       .optional()
       .describe('a list of modules that stay in 16 bits (default [lm_head])'),
-    calibration: file(ownData),
+    calibration: file(OWN_DATA),
     samples: z
       .int()
       .min(1)
       .max(SAMPLES_MAX)
       .optional()
-      .describe('a whole number of calibration samples (default 256)'),
+      .describe(`a whole number of calibration samples from 1 to ${SAMPLES_MAX} (default 256)`),
     sequence_length: z
       .int()
       .min(8)
       .max(SEQUENCE_LENGTH_MAX)
       .optional()
-      .describe('a whole number of tokens to which samples are cut (default 512)'),
+      .describe(
+        `a whole number of tokens from 8 to ${SEQUENCE_LENGTH_MAX} to which samples are cut (default 512)`,
+      ),
   })
   .describe(
     'a mapping {bits, group_size, symmetric, ignore, calibration, samples, sequence_length}',
@@ -128,7 +138,7 @@ export const convert = z
       if (name !== undefined) seen.add(name);
     }
   })
-  .describe('a list of conversions: {gguf}, {awq} or {gptq}');
+  .describe(`a list of up to ${CONVERSIONS_MAX} conversions: {gguf}, {awq} or {gptq}`);
 
 type ConversionDocument = z.infer<typeof conversion>;
 

@@ -9,6 +9,8 @@ interface Problem extends Position {
   message: string;
   /** Of a key that is a slip: the path that was meant. */
   meant?: string;
+  /** Of an unknown key: the mapping it is in, which may be wrong only for that. */
+  within?: string;
 }
 
 type Issue = z.core.$ZodIssue;
@@ -33,10 +35,10 @@ export function recipeInvalid(issues: readonly Issue[], text: RecipeText): Weldl
 
 /** In the order of the file, one for each place; what a slip in a key makes missing is not told too. */
 function withoutEchoes(problems: readonly Problem[]): Problem[] {
-  const meant = new Set(problems.map((problem) => problem.meant));
+  const echoes = new Set(problems.flatMap(({ meant, within }) => [meant, within]));
   const paths = new Set<string>();
   return problems
-    .filter(({ path }) => !meant.has(path) && !paths.has(path) && paths.add(path))
+    .filter(({ path }) => !echoes.has(path) && !paths.has(path) && paths.add(path))
     .sort((a, b) => a.line - b.line || a.column - b.column);
 }
 
@@ -50,6 +52,7 @@ function problemsOf(issue: Issue, text: RecipeText, schema: SchemaNode): Problem
         ...text.keyPositionOf([...path, key]),
         path: dotted([...path, key]),
         message: unknownKey(path, key, known),
+        within: dotted(path),
         ...(closest === undefined ? {} : { meant: dotted([...path, closest]) }),
       };
     });
@@ -84,7 +87,14 @@ function mismatch(text: RecipeText, path: Path, node: SchemaNode | undefined): s
     // YAML reads 1.10 as the number 1.1 and 1e5 as 100000: the text as written is what was meant.
     return `expected ${expected}, got the ${typeof value} ${source}; quote it: "${source}"`;
   }
-  return `expected ${expected}; got ${shown(value)}`;
+  return `expected ${expected}; got ${shown(value)}${suggestion(value, node)}`;
+}
+
+/** Of a choice, what was most likely meant. */
+function suggestion(value: unknown, node: SchemaNode | undefined): string {
+  const choices = (node?.enum ?? []).filter((choice) => typeof choice === 'string');
+  const closest = typeof value === 'string' ? closestName(value, choices) : undefined;
+  return closest === undefined ? '' : `; did you mean ${closest}?`;
 }
 
 function shown(value: unknown): string {
@@ -96,11 +106,11 @@ function shown(value: unknown): string {
 }
 
 function schemaAt(schema: SchemaNode, path: Path): SchemaNode | undefined {
-  return path.reduce<SchemaNode | undefined>(
-    (node, segment) =>
-      typeof segment === 'number' ? node?.items : node?.properties?.[String(segment)],
-    schema,
-  );
+  return path.reduce<SchemaNode | undefined>((node, segment) => {
+    if (typeof segment === 'number') return node?.items;
+    const others = node?.additionalProperties;
+    return node?.properties?.[String(segment)] ?? (typeof others === 'object' ? others : undefined);
+  }, schema);
 }
 
 function valueAt(value: unknown, path: Path): unknown {

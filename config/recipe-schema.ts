@@ -225,6 +225,9 @@ export interface SchemaNode {
   description?: string;
   properties?: Readonly<Record<string, SchemaNode>>;
   items?: SchemaNode;
+  /** Of a mapping whose keys are the user's: what stands behind each. */
+  additionalProperties?: SchemaNode | boolean;
+  enum?: readonly unknown[];
 }
 
 /** The schema as JSON Schema, which editors use to complete and check a recipe. */

@@ -56,6 +56,8 @@ export interface RecipeSuite {
   readonly scoreMin?: number;
   /** Mean KL divergence, nats per token. */
   readonly klMax?: number;
+  /** Share by which perplexity may rise; the gate has a default. */
+  readonly perplexityRiseMax?: number;
 }
 
 export interface RecipeEndpoint {
@@ -129,6 +131,9 @@ export function toEvaluation(
       dropMax: suite.max_drop ?? MAX_DROP_DEFAULT,
       ...(suite.min_score === undefined ? {} : { scoreMin: suite.min_score }),
       ...(suite.max_kl === undefined ? {} : { klMax: suite.max_kl }),
+      ...(suite.max_perplexity_rise === undefined
+        ? {}
+        : { perplexityRiseMax: suite.max_perplexity_rise }),
     })),
     ...(endpoint === undefined
       ? {}

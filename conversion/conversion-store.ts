@@ -1,4 +1,5 @@
 import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { sha256Of } from '../engine/canonical-json.ts';
@@ -76,7 +77,7 @@ export async function makeConversion(
   const finished = await readConversion(place, { key: facts.key, signal });
   if (finished !== undefined) return finished;
 
-  const partial = `${place}.${process.pid}-${attempts++}${PARTIAL_ENDING}`;
+  const partial = `${place}.${HOST}-${process.pid}-${attempts++}${PARTIAL_ENDING}`;
   underWay.add(partial);
   try {
     await mkdir(store, { recursive: true });
@@ -98,7 +99,7 @@ export async function makeConversion(
     await rm(partial, { recursive: true, force: true }).catch(() => undefined);
     underWay.delete(partial);
   }
-  const made = await readManifest(place);
+  const made = await readConversionManifest(place);
   // Only another attempt at the same files can have taken its place meanwhile.
   if (made?.manifest.key === facts.key) return made;
   return await makeConversion(store, facts, make, signal);
@@ -114,7 +115,7 @@ export async function readConversion(
   directory: string,
   { key, signal }: { readonly key?: string; readonly signal?: AbortSignal | undefined } = {},
 ): Promise<Conversion | undefined> {
-  const found = await readManifest(directory);
+  const found = await readConversionManifest(directory);
   if (found === undefined || (key !== undefined && found.manifest.key !== key)) return undefined;
   for (const { path, size, sha256 } of found.manifest.files) {
     const file = join(directory, path);
@@ -128,14 +129,18 @@ export async function readConversion(
 }
 
 const PARTIAL_ENDING = '.partial';
-const PARTIAL_NAME = /\.(\d+)-\d+\.partial$/;
+const PARTIAL_NAME = /\.([0-9a-f]{8})-(\d+)-\d+\.partial$/;
+/** Machines that share a disk must not take each other's processes for dead. */
+const HOST = sha256Of(hostname()).slice(0, 8);
 const underWay = new Set<string>();
 let attempts = 0;
 
 /** What processes left behind that were killed. Those that run keep theirs. */
 async function removeAbandoned(store: string): Promise<void> {
   for (const name of await readdir(store)) {
-    const pid = Number(PARTIAL_NAME.exec(name)?.[1] ?? 0);
+    const [, host, digits = '0'] = PARTIAL_NAME.exec(name) ?? [];
+    if (host !== HOST) continue;
+    const pid = Number(digits);
     const path = join(store, name);
     // After a restart of a container this process may have the number of the one that was killed.
     if (pid === 0 || (pid === process.pid ? underWay.has(path) : isRunning(pid))) continue;
@@ -180,7 +185,8 @@ async function describeFiles(
   return files;
 }
 
-async function readManifest(directory: string): Promise<Conversion | undefined> {
+/** What a finished conversion says of itself; its files are not looked at. */
+export async function readConversionManifest(directory: string): Promise<Conversion | undefined> {
   try {
     const text = await readFile(join(directory, CONVERSION_FILE), 'utf8');
     const manifest = manifestSchema.parse(JSON.parse(text)) as ConversionManifest;

@@ -134,8 +134,12 @@ export const ERROR_CODES = [
   'release.already-running',
   'release.failed',
   'release.cancelled',
+  'release.not-waiting',
+  'release.approval-required',
+  'gate.failed',
   // conversions
   'convert.needs-imatrix',
+  'convert.missing',
   'convert.imatrix-invalid',
   'convert.check-failed',
   'convert.bad-calibration',
@@ -151,6 +155,15 @@ export const ERROR_CODES = [
   // publishing
   'publish.conflict',
   'publish.not-writable',
+  // evaluation
+  'evaluate.suite-invalid',
+  'evaluate.template-failed',
+  'evaluate.runner-failed',
+  'evaluate.endpoint-failed',
+  'evaluate.distributions-damaged',
+  'evaluate.not-comparable',
+  'evaluate.not-finite',
+  'evaluate.text-too-short',
   'internal.bug',
 ] as const;
 

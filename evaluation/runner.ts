@@ -3,8 +3,13 @@
  * OpenAI-compatible endpoint; one conformance suite holds all of them (test/conformance/runner.ts).
  */
 export interface Runner {
-  /** What decides its answers beside the model, for cache keys: `transformers 5.17.0, torch 2.11.0`. */
+  /**
+   * What decides its answers beside the model, for cache keys: `transformers 5.17.0, torch 2.11.0`.
+   * Says `bfloat16` where that is the arithmetic: the gate allows for its rounding.
+   */
   readonly identity: string;
+  /** Positions that the model was made for (`max_position_embeddings`), if the runner knows. */
+  readonly contextTokens?: number;
 
   /**
    * Continues prompts, greedily, each on its own.

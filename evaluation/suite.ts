@@ -9,6 +9,8 @@ export interface Suite {
   /** Text whose perplexity is measured. */
   readonly text?: string;
   readonly newTokensMax: number;
+  /** What a person should know of it, such as prompts that are there twice. No part of the digest. */
+  readonly warnings?: readonly string[];
 }
 
 export interface Exercise {

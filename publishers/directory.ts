@@ -4,16 +4,17 @@ import { dirname, join } from 'node:path';
 import { toWriteError } from '../engine/disk-errors.ts';
 import { copyFileDurably, syncDirectory, writeFileDurably } from '../engine/durable-files.ts';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
-import { MANIFEST_FILE } from '../engine/manifest.ts';
 
 /** Names the merge inside it; written last. A directory without it is not a release. */
 const RELEASE_FILE = 'release.json';
 
 export interface PublishToDirectoryOptions {
-  /** The sealed checkpoint. */
+  /** Directory of what is published: a sealed checkpoint, a conversion. */
   readonly source: string;
   /** Its files, beside the manifest. */
   readonly files: readonly string[];
+  /** Name of its manifest, which is copied after them. */
+  readonly manifestFile: string;
   /** The directory that releases are published into. */
   readonly target: string;
   readonly artefact: string;
@@ -25,13 +26,13 @@ export interface PublishToDirectoryOptions {
 }
 
 /**
- * Publishes a checkpoint as `<target>/<artefact>`. It appears whole or not at all: files are copied
+ * Publishes files as `<target>/<artefact>`. It appears whole or not at all: files are copied
  * under a temporary name, which is then renamed.
  *
- * Idempotent: the same checkpoint under the same name is left as it is. Attempts may overlap: each
+ * Idempotent: the same files under the same name is left as it is. Attempts may overlap: each
  * has a directory of its own, and a new one takes the directories of earlier ones away from them.
  *
- * @throws WeldlineError `publish.conflict` if another checkpoint has the name,
+ * @throws WeldlineError `publish.conflict` if something else has the name,
  *   `publish.not-writable`, `disk.full`
  */
 export async function publishToDirectory(
@@ -45,7 +46,7 @@ export async function publishToDirectory(
     await removeLeftovers(target, artefact);
     if (existed) return { location, existed };
     await mkdir(partial, { recursive: true });
-    for (const path of [...options.files, MANIFEST_FILE]) {
+    for (const path of [...options.files, options.manifestFile]) {
       options.signal.throwIfAborted();
       options.onFile(path);
       // Not a link: what people do to a published file must not reach the workspace.

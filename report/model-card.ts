@@ -4,10 +4,20 @@ import {
   describeSize,
 } from '../engine/insight/describe-insight.ts';
 import type { RetentionSummary } from '../engine/insight/retention.ts';
+import { qualitySections } from './card-quality.ts';
+import { inline } from './inline-markdown.ts';
 import type { ReleaseFacts } from './release-facts.ts';
+import type { ReportFacts } from './report-facts.ts';
 
-/** The model card of a release: what a person who finds the directory wants to know. */
-export function modelCard(facts: ReleaseFacts): string {
+/**
+ * The model card of a release: what a person who finds the directory wants to know.
+ *
+ * @param quality what was evaluated and converted, where anything was
+ */
+export function modelCard(
+  facts: ReleaseFacts,
+  quality?: Pick<ReportFacts, 'evaluation' | 'conversions' | 'approval'>,
+): string {
   const [base, ...adapters] = facts.inputs;
   return `---
 base_model: ${yamlString(hubName(base?.model ?? ''))}
@@ -37,7 +47,7 @@ ${mergedOnto(facts)}${nf4Distance(facts)}${combined(facts)}| engine | weldline $
 - ${facts.verification.rowsRecomputed} rows of merged tensors worked out again in float64; the
   farthest value is ${facts.verification.worstRounding} roundings from the exact one
 - every merged value is finite
-${measured(facts)}
+${measured(facts)}${quality === undefined ? '' : qualitySections(quality)}
 ## Files
 
 | file | bytes | SHA-256 |
@@ -104,11 +114,6 @@ function survival(retention: RetentionSummary): string {
 function warnings(facts: ReleaseFacts): string {
   if (facts.warnings.length === 0) return '';
   return `\n## Warnings\n\n${facts.warnings.map((warning) => `- ${inline(warning)}`).join('\n')}\n`;
-}
-
-/** Names of models, tensors and runs come from outside: they must not end a cell or a line. */
-function inline(text: string): string {
-  return text.replace(/\s+/g, ' ').replace(/[\\|<>`]/g, '\\$&');
 }
 
 function hubName(model: string): string {

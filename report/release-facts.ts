@@ -2,6 +2,7 @@ import type { InsightSummary } from '../engine/insight/measure-merge.ts';
 import type { Manifest } from '../engine/manifest.ts';
 import type { Provenance } from '../engine/seal.ts';
 import type { Verification } from '../engine/verify/verify-merge.ts';
+import type { GateDecision } from '../evaluation/gate-decision.ts';
 
 /** The workflow run that made a release. */
 export interface ReleaseRun {
@@ -40,6 +41,19 @@ export interface ReleaseFacts {
   /** What was measured before the merge; absent if an earlier version planned it. */
   readonly insight?: Omit<InsightSummary, 'warnings'>;
   readonly files: Manifest['files'];
+  /** What the gate decided of each part; absent without evaluation. */
+  readonly gate?: GateDecision;
+  /** A person's word on it; absent where none was asked for. */
+  readonly approval?: ReleaseApproval;
+}
+
+/** What a person said to a release that waited for them. */
+export interface ReleaseApproval {
+  readonly by: string;
+  /** Why what the gate refused is published all the same. */
+  readonly override?: string;
+  /** ISO 8601, UTC. */
+  readonly at: string;
 }
 
 export interface ReleaseFactsInput {
@@ -53,6 +67,8 @@ export interface ReleaseFactsInput {
   readonly verification: Verification;
   readonly insight?: InsightSummary | undefined;
   readonly run: ReleaseRun;
+  readonly gate?: GateDecision | undefined;
+  readonly approval?: ReleaseApproval | undefined;
 }
 
 export function releaseFacts(input: ReleaseFactsInput): ReleaseFacts {
@@ -88,5 +104,7 @@ export function releaseFacts(input: ReleaseFactsInput): ReleaseFacts {
     verification,
     ...(insight && { insight: { retention: insight.retention, conflicts: insight.conflicts } }),
     files,
+    ...(input.gate && { gate: input.gate }),
+    ...(input.approval && { approval: input.approval }),
   };
 }

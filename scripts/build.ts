@@ -1,6 +1,6 @@
 /** Builds the published package into dist/: compiled sources, the kernels, the workflow bundle. */
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, cpSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { DefaultLogger } from '@temporalio/worker';
 import { buildWorkflowBundle } from '../workers/workflow-bundle.ts';
@@ -24,6 +24,13 @@ const addon = 'kernels/native/merge-linux-x64.node';
 if (existsSync(at(addon))) {
   mkdirSync(at('dist/kernels/native'), { recursive: true });
   copyFileSync(at(addon), at(`dist/${addon}`));
+}
+// What is no TypeScript: programs in Python, and the locks of what is installed.
+for (const folder of ['tools/python', 'tools/llama-cpp-packages']) {
+  cpSync(at(folder), at(`dist/${folder}`), {
+    recursive: true,
+    filter: (path) => !/\.ts$|__pycache__/.test(path),
+  });
 }
 const bundle = await buildWorkflowBundle('index.ts', new DefaultLogger('WARN'));
 writeFileSync(at('dist/workflows/workflow-bundle.js'), bundle);

@@ -26,6 +26,10 @@ const SETUP: readonly Part[] = [
     name: 'SmolLM2-135M in NF4, as QLoRA trains on it',
     command: [oraclePython, 'oracle/nf4.py', smollm2, `${smollm2}-nf4`],
   },
+  {
+    name: 'llama.cpp, and torch, transformers, PEFT, llm-compressor for conversions',
+    command: [process.execPath, 'scripts/test-tools.ts'],
+  },
   { name: 'native kernel', command: [python, 'kernels/native/build.py'] },
   { name: 'package build', command: ['npm', 'run', '--silent', 'build'] },
 ];

@@ -23,7 +23,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     ...['engine', 'kernels'],
   ],
   evaluation: ['conversion', 'tools', 'config', 'engine'],
-  conversion: ['tools', 'config', 'sources', 'engine'],
+  conversion: ['tools', 'config', 'engine'],
   tools: ['config', 'engine'],
   sources: ['engine'],
   publishers: ['engine'],

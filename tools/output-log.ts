@@ -1,5 +1,6 @@
-import { mkdir, open } from 'node:fs/promises';
+import { type FileHandle, mkdir, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { toWriteError } from '../engine/disk-errors.ts';
 
 /** A program that prints without end must not fill the disk with it. */
 const LOGGED_BYTES_MAX = 64 << 20;
@@ -14,10 +15,11 @@ export interface OutputLog {
 /**
  * Opens a log to append to, and creates its directory. Both streams of a program, and several
  * programs, may append to one. A disk that fills up ends the log, not the program.
+ *
+ * @throws WeldlineError `disk.full`, `disk.write-failed` or `output.not-writable`
  */
 export async function openOutputLog(path: string, command: string): Promise<OutputLog> {
-  await mkdir(dirname(path), { recursive: true });
-  const file = await open(path, 'a');
+  const file = await openToAppend(path);
   let leftBytes = LOGGED_BYTES_MAX;
   const append = async (text: Buffer | string): Promise<void> => {
     try {
@@ -36,4 +38,13 @@ export async function openOutputLog(path: string, command: string): Promise<Outp
     },
     close: () => file.close(),
   };
+}
+
+async function openToAppend(path: string): Promise<FileHandle> {
+  try {
+    await mkdir(dirname(path), { recursive: true });
+    return await open(path, 'a');
+  } catch (error) {
+    throw toWriteError(error, path);
+  }
 }

@@ -8,9 +8,10 @@ const LINE_LENGTH_MAX = 500;
 /** The same with escape sequences, which are not shown. */
 const RAW_LENGTH_MAX = 4 * LINE_LENGTH_MAX;
 
-const DISK_FULL = /No space left on device|\bENOSPC\b|Disk quota exceeded|\bEDQUOT\b/;
+const DISK_FULL =
+  /No space left on device|\bENOSPC\b|os error 28\)|\[Errno 28\]|Disk quota exceeded|\bEDQUOT\b/;
 const OUT_OF_MEMORY =
-  /\bMemoryError\b|\bbad_alloc\b|Cannot allocate memory|can't allocate memory|out of memory|OutOfMemory/i;
+  /\bMemoryError\b|\bbad_alloc\b|annot allocate memory|can't allocate memory|failed to allocate buffer|CUDA out of memory|\bOutOfMemory/;
 /** What a shell reports for a program that was killed by signal 9. */
 const KILLED_EXIT_CODE = 137;
 

@@ -18,6 +18,7 @@ export const KNOWN_VERSIONS: Readonly<Record<string, readonly string[]>> = {
   llmcompressor: ['0.14'],
   'compressed-tensors': ['0.19'],
   accelerate: [],
+  bitsandbytes: [],
   numpy: [],
   protobuf: [],
   safetensors: [],

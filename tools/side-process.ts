@@ -15,6 +15,8 @@ const REPLY_LENGTH_MAX = 64 << 20;
 /** What the program gets to end by itself when its input ends. */
 const CLOSE_TIMEOUT_MS = 5_000;
 const QUOTE_LENGTH_MAX = 200;
+/** The end of a traceback. */
+const ERROR_LINES_MAX = 15;
 
 export interface SideProcessOptions {
   /** A path, or a name to look up on the PATH of `env`. */
@@ -209,7 +211,9 @@ class Conversation {
 
   #refusal(text: string): WeldlineError {
     const code = failureCode(text);
-    return new WeldlineError(code, `${this.#options.name}: ${forPeople(text)}${advice(code)}`);
+    const lines = text.trim().split('\n').slice(-ERROR_LINES_MAX).map(forPeople);
+    const said = lines.join('\n  ');
+    return new WeldlineError(code, `${this.#options.name}: ${said}${advice(code)}`);
   }
 
   /** Silence is its fault only when it has something to do and its replies are taken. */
@@ -229,6 +233,8 @@ class Conversation {
   }
 
   #kill(): void {
+    // Its end comes after all its output, which must not wait for who asked.
+    for (const queue of this.#requests.values()) queue.leave();
     void this.#process?.kill();
   }
 }

@@ -1,13 +1,20 @@
 /** The composition root: builds the activities' dependencies and runs workers with them. */
+import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { type Logger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { createActivities } from '../activities/create-activities.ts';
 import type { Dependencies } from '../activities/dependencies.ts';
+import { MemorySlots } from '../activities/memory-slots.ts';
 import type { Environment } from '../config/environment.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import { MEMORY_BUDGET_BYTES_DEFAULT } from '../engine/merge/resources.ts';
 import { modelAccess } from './model-access.ts';
-import { MERGE_TASK_QUEUE, TASK_QUEUE } from './task-queues.ts';
+import {
+  CONVERT_TASK_QUEUE,
+  EVALUATE_TASK_QUEUE,
+  MERGE_TASK_QUEUE,
+  TASK_QUEUE,
+} from './task-queues.ts';
 import { waitUntil } from './wait-until.ts';
 import { loadWorkflowBundle } from './workflow-bundle.ts';
 
@@ -27,6 +34,8 @@ export function dependencies(environment: Environment): Dependencies {
     access: modelAccess(environment),
     threads: environment.threads,
     memoryBudgetBytes: environment.memoryBudgetBytes ?? MEMORY_BUDGET_BYTES_DEFAULT,
+    tools: environment,
+    memory: new MemorySlots(totalmem()),
   };
 }
 
@@ -86,7 +95,7 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
     workers.push(await Worker.create({ ...common, ...workflows, taskQueue: TASK_QUEUE }));
   } else {
     const activities = createActivities(dependencies(environment));
-    const { mergeShard, ...others } = activities;
+    const { mergeShard, convert, evaluate, ...others } = activities;
     workers.push(
       await Worker.create({
         ...common,
@@ -95,13 +104,22 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
         activities: others,
         maxConcurrentActivityTaskExecutions: ACTIVITIES_MAX,
       }),
-      await Worker.create({
-        ...common,
-        taskQueue: MERGE_TASK_QUEUE,
-        activities: { mergeShard },
-        maxConcurrentActivityTaskExecutions: 1,
-      }),
     );
+    const oneAtATime: readonly (readonly [taskQueue: string, activities: object])[] = [
+      [MERGE_TASK_QUEUE, { mergeShard }],
+      [CONVERT_TASK_QUEUE, { convert }],
+      [EVALUATE_TASK_QUEUE, { evaluate }],
+    ];
+    for (const [taskQueue, one] of oneAtATime) {
+      workers.push(
+        await Worker.create({
+          ...common,
+          taskQueue,
+          activities: one,
+          maxConcurrentActivityTaskExecutions: 1,
+        }),
+      );
+    }
   }
   return runAll(workers, connection);
 }

@@ -1,5 +1,6 @@
 /** What the outside says to a release and asks of it. Imported by clients too. */
-import { defineQuery, defineSignal } from '@temporalio/workflow';
+import { defineQuery, defineSignal, defineUpdate } from '@temporalio/workflow';
+import type { Approval, Judged } from '../activities/quality-types.ts';
 import type {
   PlanReference,
   Publication,
@@ -9,7 +10,7 @@ import type {
 } from '../activities/types.ts';
 import type { Verification } from '../engine/verify/verify-merge.ts';
 
-/** The stages that exist, in their order. */
+/** The stages that exist, in their order. Those between verify and publish only if asked for. */
 export const STAGES = [
   'resolve',
   'fetch adapter',
@@ -19,6 +20,10 @@ export const STAGES = [
   'merge',
   'seal',
   'verify',
+  'convert',
+  'evaluate',
+  'gate',
+  'approve',
   'publish',
   'report',
 ] as const;
@@ -28,6 +33,9 @@ export type Stage = (typeof STAGES)[number];
 export interface ReleaseInput extends ReleaseContext {
   /** Task queue of the workers that merge. */
   readonly mergeTaskQueue: string;
+  /** Of the workers that convert and that evaluate; absent in runs of earlier versions. */
+  readonly convertTaskQueue?: string;
+  readonly evaluateTaskQueue?: string;
   /** Shards merged at the same time, over all workers. */
   readonly parallelShards: number;
   /**
@@ -44,6 +52,9 @@ export interface ReleaseResult {
   readonly manifestDigest: string;
   readonly publications: readonly Publication[];
   readonly report: Report;
+  /** The gate's decision, where the recipe asks for evaluation. */
+  readonly judged?: Judged;
+  readonly approval?: Approval;
   readonly verification: Verification;
   readonly warnings: readonly string[];
 }
@@ -61,6 +72,8 @@ export interface Waiting {
   readonly stage: Stage;
   readonly code: string;
   readonly message: string;
+  /** What helps: the cause is mended (`weldline resume`), or a person's word (`weldline approve`). */
+  readonly needs?: 'mending' | 'approval' | 'override';
 }
 
 export interface ReleaseStatus {
@@ -68,7 +81,9 @@ export interface ReleaseStatus {
   readonly version: string;
   readonly recipeDigest: string;
   readonly stages: readonly StageStatus[];
+  /** The first of what it waits for. */
   readonly waiting?: Waiting;
+  readonly judged?: Judged;
   readonly inputs?: ResolvedInputs;
   readonly plan?: PlanReference;
   /** The child workflow that merges, once it was started. */
@@ -89,3 +104,9 @@ export const mergeStatusQuery = defineQuery<MergeStatus>('mergeStatus');
 
 /** A person has mended the cause: the waiting stage is run again. */
 export const resumeSignal = defineSignal('resume');
+
+/** What a person says to a release that waits for their word. */
+export type ApprovalRequest = Omit<Approval, 'at'>;
+
+/** Refused when nothing waits for it, and without a reason where the gate has refused something. */
+export const approveUpdate = defineUpdate<Approval, [ApprovalRequest]>('approve');

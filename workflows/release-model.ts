@@ -6,84 +6,154 @@ import {
   workflowInfo,
 } from '@temporalio/workflow';
 import type { Activities } from '../activities/create-activities.ts';
+import type {
+  Judged,
+  MergedContext,
+  QualityPlan,
+  ReleaseParts,
+} from '../activities/quality-types.ts';
 import type { PlanReference, ResolvedInputs, Roots } from '../activities/types.ts';
+import type { Recipe } from '../config/recipe.ts';
 import type { CompletedShard } from '../engine/merge/journal.ts';
+import type { Verification } from '../engine/verify/verify-merge.ts';
+import { allEnded } from './all-ended.ts';
+import { Approvals } from './approvals.ts';
+import { assessMerge } from './assess-merge.ts';
 import { mergeModel } from './merge-model.ts';
-import { type ReleaseInput, type ReleaseResult, statusQuery } from './messages.ts';
+import {
+  type ReleaseInput,
+  type ReleaseResult,
+  STAGES,
+  type Stage,
+  statusQuery,
+} from './messages.ts';
 import { longWork, shortWork } from './options.ts';
+import { publishRelease } from './publish-release.ts';
 import { StageRunner } from './stage-runner.ts';
 
-/** One release, from a recipe to a published, verified checkpoint. */
+/** What a release knows so far; queries show it. */
+interface Progress {
+  inputs?: ResolvedInputs;
+  plan?: PlanReference;
+  judged?: Judged;
+  warnings: readonly string[];
+}
+
+/** One release, from a recipe to a published, verified checkpoint and what is made of it. */
 export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> {
-  const { recipe, recipeDigest, heartbeatTimeoutMs } = input;
-  const context = { recipe, recipeDigest };
-  const quick = proxyActivities<Activities>(shortWork(heartbeatTimeoutMs));
-  const long = proxyActivities<Activities>(longWork(heartbeatTimeoutMs));
+  const { recipe, recipeDigest } = input;
   const { workflowId, runId, startTime } = workflowInfo();
   const run = { workflowId, runId, startedAt: startTime.toISOString() };
   const mergeWorkflowId = `${workflowId}/merge`;
+  const runner = new StageRunner(stagesOf(recipe));
+  const approvals = new Approvals(runner);
+  const progress: Progress = { warnings: [] };
+  setHandler(statusQuery, () => {
+    const { plan, warnings, ...known } = progress;
+    return {
+      name: recipe.name,
+      version: recipe.version,
+      recipeDigest,
+      stages: runner.stages,
+      ...(runner.waiting === undefined ? {} : { waiting: runner.waiting }),
+      ...known,
+      ...(plan === undefined ? {} : { plan, mergeWorkflowId }),
+      warnings,
+    };
+  });
 
-  const runner = new StageRunner();
-  let inputs: ResolvedInputs | undefined;
-  let plan: PlanReference | undefined;
-  let warnings: readonly string[] = [];
-  setHandler(statusQuery, () => ({
-    name: recipe.name,
-    version: recipe.version,
-    recipeDigest,
-    stages: runner.stages,
-    ...(runner.waiting === undefined ? {} : { waiting: runner.waiting }),
-    ...(inputs === undefined ? {} : { inputs }),
-    ...(plan === undefined ? {} : { plan, mergeWorkflowId }),
-    warnings,
-  }));
+  const { merged, verification, quality } = await makeMerge(
+    { ...input, mergeWorkflowId },
+    runner,
+    progress,
+  );
+  const { roots: _, ...made } = merged;
+  let release: ReleaseParts = { ...made, verification, run };
+  if (quality !== undefined) {
+    const { judged, ...assessed } = await assessMerge(input, merged, quality, runner);
+    const decision = judged?.decision;
+    release = { ...release, quality: { plan: quality, ...assessed, decision } };
+    if (judged !== undefined) {
+      progress.judged = judged;
+      progress.warnings = [...progress.warnings, ...judged.warnings];
+    }
+  }
+  const published = await publishRelease(input, release, progress.judged, runner, approvals);
+  return {
+    artefact: merged.inputs.artefact,
+    directory: merged.sealed.directory,
+    planDigest: merged.planDigest,
+    manifestDigest: merged.sealed.manifestDigest,
+    publications: published.publications,
+    report: published.report,
+    ...(progress.judged && { judged: progress.judged }),
+    ...(published.approval && { approval: published.approval }),
+    verification,
+    warnings: progress.warnings,
+  };
+}
 
-  const resolved = await runner.run('resolve', () => long.resolveInputs(context));
-  inputs = resolved;
-  const adapters = [resolved.adapter, ...(resolved.otherAdapters ?? [])];
+interface Made {
+  readonly merged: MergedContext;
+  readonly verification: Verification;
+  /** What is made of it and how it is judged, if the recipe asks for it. */
+  readonly quality?: QualityPlan | undefined;
+}
+
+/** From names to a checked checkpoint in the workspace. */
+async function makeMerge(
+  input: ReleaseInput & { readonly mergeWorkflowId: string },
+  runner: StageRunner,
+  progress: Progress,
+): Promise<Made> {
+  const { recipe, recipeDigest, heartbeatTimeoutMs, mergeWorkflowId } = input;
+  const context = { recipe, recipeDigest };
+  const quick = proxyActivities<Activities>(shortWork(heartbeatTimeoutMs));
+  const long = proxyActivities<Activities>(longWork(heartbeatTimeoutMs));
+
+  const inputs = await runner.run('resolve', () => long.resolveInputs(context));
+  progress.inputs = inputs;
+  const adapters = [inputs.adapter, ...(inputs.otherAdapters ?? [])];
   const adapterRoots = await runner.run('fetch adapter', () =>
     allEnded(adapters.map((adapter) => long.fetchInput(adapter))),
   );
-  const preflight = await runner.run('preflight', () =>
-    quick.preflight(context, resolved, ...adapterRoots),
-  );
-  warnings = preflight.warnings;
-  const baseRoot = await runner.run('fetch base', () => long.fetchInput(resolved.base));
+  let quality: QualityPlan | undefined;
+  const preflight = await runner.run('preflight', async () => {
+    const checked = await quick.preflight(context, inputs, ...adapterRoots);
+    if (recipe.conversions !== undefined || recipe.evaluation !== undefined) {
+      quality = await long.planQuality(context, inputs, ...adapterRoots);
+    }
+    return checked;
+  });
+  const ofQuality = quality?.warnings ?? [];
+  progress.warnings = [...preflight.warnings, ...ofQuality];
+  const baseRoot = await runner.run('fetch base', () => long.fetchInput(inputs.base));
   const roots: Roots = {
     base: baseRoot,
     ...Object.fromEntries(recipe.adapters.map(({ id }, index) => [id, adapterRoots[index] ?? ''])),
   };
-  const planned = await runner.run('plan', () => long.plan(context, resolved, roots));
-  plan = planned;
-  warnings = planned.warnings;
+  const plan = await runner.run('plan', () => long.plan(context, inputs, roots));
+  progress.plan = plan;
+  progress.warnings = [...plan.warnings, ...ofQuality];
 
-  const shards = await runner.run('merge', () => merge(input, planned, roots, mergeWorkflowId));
-  const planDigest = planned.digest;
+  const shards = await runner.run('merge', () => merge(input, plan, roots, mergeWorkflowId));
+  const planDigest = plan.digest;
   const sealed = await runner.run('seal', () =>
-    quick.seal({ ...context, inputs: resolved, planDigest, roots, shards }),
+    quick.seal({ ...context, inputs, planDigest, roots, shards }),
   );
   const verification = await runner.run('verify', () => long.verify(planDigest, roots));
-  const release = { ...context, inputs: resolved, planDigest, sealed, verification, run };
-  const publications = await runner.run('publish', () =>
-    allEnded(recipe.publish.map((_, target) => long.publish({ ...release, target }))),
-  );
-  const report = await runner.run('report', () => quick.report({ ...release, publications }));
-  return {
-    artefact: resolved.artefact,
-    directory: sealed.directory,
-    planDigest,
-    manifestDigest: sealed.manifestDigest,
-    publications,
-    report,
-    verification,
-    warnings,
-  };
+  return { merged: { ...context, inputs, planDigest, sealed, roots }, verification, quality };
 }
 
-/** All results, or the first failure once nothing runs any more that a resumed stage would meet. */
-async function allEnded<T>(works: readonly Promise<T>[]): Promise<T[]> {
-  await Promise.allSettled(works);
-  return Promise.all(works);
+/** The stages that a recipe asks for. */
+function stagesOf({ conversions, evaluation, approval }: Recipe): readonly Stage[] {
+  const isWanted: Partial<Record<Stage, boolean>> = {
+    convert: (conversions ?? []).length > 0,
+    evaluate: evaluation !== undefined,
+    gate: evaluation !== undefined,
+    approve: approval === 'required',
+  };
+  return STAGES.filter((stage) => isWanted[stage] ?? true);
 }
 
 function merge(

@@ -9,23 +9,24 @@ import {
   TimeoutFailure,
 } from '@temporalio/workflow';
 import type { FailureDetails } from '../activities/failures.ts';
-import { resumeSignal, STAGES, type Stage, type StageStatus, type Waiting } from './messages.ts';
+import { resumeSignal, type Stage, type StageStatus, type Waiting } from './messages.ts';
 
 /**
  * Runs the stages of a release and remembers how far it is. A stage that fails for a reason that a
  * person can mend does not throw the run away: it waits for the resume signal and runs again.
  */
 export class StageRunner {
-  readonly #stages = new Map<Stage, StageStatus>(
-    STAGES.map((stage) => [stage, { stage, state: 'pending' }]),
-  );
-  #waiting: Waiting | undefined;
-  #resumed = false;
+  readonly #stages: Map<Stage, StageStatus>;
+  readonly #waiting = new Map<Stage, Waiting>();
+  /** Counts resume signals: each lets all go on that waited when it came. */
+  #resumed = 0;
 
-  constructor() {
+  /** @param stages those that this release goes through */
+  constructor(stages: readonly Stage[]) {
+    this.#stages = new Map(stages.map((stage) => [stage, { stage, state: 'pending' }]));
     setHandler(resumeSignal, () => {
       // A resume that nothing waits for must not let a later failure pass unseen.
-      if (this.#waiting !== undefined) this.#resumed = true;
+      if (this.#waiting.size > 0) this.#resumed++;
     });
   }
 
@@ -33,8 +34,9 @@ export class StageRunner {
     return [...this.#stages.values()];
   }
 
+  /** The first of what it waits for. */
   get waiting(): Waiting | undefined {
-    return this.#waiting;
+    return [...this.#waiting.values()][0];
   }
 
   async run<T>(stage: Stage, work: () => Promise<T>): Promise<T> {
@@ -53,9 +55,9 @@ export class StageRunner {
           throw withCode(error);
         }
         log.warn('The release waits for a person', { ...waiting });
-        this.#stages.set(stage, { stage, state: 'waiting', startedAtMs });
         try {
-          await this.#resume(waiting);
+          const resumed = this.#resumed;
+          await this.pause(waiting, () => condition(() => this.#resumed > resumed));
         } catch (cancellation) {
           this.#stages.set(stage, { stage, state: 'failed', startedAtMs });
           throw cancellation;
@@ -64,14 +66,17 @@ export class StageRunner {
     }
   }
 
-  /** Waits for a person; a release that is cancelled meanwhile waits for nobody any more. */
-  async #resume(waiting: Waiting): Promise<void> {
-    this.#resumed = false;
-    this.#waiting = waiting;
+  /** Shows that a stage waits for a person while it does. */
+  async pause<T>(waiting: Waiting, wait: () => Promise<T>): Promise<T> {
+    const { stage } = waiting;
+    const before = this.#stages.get(stage) ?? { stage };
+    this.#stages.set(stage, { ...before, state: 'waiting' });
+    this.#waiting.set(stage, waiting);
     try {
-      await condition(() => this.#resumed);
+      return await wait();
     } finally {
-      this.#waiting = undefined;
+      this.#waiting.delete(stage);
+      this.#stages.set(stage, { ...before, state: 'running' });
     }
   }
 }

@@ -6,13 +6,13 @@ import { parseJson } from '../../engine/json-text.ts';
 import type { ModelFiles } from '../../engine/model-files.ts';
 import { type Checkpoint, readCheckpoint } from '../../engine/safetensors/checkpoint.ts';
 import { elementCount } from '../../engine/safetensors/dtype.ts';
-import { openModelDirectory } from '../../sources/model-directory.ts';
+import { openCheckpointDirectory } from '../checkpoint-directory.ts';
 import type { ConversionFindings } from '../conversion-store.ts';
 import { checkConfig } from './check-config.ts';
 import { checkFailed } from './check-failed.ts';
 import { compareModule, compareTensor, type ReadPart } from './compare-weights.ts';
 import { findIntegerTensors, type IntegerTensors } from './integer-checkpoint.ts';
-import { type IgnoredModules, ignoreModules, linearModules } from './integer-modules.ts';
+import { HEAD, type IgnoredModules, ignoreModules, linearModules } from './integer-modules.ts';
 import { readSmoothing, type Smoothing } from './smoothing.ts';
 
 export interface CheckIntegersOptions {
@@ -37,6 +37,8 @@ interface Findings extends Pick<ConversionFindings, 'checks' | 'layerErrors' | '
 interface Compared {
   readonly merged: Checkpoint;
   readonly integers: Checkpoint;
+  /** The head may be left out of the file where it is the embedding. */
+  readonly isTied: boolean;
   readonly modules: IgnoredModules;
   readonly tensors: ReadonlyMap<string, IntegerTensors>;
   readonly smoothing: ReadonlyMap<string, Smoothing>;
@@ -53,20 +55,17 @@ interface Compared {
 export async function checkIntegers(options: CheckIntegersOptions): Promise<Findings> {
   const { settings, signal } = options;
   const files = {
-    merged: await openModelDirectory(options.merged),
-    integers: await openModelDirectory(options.integers),
+    merged: await openCheckpointDirectory(options.merged),
+    integers: await openCheckpointDirectory(options.integers),
   };
   const merged = await readCheckpoint(files.merged);
   const integers = await readCheckpoint(files.integers);
   const shapes = new Map([...merged.tensors].map(([name, { shape }]) => [name, shape]));
   const modules = ignoreModules(linearModules(shapes), settings.ignore);
   const tensors = findIntegerTensors(integers, modules.quantised, settings);
-  checkConfig(
-    await readConfig(options.integers),
-    await readConfig(options.merged),
-    settings,
-    modules,
-  );
+  const config = await readConfig(options.merged);
+  checkConfig(await readConfig(options.integers), config, settings, modules);
+  const isTied = config['tie_word_embeddings'] === true;
   const smoothing =
     options.scales === undefined
       ? new Map<string, Smoothing>()
@@ -79,7 +78,9 @@ export async function checkIntegers(options: CheckIntegersOptions): Promise<Find
     };
   };
   const [readMerged, readIntegers] = [readFrom('merged'), readFrom('integers')];
-  const compared = { merged, integers, modules, tensors, smoothing, readMerged, readIntegers };
+  const compared = {
+    ...{ merged, integers, isTied, modules, tensors, smoothing, readMerged, readIntegers },
+  };
   try {
     const { same, scaled } = await compareOthers(compared);
     const layerErrors = await compareModules(compared, options);
@@ -121,6 +122,7 @@ async function compareModules(
 async function compareOthers({
   merged,
   integers,
+  isTied,
   modules,
   tensors,
   smoothing,
@@ -136,7 +138,10 @@ async function compareOthers({
       if (found !== undefined) throw checkFailed(`${name} is still there in 16 bits`);
       continue;
     }
-    if (found === undefined) throw checkFailed(`there is no tensor ${name}`);
+    if (found === undefined) {
+      if (isTied && HEAD.test(name)) continue;
+      throw checkFailed(`there is no tensor ${name}`);
+    }
     const ofModule = smoothing.get(name.replace(/\.(weight|bias)$/, ''));
     // What columns were multiplied with does not concern a bias.
     const concerns = name.endsWith('.bias') && ofModule?.rows === undefined ? undefined : ofModule;

@@ -17,12 +17,14 @@ const ROWS_STEP = 8;
 const LAYER_ERROR_MAX = 0.9;
 
 /**
- * AWQ takes the nearest integer: half a step, and a little for the scale, which is rounded to 16 bits
- * and is the largest weight's by 2^(bits - 1) - ½, so that this one is cut off by half a step too.
+ * AWQ takes the nearest integer, half a step away at most, but works in 16 bits: the weight times
+ * AWQ's scales, the step, the zero point and the quotient are rounded, each by up to 2⁻⁹ of what can be
+ * as large as all steps together. Six such roundings are more than were ever seen to add up.
  */
-const STEPS_MAX = 0.6;
-/** Two roundings to bfloat16 lie between the merged weight and what was quantised. */
-const ROUNDING = 2 ** -7;
+function stepsMax(bits: number): number {
+  return 0.5 + 6 * 2 ** (bits - 9);
+}
+
 /** Dividing a norm takes three roundings where it multiplies with 1 + weight. */
 const SMOOTHED_ROUNDING = 2 ** -6;
 
@@ -86,7 +88,7 @@ async function compareRows(
   const dtype = weight.dtype as MergeDtype;
   const rowBytes = columns * bytesOf(dtype);
   const originals = decode(await readMerged(weight, first * rowBytes, count * rowBytes), dtype);
-  const isNearest = settings.kind === 'awq';
+  const nearestMax = settings.kind === 'awq' ? stepsMax(bits) : Number.POSITIVE_INFINITY;
   const ofColumns = smoothing?.columns;
   const groups = columns / groupSize;
   let at = 0;
@@ -97,15 +99,12 @@ async function compareRows(
       const value = values[at]!;
       const original = originals[at]!;
       const smoothed = original * factor;
-      if (isNearest) {
-        const scale = scales[row * groups + Math.floor(column / groupSize)]!;
-        const distance = Math.abs(value - smoothed);
-        if (!(distance <= STEPS_MAX * scale + ROUNDING * Math.abs(smoothed))) {
-          throw checkFailed(
-            `${module.name} has the integer of ${value} at [${first + row}, ${column}], where ` +
-              `${smoothed} was quantised in steps of ${scale}`,
-          );
-        }
+      const scale = scales[row * groups + Math.floor(column / groupSize)]!;
+      if (!(Math.abs(value - smoothed) <= nearestMax * scale)) {
+        throw checkFailed(
+          `${module.name} has the integer of ${value} at [${first + row}, ${column}], where ` +
+            `${smoothed} was quantised in steps of ${scale}`,
+        );
       }
       sums.error += (value / factor - original) ** 2;
       sums.weight += original ** 2;

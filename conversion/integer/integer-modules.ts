@@ -13,8 +13,9 @@ export interface IntegerModule {
 }
 
 const WEIGHT = '.weight';
-const HEAD = /(^|\.)(lm_head|embed_out)\.weight$/;
-const EMBEDDING = /(^|\.)(embed_tokens|embed_in)\.weight$/;
+/** The tensor of an output head. */
+export const HEAD = /(^|\.)lm_head\.weight$/;
+const EMBEDDING = /(^|\.)embed_tokens\.weight$/;
 
 /**
  * The linear layers of a checkpoint, before any are ignored: every matrix that is no embedding, and
@@ -38,10 +39,7 @@ export function linearModules(
   const embedding = names.find((name) => EMBEDDING.test(name));
   if (embedding === undefined || names.some((name) => HEAD.test(name))) return modules;
   // A tied head is a layer of its own to llm-compressor.
-  return [
-    ...modules,
-    toModule(embedding, embedding.includes('embed_in') ? 'embed_out' : 'lm_head'),
-  ];
+  return [...modules, toModule(embedding, 'lm_head')];
 }
 
 export interface IgnoredModules {

@@ -10,14 +10,21 @@ import { type IntegerModule, ignoreModules, linearModules } from './integer-modu
 import { type Calibration, readCalibration } from './read-calibration.ts';
 
 /**
- * Architectures for which llm-compressor's table says which layers read which (AWQ_MAPPING_REGISTRY), and
- * three that are built as its default has it. For any other it would take the default, and scale a
- * norm for the layers it knows while others read it too (phi, stablelm): a broken model, silently.
+ * Architectures whose layers AWQ can balance: those of llm-compressor's table (AWQ_MAPPING_REGISTRY)
+ * and some that its default fits. With each a model in 8 bits was compared with the original. For any
+ * other it takes the default, and fails after loading the model (phi, stablelm, olmo2, glm4, …).
  */
 const AWQ_ARCHITECTURES = new Set([
-  ...['cohere', 'cohere2', 'exaone4', 'gemma', 'gemma2', 'gemma3_text', 'granite', 'llama'],
-  ...['ministral', 'mistral', 'olmo', 'olmo3', 'phi3', 'qwen2', 'qwen3', 'seed_oss', 'smollm3'],
+  ...['cohere', 'cohere2', 'exaone4', 'gemma', 'gemma2', 'gemma3_text', 'granite', 'helium'],
+  ...['llama', 'ministral', 'mistral', 'olmo', 'olmo3', 'phi3', 'qwen2', 'qwen3', 'seed_oss'],
+  'smollm3',
 ]);
+
+/**
+ * Layers of GPT-2 are Conv1D, which llm-compressor leaves as they are; the head of GPT-NeoX has another
+ * name in transformers than in the checkpoint, so an ignore list would mean two things.
+ */
+const UNFIT = new Set(['gpt2', 'gpt_neox']);
 
 /** Groups that vLLM's kernels for integer weights take. */
 const SERVED_GROUPS = [32, 64, 128];
@@ -62,8 +69,7 @@ export async function preflightIntegers(
 
 function checkArchitecture({ id, kind }: IntegerStep, { config }: ModelFacts): void {
   const type = String(config['model_type'] ?? 'none');
-  // Layers of GPT-2 are Conv1D, which llm-compressor leaves as they are.
-  if (!hasPlainModules(type) || type === 'gpt2') {
+  if (!hasPlainModules(type) || UNFIT.has(type)) {
     throw new WeldlineError(
       'convert.unsupported-architecture',
       `${id}: weldline does not know which layers of the architecture "${type}" llm-compressor ` +
@@ -74,8 +80,8 @@ function checkArchitecture({ id, kind }: IntegerStep, { config }: ModelFacts): v
   if (kind === 'awq' && !AWQ_ARCHITECTURES.has(type)) {
     throw new WeldlineError(
       'convert.unsupported-architecture',
-      `${id}: AWQ rescales each layer against the one before, and llm-compressor has no table of ` +
-        `these for the architecture "${type}": with its default the model could be broken. Use gptq.`,
+      `${id}: AWQ scales each layer against what comes before it, and llm-compressor does not know what ` +
+        `that is in the architecture "${type}". Use gptq.`,
     );
   }
 }

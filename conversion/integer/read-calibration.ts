@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { z } from 'zod';
-import { toReadError } from '../../engine/disk-errors.ts';
-import { WeldlineError } from '../../engine/errors.ts';
+import { systemErrorCode, WeldlineError } from '../../engine/errors.ts';
 import { parseJson } from '../../engine/json-text.ts';
 
 /** A thousand times what is used of it; a whole training set is a mistake, and would fill the memory. */
@@ -51,8 +50,7 @@ const EXPECTED =
  * becomes stretches of the sequence length. Prompts are joined with their answers, since that is
  * what the model sees; of several answers the first is taken.
  *
- * @throws WeldlineError `convert.bad-calibration` with the line; `source.not-found`,
- *   `disk.read-failed`
+ * @throws WeldlineError `convert.bad-calibration`, with the line where it is one's fault
  */
 export async function readCalibration(path: string): Promise<Calibration> {
   const bytes = await readBytes(path);
@@ -82,7 +80,9 @@ async function readBytes(path: string): Promise<Uint8Array> {
     }
     return await readFile(path);
   } catch (error) {
-    throw toReadError(error, path);
+    const code = systemErrorCode(error);
+    if (code === undefined) throw error;
+    throw bad(path, code === 'ENOENT' ? 'does not exist' : `cannot be read (${code})`, error);
   }
 }
 

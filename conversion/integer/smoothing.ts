@@ -1,7 +1,8 @@
+import { basename, dirname } from 'node:path';
 import { z } from 'zod';
 import { assert } from '../../engine/errors.ts';
 import { readHeader } from '../../engine/safetensors/header.ts';
-import { openFileSource } from '../../sources/file-source.ts';
+import { openCheckpointDirectory } from '../checkpoint-directory.ts';
 
 /** What AWQ did to a module's weight before it was quantised: `W[i, j] · columns[j] / rows[i]`. */
 export interface Smoothing {
@@ -29,7 +30,8 @@ const stepsSchema = z.array(
  */
 export async function readSmoothing(path: string): Promise<ReadonlyMap<string, Smoothing>> {
   const smoothing = new Map<string, Smoothing>();
-  const source = await openFileSource(path);
+  const files = await openCheckpointDirectory(dirname(path));
+  const source = await files.open(basename(path));
   try {
     const { tensors, metadata } = await readHeader(source);
     const steps = stepsSchema.parse(JSON.parse(metadata['steps'] ?? '[]'));

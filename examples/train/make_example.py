@@ -34,6 +34,7 @@ ADAPTER_SCHEDULES = {
     "extractor": Schedule(steps=500, batch_size=32, peak_learning_rate=4e-3),
 }
 LORA_RANK = 8
+CALIBRATION_COUNT = 64
 
 # Every width is a multiple of 256 (llama.cpp's K-quants) and of 128 (AWQ groups).
 MODEL = {
@@ -58,10 +59,20 @@ def make_adapters_data() -> dict[str, tuple[list[Exercise], list[Exercise]]]:
 
 
 def write_eval(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for name, (_, held_out) in make_adapters_data().items():
-        lines = [json.dumps(vars(exercise)) + "\n" for exercise in held_out]
-        (folder / f"{name}.jsonl").write_text("".join(lines))
+        write_lines(folder / f"{name}.jsonl", [vars(exercise) for exercise in held_out])
+
+
+def write_calibration(folder: Path) -> None:
+    """Texts that the adapter was trained on: an evaluation must not calibrate what it judges."""
+    for name, (trained_on, _) in make_adapters_data().items():
+        texts = [{"text": text_of([exercise])} for exercise in trained_on[:CALIBRATION_COUNT]]
+        write_lines(folder / f"{name}.jsonl", texts)
+
+
+def write_lines(path: Path, values: list[dict[str, str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(value) + "\n" for value in values))
 
 
 def make_base(folder: Path) -> None:
@@ -132,6 +143,7 @@ def main() -> None:
     base = arguments.out / "base"
     if arguments.only in (None, "eval"):
         write_eval(arguments.out / "eval")
+        write_calibration(arguments.out / "calibration")
     if arguments.only in (None, "base"):
         make_base(base)
     if arguments.only in (None, "adapters"):

@@ -23,4 +23,12 @@ test('what was measured lies beside the plan, and a plan of an earlier version h
   const insight = await measurePlan(plan, models, await compileKernel(), workspace);
   expect(insight).toMatchObject({ retention: { merged: 4, measured: 4 }, conflicts: null });
   expect(await readInsight(workspace)).toEqual(insight);
+  // Of every tensor, for the report's heat maps, in a few digits.
+  expect(insight.tensors?.map(({ name }) => name)).toEqual(
+    expect.arrayContaining(insight.retention?.worst.map(({ name }) => name) ?? []),
+  );
+  const worst = insight.retention?.worst[0];
+  const kept = insight.tensors?.find(({ name }) => name === worst?.name);
+  expect(1 - (kept?.retention ?? 0)).toBeCloseTo(1 - (worst?.retention ?? 0), 6);
+  expect(`${kept?.relativeSize}`).toMatch(/^0\.0*\d{1,4}$/);
 });

@@ -9,6 +9,7 @@ import { MANIFEST_FILE } from '../../engine/manifest.ts';
 export interface PublisherInput {
   readonly source: string;
   readonly files: readonly string[];
+  readonly manifestFile: string;
   readonly artefact: string;
   readonly manifestDigest: string;
   readonly texts: Readonly<Record<string, string>>;
@@ -58,6 +59,7 @@ export function testPublisher(name: string, open: () => Promise<PublisherUnderTe
       return {
         source,
         files: ['config.json', 'model.safetensors'],
+        manifestFile: MANIFEST_FILE,
         artefact: ARTEFACT,
         manifestDigest,
         texts: { 'README.md': '# A model', 'release.json': release },

@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
@@ -94,18 +95,21 @@ describe('makeConversion', () => {
   it('removes what killed processes left, and nothing of those that run', async () => {
     const { pid } = spawnSync(process.execPath, ['--version']);
     const place = join(store, `${facts.id}-${facts.key.slice(0, 16)}`);
-    const dead = `${place}.${pid}-0.partial`;
-    const alive = `${place}.${process.ppid}-0.partial`;
+    const host = createHash('sha256').update(hostname()).digest('hex').slice(0, 8);
+    const dead = `${place}.${host}-${pid}-0.partial`;
+    const alive = `${place}.${host}-${process.ppid}-0.partial`;
+    // Another machine's process of that number is not to be seen from here.
+    const foreign = `${place}.00000000-${pid}-0.partial`;
     // This process has the number of one that was killed, as after a restart of a container.
-    const namesake = `${place}.${process.pid}-9999.partial`;
-    for (const directory of [dead, alive, namesake]) {
+    const namesake = `${place}.${host}-${process.pid}-9999.partial`;
+    for (const directory of [dead, alive, foreign, namesake]) {
       await mkdir(directory, { recursive: true });
       await writeFile(join(directory, 'model.gguf'), 'half');
     }
     await makeConversion(store, facts, make);
     expect(
       new Set(await readdir(store).then((names) => names.map((name) => join(store, name)))),
-    ).toEqual(new Set([place, alive]));
+    ).toEqual(new Set([place, alive, foreign]));
   });
 
   it('lets two attempts at once come to the same end', async () => {

@@ -33,6 +33,7 @@ async function sealed(
   return {
     source,
     files: ['model.safetensors'],
+    manifestFile: 'weldline.json',
     artefact: 'merged',
     manifestDigest: 'd'.repeat(64),
     texts: {

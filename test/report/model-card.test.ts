@@ -9,6 +9,8 @@ import {
   type ReleaseFactsInput,
   releaseFacts,
 } from '../../report/release-facts.ts';
+import { reportFacts } from '../../report/report-facts.ts';
+import { sampleInput } from './html/sample-facts.ts';
 
 const DIGEST = 'a'.repeat(64);
 
@@ -159,6 +161,27 @@ describe('the model card', () => {
     );
     expect(card).toMatch(/## Warnings\n\n- they fight\n$/);
     expect(modelCard(releaseFacts(INPUT))).not.toContain('Measured');
+  });
+
+  it('says what was evaluated and converted, and who overruled the gate', () => {
+    const facts = reportFacts({
+      ...sampleInput(),
+      approval: { by: 'A|da', override: 'the <suite> is wrong' },
+    });
+    const card = modelCard(facts.release, facts);
+    expect(card).toContain('\n## Evaluation\n\n| model | suite | score (95 %) |');
+    expect(card).toMatch(
+      /\n\| gguf-q2_k \| calculator \| 45\.0.% \(31\.6 to 58\.4\) \| adapter calculator on its base \| 95\.0.% \(.*\) \| 0\.41 \|\n/,
+    );
+    expect(card).toContain('\n- gguf-q2_k: **failed the gate**: Scores dropped (score-drop)\n');
+    expect(card).toContain('\n- merged model: passed the gate\n');
+    expect(card).toContain('\n- approved by A\\|da, over the gate: the \\<suite\\> is wrong\n');
+    expect(card).toContain('\n| gguf-q8_0 | 143 MB | 8.51 | llama.cpp v0.4.0 (80fb11ac) |\n');
+    // What others are made of is not published.
+    expect(card).not.toContain('\n| gguf-f16 |');
+    expect(card).toMatch(/\n\n## Conversions\n\n[^#]*\n\n## Files\n/);
+    const bare = modelCard(facts.release, reportFacts({ release: facts.release }));
+    expect(bare).toBe(modelCard(facts.release));
   });
 
   it('says of a retention that it was not measured', () => {

@@ -1,6 +1,18 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -8,7 +20,11 @@ import { childVariables } from '../../config/environment.ts';
 import { findOnPath } from '../../tools/find-on-path.ts';
 import { checkLlamaCpp, installLlamaCpp } from '../../tools/install-llama-cpp.ts';
 import type { LlamaCpp } from '../../tools/llama-cpp.ts';
-import { installDirectory, readLlamaCppLock } from '../../tools/llama-cpp-release.ts';
+import {
+  installDirectory,
+  installedLlamaCpp,
+  readLlamaCppLock,
+} from '../../tools/llama-cpp-release.ts';
 import { type PackageRegistry, startPackageRegistry } from './package-registry.ts';
 
 /** Installing downloads 62 MB where npm's cache lacks them. */
@@ -37,6 +53,21 @@ async function npmOnly(): Promise<Record<string, string>> {
   return { ...childVariables(), PATH: bin };
 }
 
+async function beginAndDie(toolsDirectory: string): Promise<void> {
+  const module = new URL('../../tools/install-llama-cpp.ts', import.meta.url).href;
+  const script =
+    `const { installLlamaCpp } = await import('${module}');` +
+    `await installLlamaCpp({ environment: { toolsDirectory: ${JSON.stringify(toolsDirectory)} },` +
+    ` onProgress: () => process.kill(process.pid, 'SIGKILL') });`;
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', script]);
+  await once(child, 'exit');
+}
+
+async function libraryOf({ libraries = '' }: LlamaCpp): Promise<string> {
+  const name = (await readdir(libraries)).find((file) => /^libllama\./.test(file));
+  return join(libraries, name ?? '');
+}
+
 describe('installLlamaCpp', () => {
   let toolsDirectory: string;
   let llamaCpp: LlamaCpp;
@@ -44,18 +75,23 @@ describe('installLlamaCpp', () => {
   beforeAll(async () => {
     toolsDirectory = join(home, 'tools');
     lines = [];
-    await mkdir(join(toolsDirectory, '.llama-cpp-0123abcd', 'half'), { recursive: true });
+    // What was begun by a process that was killed is neither used nor waited for.
+    await beginAndDie(toolsDirectory);
+    expect((await readdir(toolsDirectory)).sort()).toEqual([
+      expect.stringMatching(/^\.llama-cpp-/),
+      expect.stringMatching(/\.lock$/),
+    ]);
     const environment = { toolsDirectory };
     const variables = await npmOnly();
     const install = () => installLlamaCpp({ environment, variables, onProgress });
     const [first, second] = await Promise.all([install(), install()]);
     expect(second).toEqual(first);
     llamaCpp = first;
-    expect(lines).toEqual([
-      'Waiting for another process that installs llama.cpp',
-      'Installing llama.cpp v0.4.0 with npm (62 MB to download, once)',
+    expect(lines.toSorted()).toEqual([
       'Extracting the converter of llama.cpp',
+      'Installing llama.cpp v0.4.0 with npm (62 MB to download, once)',
       'Trying the libraries of llama.cpp',
+      'Waiting for another process that installs llama.cpp',
     ]);
   });
 
@@ -84,32 +120,37 @@ describe('installLlamaCpp', () => {
     expect(lines).toEqual([]);
   });
 
-  it('replaces one that lacks a part', async () => {
-    await rm(join(llamaCpp.converter, 'conversion'), { recursive: true });
+  it('replaces one that lacks a part, or does not load', async () => {
+    const [part, other] = [join(llamaCpp.converter, 'conversion'), join(home, 'conversion')];
+    await rename(part, other);
+    expect(installedLlamaCpp(llamaCpp.directory)).toBeUndefined();
+    await rename(other, part);
+    const library = await libraryOf(llamaCpp);
+    await truncate(library, 1_000_000);
     const options = { environment: { toolsDirectory }, variables: await npmOnly(), onProgress };
     expect(await installLlamaCpp(options)).toEqual(llamaCpp);
-    expect(lines[0]).toMatch(/^Installing/);
-    expect(await readdir(llamaCpp.converter)).toContain('conversion');
+    expect(lines[0]).toMatch(/^Replacing the llama\.cpp in .*, which does not work/);
+    expect((await stat(library)).size).toBeGreaterThan(1_000_000);
     expect(await readdir(toolsDirectory)).toHaveLength(1);
   });
 
   it('finds libraries that do not load, or are of another release', async () => {
     const libraries = join(home, 'libraries');
     execFileSync('cp', ['-r', llamaCpp.libraries ?? '', libraries]);
-    const [library = ''] = (await readdir(libraries)).filter((file) => /^libllama\./.test(file));
-    const bytes = await readFile(join(libraries, library));
+    const library = await libraryOf({ ...llamaCpp, libraries });
+    const bytes = await readFile(library);
     const at = bytes.indexOf('0.4.0-dev\0');
     expect(at).toBeGreaterThan(0);
     bytes.write('0.4.1-dev', at);
-    await rm(join(libraries, library));
-    await writeFile(join(libraries, library), bytes);
+    await rm(library);
+    await writeFile(library, bytes);
     await expect(checkLlamaCpp({ ...llamaCpp, libraries }, childVariables())).rejects.toMatchObject(
       {
         code: 'tool.wrong-version',
         message: expect.stringMatching(/is not llama\.cpp v0\.4\.0: it says .*0\.4\.1-dev/),
       },
     );
-    await writeFile(join(libraries, library), bytes.subarray(0, 1_000_000));
+    await writeFile(library, bytes.subarray(0, 1_000_000));
     await expect(checkLlamaCpp({ ...llamaCpp, libraries }, childVariables())).rejects.toMatchObject(
       {
         code: 'tool.failed',
@@ -193,24 +234,6 @@ describe('an installation that fails', () => {
     });
     await expect(installing).rejects.toBe(reason);
     expect(await readdir(toolsDirectory)).toEqual([]);
-  });
-
-  it('goes on after one that was killed, without waiting for it', async () => {
-    const module = new URL('../../tools/install-llama-cpp.ts', import.meta.url).href;
-    const script =
-      `const { installLlamaCpp } = await import('${module}');` +
-      `await installLlamaCpp({ environment: { toolsDirectory: ${JSON.stringify(toolsDirectory)} },` +
-      ` onProgress: () => process.kill(process.pid, 'SIGKILL') });`;
-    const child = spawn(process.execPath, ['--input-type=module', '--eval', script]);
-    await once(child, 'exit');
-    expect((await readdir(toolsDirectory)).sort()).toEqual([
-      expect.stringMatching(/^\.llama-cpp-/),
-      expect.stringMatching(/\.lock$/),
-    ]);
-    await installLlamaCpp({ environment: { toolsDirectory }, variables: await npmOnly() });
-    expect(await readdir(toolsDirectory)).toEqual([
-      expect.stringMatching(/^llama-cpp-v0\.4\.0-[0-9a-f]{8}$/),
-    ]);
   });
 
   it('says that the disk is too small before it begins', async () => {

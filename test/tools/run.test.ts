@@ -69,6 +69,10 @@ describe('run', () => {
   });
 
   it.each([
+    [
+      '(ulimit -v 200000; exec python3 -c "bytearray(1 << 30)")',
+      /failed with exit code 1\. It ran out of memory: [\s\S]*\n {2}MemoryError$/,
+    ],
     ['kill -9 $$', /was ended by SIGKILL\. The system may have run out of memory: end other/],
     ['sh -c "kill -9 \\$\\$"; exit $?', /failed with exit code 137\. The system may have run out/],
     ['echo "MemoryError" >&2; exit 1', /failed with exit code 1\. It ran out of memory/],
@@ -77,6 +81,13 @@ describe('run', () => {
     await expect(shell(script)).rejects.toMatchObject({
       code: 'tool.killed',
       message: expect.stringMatching(message),
+    });
+  });
+
+  it('says that the disk is full when it is', async () => {
+    await expect(shell('cat /etc/hostname >/dev/full')).rejects.toMatchObject({
+      code: 'disk.full',
+      message: expect.stringMatching(/The disk is full: .*\n {2}cat: .*No space left on device$/),
     });
   });
 
@@ -198,6 +209,17 @@ describe('run', () => {
     expect(log).toMatch(/err\n/);
     expect(log.trimEnd()).toMatch(/again$/);
     await rm(directory, { recursive: true });
+  });
+
+  it('says that a log cannot be written, before it starts anything', async () => {
+    const lines: string[] = [];
+    const logFile = '/dev/null/tool.log';
+    const running = shell('echo started', { logFile, onLine: (line) => lines.push(line) });
+    await expect(running).rejects.toMatchObject({
+      code: 'disk.write-failed',
+      message: expect.stringContaining(logFile),
+    });
+    expect(lines).toEqual([]);
   });
 
   it('stops the program and rejects when a line is not taken', async () => {

@@ -112,6 +112,10 @@ describe('a side process', () => {
       code: 'tool.failed',
       message: 'the counting program: prompt 3 is empty',
     });
+    const traceback = `${'line\n'.repeat(30)}ValueError: bad`;
+    await expect(ask(side, { kind: 'error', text: traceback })).rejects.toThrow(
+      /^the counting program: (line\n {2}){14}ValueError: bad$/,
+    );
     const text = 'RuntimeError: No space left on device';
     await expect(ask(side, { kind: 'error', text })).rejects.toMatchObject({ code: 'disk.full' });
     for await (const _ of side.request({ kind: 'count', count: 1000 })) break;
@@ -238,6 +242,19 @@ describe('a side process', () => {
     await staying.close();
     expect(await survivors([...pidsOf(busy), ...pidsOf(staying)])).toEqual([]);
   }, 15_000);
+
+  it('closes while replies wait to be taken', async () => {
+    const side = await start();
+    const reading = async () => {
+      for await (const { n } of side.request({ kind: 'count', count: 100_000 })) {
+        if (n !== 0) continue;
+        await sleep(200);
+        await side.close();
+      }
+    };
+    await expect(reading()).rejects.toThrow('the counting program was closed');
+    expect(await survivors(pidsOf(side))).toEqual([]);
+  });
 
   it('logs both streams', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'weldline-side-'));

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections import defaultdict
@@ -40,6 +41,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 BATCH_TOKENS_MAX = 2048
 # Often enough to tell a slow layer from one that hangs.
 ALIVE_SECONDS = 5.0
+
+
+OF_THE_MACHINE = re.compile(r"No space left|out of memory|can't allocate memory|MemoryError", re.I)
 
 
 class Refused(Exception):
@@ -82,11 +86,13 @@ class ScaleRecord:
     def __init__(self) -> None:
         self._steps: list[dict[str, Any]] = []
         self._scales: dict[str, Any] = {}
+        self.scaled: set[str] = set()
 
     def add(self, mapping: Any, scales: Any) -> None:
         from llmcompressor.modeling.offset_norm import NormCalibrationModule
 
         self._scales[f"scales.{len(self._steps)}"] = scales.detach().float().cpu().contiguous()
+        self.scaled.add(mapping.smooth_name)
         is_offset = isinstance(mapping.smooth_layer, NormCalibrationModule)
         self._steps.append(
             {"from": mapping.smooth_name, "to": mapping.balance_names, "offset": int(is_offset)}
@@ -107,6 +113,12 @@ def main() -> None:
     except Refused as refusal:
         progress.tell(error=refusal.kind, message=str(refusal))
         sys.exit(1)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        if not OF_THE_MACHINE.search(text):
+            raise
+        # weldline says what to do, and a traceback would only hide it.
+        sys.exit(text)
 
 
 def quantize(settings: dict[str, Any], progress: Progress) -> None:
@@ -126,10 +138,10 @@ def quantize(settings: dict[str, Any], progress: Progress) -> None:
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(settings["model"], **local)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             settings["model"], dtype="auto", **local
         )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(settings["model"], **local)
     except (ValueError, KeyError, OSError) as error:
         raise Refused("architecture", str(error)) from error
     model.eval()
@@ -139,6 +151,7 @@ def quantize(settings: dict[str, Any], progress: Progress) -> None:
     progress.tell(stage="calibrating", layer=0, layers=layers)
     torch.nn.modules.module.register_module_forward_hook(progress.alive)
     record = ScaleRecord()
+    vectors = {name: value.clone() for name, value in model.named_parameters() if value.ndim == 1}
     oneshot(
         model=model,
         processor=tokenizer,
@@ -148,6 +161,7 @@ def quantize(settings: dict[str, Any], progress: Progress) -> None:
     )
 
     progress.tell(stage="saving")
+    restore(model, vectors, record)
     output = Path(settings["output"])
     # weldline copies the checkpoint's own; one that transformers finds fault with must not stop this.
     model.generation_config = transformers.GenerationConfig()
@@ -157,6 +171,20 @@ def quantize(settings: dict[str, Any], progress: Progress) -> None:
     count = sum(batch["input_ids"].shape[0] for batch in batches)
     tokens = sum(batch["input_ids"].numel() for batch in batches)
     progress.tell(done=True, samples=count, tokens=tokens, device=device)
+
+
+def restore(model: Any, vectors: dict[str, Any], record: ScaleRecord) -> None:
+    """Gives vectors that AWQ did not scale their values again.
+
+    llm-compressor adds 1 to the norms of Gemma and its like and takes it off again, in 16 bits, which
+    rounds them all.
+    """
+    from compressed_tensors.utils import update_offload_parameter
+
+    for path, value in vectors.items():
+        module, _, name = path.rpartition(".")
+        if module not in record.scaled:
+            update_offload_parameter(model.get_submodule(module), name, value)
 
 
 def make_recipe(

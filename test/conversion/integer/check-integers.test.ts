@@ -98,6 +98,14 @@ describe('a sound checkpoint', () => {
     expect(layerErrors).toHaveProperty('lm_head');
   });
 
+  test('may leave a tied head out that the merged checkpoint has', async () => {
+    const base = tinyBase();
+    base.config['tie_word_embeddings'] = true;
+    await check({ base, spoil: (model) => alter(model, 'lm_head.weight') });
+    const untied = check({ spoil: (model) => alter(model, 'lm_head.weight') });
+    await expect(untied).rejects.toThrow('there is no tensor lm_head.weight');
+  });
+
   test('in several files passes', async () => {
     await check({ base: tinyBase({ shards: 3 }) });
   });

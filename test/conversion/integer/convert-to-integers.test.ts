@@ -191,7 +191,7 @@ test(
     expect(layer.awq).toEqual(await firstValues(awq.directory, 128));
 
     expect(refused).toEqual([expect.stringMatching(/^architecture: .*martian/s)]);
-    expect(read[0]).toEqual(['<s> Q: 1+2 = [3]', '<s> user: Hi\nassistant: a\n']);
+    expect(read[0]).toEqual(['<s> Q: 1+2 = [3]', '<s>user: Hi\nassistant: a\n']);
     expect(read[1].length).toBeGreaterThan(1);
     expect(read[1].map((text: string) => text.startsWith('<s>'))).not.toContain(false);
     expect(read[1].join('').replaceAll(/<s> ?/g, '').replaceAll(' ', '')).toBe(

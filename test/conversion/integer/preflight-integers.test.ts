@@ -157,14 +157,12 @@ describe('ignore', () => {
 
 type Parameters = Readonly<Record<string, readonly [shape: readonly number[], linear: boolean]>>;
 const models: Readonly<Record<string, Parameters>> = JSON.parse(await readFile(FILE, 'utf8'));
+const supported = Object.entries(models).filter(([name]) => !/^gpt(2|_neox)/.test(name));
 
-test.each(Object.entries(models))(
-  'linear layers of %s are those of transformers',
-  (_, parameters) => {
-    const tensors = new Map(Object.entries(parameters).map(([name, [shape]]) => [name, shape]));
-    const ours = linearModules(tensors).map(({ name }) => `${name}.weight`);
-    const theirs = Object.keys(parameters).filter((name) => parameters[name]?.[1]);
-    expect(ours.filter((name) => !/lm_head|embed_out/.test(name))).toEqual(theirs);
-    expect(ours).toHaveLength(theirs.length + 1);
-  },
-);
+test.each(supported)('linear layers of %s are those of transformers', (_, parameters) => {
+  const tensors = new Map(Object.entries(parameters).map(([name, [shape]]) => [name, shape]));
+  const ours = linearModules(tensors).map(({ name }) => `${name}.weight`);
+  const theirs = Object.keys(parameters).filter((name) => parameters[name]?.[1]);
+  expect(ours.filter((name) => !/lm_head|embed_out/.test(name))).toEqual(theirs);
+  expect(ours).toHaveLength(theirs.length + 1);
+});

@@ -1,0 +1,146 @@
+import { randomBytes } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { mergeOptionsOf, type Recipe } from '../config/recipe.ts';
+import type { ConversionStep } from '../conversion/conversion-step.ts';
+import type { ConversionTools, ModelFacts } from '../conversion/convert-options.ts';
+import { planConversions } from '../conversion/plan-conversions.ts';
+import { preflightConversions } from '../conversion/preflight-conversions.ts';
+import type { ModelFiles } from '../engine/model-files.ts';
+import { checkDiskSpace } from '../engine/plan/disk-space.ts';
+import type { PlanPreview } from '../engine/plan/plan.ts';
+import { previewMerge } from '../engine/plan/plan-merge.ts';
+import { loadSuites } from '../evaluation/load-suites.ts';
+import { planCandidates } from '../evaluation/plan-candidates.ts';
+import { openModelDirectory } from '../sources/model-directory.ts';
+import { openRemotely } from '../sources/model-input.ts';
+import { buildLlamaPrograms } from '../tools/build-llama-programs.ts';
+import type { Dependencies } from './dependencies.ts';
+import { withHeartbeat } from './heartbeat.ts';
+import { writeModelFacts } from './model-facts.ts';
+import type { QualityPlan } from './quality-types.ts';
+import { findTools, type Needs, needsOfCandidate, needsOfConversion } from './release-tools.ts';
+import type { ReleaseContext, ResolvedInputs } from './types.ts';
+
+/** More than any type takes for a weight, blocks' scales included; F32 apart. */
+const BYTES_PER_WEIGHT = { F32: 4, lossless: 2, quantized: 1.1 };
+
+/** What a recipe wants made of a merge, and what that is judged by: no file is looked at. */
+export function qualityOf({
+  adapters,
+  conversions = [],
+  evaluation,
+}: Pick<Recipe, 'adapters' | 'conversions' | 'evaluation'>): Omit<QualityPlan, 'warnings'> {
+  const adapterIds = adapters.map(({ id }) => id);
+  const steps = planConversions({ conversions, adapterIds });
+  const candidates =
+    evaluation === undefined ? [] : planCandidates({ evaluation, steps, adapterIds });
+  return { conversions: steps, candidates };
+}
+
+export interface QualityPreflight {
+  readonly recipe: Recipe;
+  readonly preview: PlanPreview;
+  /** The base and the adapters, by their input ids. */
+  readonly models: Readonly<Record<string, ModelFiles>>;
+  readonly tools: ConversionTools;
+  /** Directories of the adapters, by id. */
+  readonly adapters: Readonly<Record<string, string>>;
+  readonly home: string;
+  readonly signal?: AbortSignal | undefined;
+  /** Share of the deltas that 16 bits keep, where it was measured. */
+  readonly retention?: number | undefined;
+}
+
+/**
+ * Plans conversions and evaluations, and finds what of them can fail before the merge.
+ * @throws WeldlineError `convert.*`, `evaluate.*`, `disk.full`
+ */
+export async function preflightQuality(given: QualityPreflight): Promise<QualityPlan> {
+  const { recipe, preview, models, home, ...asked } = given;
+  const { conversions, candidates } = qualityOf(recipe);
+  const temporary = join(home, 'cache', `facts-${randomBytes(6).toString('hex')}`);
+  try {
+    const model = await writeModelFacts(preview, models, temporary);
+    await checkDiskSpace([
+      {
+        directory: home,
+        bytes: conversionBytes(conversions, model),
+        purpose: 'the conversions',
+      },
+    ]);
+    const warnings = await preflightConversions({ ...asked, steps: conversions, model });
+    if (recipe.evaluation !== undefined) await loadSuites(recipe.evaluation.suites, temporary);
+    return { conversions, candidates, warnings };
+  } finally {
+    await rm(temporary, { recursive: true, force: true });
+  }
+}
+
+export function createQualityPlanning(dependencies: Dependencies) {
+  const { home, access } = dependencies;
+  return {
+    /** What is made of the merge and how it is judged, checked as far as that is possible now. */
+    async planQuality(
+      { recipe }: ReleaseContext,
+      inputs: ResolvedInputs,
+      ...adapterDirectories: readonly string[]
+    ): Promise<QualityPlan> {
+      return withHeartbeat('preflight', async (_report, signal) => {
+        const { conversions, candidates } = qualityOf(recipe);
+        const needs = needsOf({ conversions, candidates });
+        const tools = await findTools(dependencies, needs, signal);
+        if (tools.llamaCpp !== undefined && conversions.some(isMakingImatrix)) {
+          const { variables } = tools;
+          await buildLlamaPrograms(tools.llamaCpp, ['llama-imatrix'], { variables, signal });
+        }
+        const base = await openRemotely(access, inputs.base);
+        const adapters = await Promise.all(
+          recipe.adapters.map(async ({ id }, index) => ({
+            id,
+            files: await openModelDirectory(adapterDirectories[index] ?? ''),
+          })),
+        );
+        const preview = await previewMerge(base, adapters, mergeOptionsOf(recipe));
+        const models = {
+          base,
+          ...Object.fromEntries(adapters.map(({ id, files }) => [id, files])),
+        };
+        const directories = recipe.adapters.map(
+          ({ id }, index) => [id, adapterDirectories[index] ?? ''] as const,
+        );
+        return preflightQuality({
+          ...{ recipe, preview, models, tools, home, signal },
+          adapters: Object.fromEntries(directories),
+        });
+      });
+    },
+  };
+}
+
+/** Whether llama.cpp's program for importance matrices is needed, which is built where it is not. */
+function isMakingImatrix(step: ConversionStep): boolean {
+  return step.kind === 'gguf' && step.imatrix !== undefined && 'calibration' in step.imatrix;
+}
+
+/** The programs that a recipe needs. */
+export function needsOf({ conversions, candidates }: Omit<QualityPlan, 'warnings'>): Needs[] {
+  return [...conversions.map(needsOfConversion), ...candidates.map(needsOfCandidate)];
+}
+
+/** An upper bound of what conversions write. */
+function conversionBytes(steps: readonly ConversionStep[], { tensors }: ModelFacts): number {
+  const weights = [...tensors.values()].reduce(
+    (sum, shape) => sum + shape.reduce((product, extent) => product * extent, 1),
+    0,
+  );
+  return steps
+    .map((step) => {
+      if (step.kind === 'gguf-adapter') return 0;
+      if (step.kind !== 'gguf') return weights * BYTES_PER_WEIGHT.quantized;
+      if (step.type === 'F32') return weights * BYTES_PER_WEIGHT.F32;
+      const isQuantized = step.after !== undefined;
+      return weights * (isQuantized ? BYTES_PER_WEIGHT.quantized : BYTES_PER_WEIGHT.lossless);
+    })
+    .reduce((sum, bytes) => sum + bytes, 0);
+}

@@ -1,0 +1,83 @@
+import { CONVERSION_FILE, readConversionManifest } from '../conversion/conversion-store.ts';
+import { assert, WeldlineError } from '../engine/errors.ts';
+import { MANIFEST_FILE } from '../engine/manifest.ts';
+import { conversionCard } from '../report/conversion-card.ts';
+import { modelCard } from '../report/model-card.ts';
+import type { ReleaseFacts } from '../report/release-facts.ts';
+import type { ReportFacts } from '../report/report-facts.ts';
+import type { Converted, ReleaseParts } from './quality-types.ts';
+
+/** A part of a release that is published on its own, and what is said of it. */
+export interface PublishedPart {
+  readonly artefact: string;
+  readonly source: string;
+  readonly files: readonly {
+    readonly path: string;
+    readonly size: number;
+    readonly sha256: string;
+  }[];
+  readonly manifestFile: string;
+  readonly manifestDigest: string;
+  readonly texts: Readonly<Record<string, string>>;
+}
+
+/** Artefacts beside the merged checkpoint have its name and their own behind it. */
+export function partName(artefact: string, part: string | undefined): string {
+  return part === undefined || part === 'merged' ? artefact : `${artefact}-${part}`;
+}
+
+/** @param part the id of a conversion; anything else is the merged checkpoint */
+export async function publishedPart(
+  release: ReleaseParts,
+  facts: ReleaseFacts,
+  shown: ReportFacts,
+  part: string | undefined,
+): Promise<PublishedPart> {
+  const converted = release.quality?.converted.find(({ id }) => id === part);
+  if (converted === undefined) {
+    assert(part === undefined || part === 'merged', `the release has no part ${part}`);
+    return {
+      artefact: release.inputs.artefact,
+      source: release.sealed.directory,
+      files: facts.files,
+      manifestFile: MANIFEST_FILE,
+      manifestDigest: release.sealed.manifestDigest,
+      texts: { 'README.md': modelCard(facts, shown), 'release.json': toJson(facts) },
+    };
+  }
+  return conversionPart(release, facts, converted);
+}
+
+async function conversionPart(
+  release: ReleaseParts,
+  facts: ReleaseFacts,
+  { id, directory, manifestDigest }: Converted,
+): Promise<PublishedPart> {
+  const finished = await readConversionManifest(directory);
+  if (finished === undefined) {
+    throw new WeldlineError(
+      'convert.missing',
+      `The conversion ${id} is not in ${directory} any more. Release again: what is missing is ` +
+        'made again.',
+    );
+  }
+  const conversion = finished.manifest;
+  const artefact = partName(release.inputs.artefact, id);
+  const { files, insight, tensors, verification, configEdits, rules, ...common } = facts;
+  const own = { ...common, artefact, manifestDigest, conversion };
+  return {
+    artefact,
+    source: directory,
+    files: conversion.files,
+    manifestFile: CONVERSION_FILE,
+    manifestDigest,
+    texts: {
+      'README.md': conversionCard(facts, artefact, conversion),
+      'release.json': toJson(own),
+    },
+  };
+}
+
+function toJson(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}

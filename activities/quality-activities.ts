@@ -1,0 +1,207 @@
+import { join } from 'node:path';
+import type { ConversionStep } from '../conversion/conversion-step.ts';
+import { readConversionManifest } from '../conversion/conversion-store.ts';
+import { convert } from '../conversion/convert.ts';
+import { digestOf } from '../engine/canonical-json.ts';
+import { assert, WeldlineError } from '../engine/errors.ts';
+import { readManifest } from '../engine/verify/verify-merge.ts';
+import type { CandidateModel } from '../evaluation/candidate-runner.ts';
+import { type EvaluationProgress, evaluateCandidate } from '../evaluation/evaluate-candidate.ts';
+import { decideGate } from '../evaluation/gate/decide-gate.ts';
+import { describeSignal, describeWarnings } from '../evaluation/gate/describe-decision.ts';
+import { isMergeExact } from '../evaluation/gate/is-merge-exact.ts';
+import type { GateDecision } from '../evaluation/gate-decision.ts';
+import { loadSuites } from '../evaluation/load-suites.ts';
+import type { SuiteResult } from '../evaluation/results.ts';
+import { identityOf } from '../sources/model-input.ts';
+import type { Dependencies } from './dependencies.ts';
+import { withHeartbeat } from './heartbeat.ts';
+import type {
+  Converted,
+  ConvertInput,
+  Evaluated,
+  EvaluateInput,
+  Judged,
+  JudgeInput,
+  MergedContext,
+  QualityPlan,
+} from './quality-types.ts';
+import { findTools, needsOfCandidate, needsOfConversion } from './release-tools.ts';
+import { resolvedAdapters } from './resolved-adapters.ts';
+import { readStored, store } from './stored-json.ts';
+import { conversionDirectory, evaluationDirectory, toolLog } from './workspace.ts';
+
+/** Evaluation computes in float32, twice a 16-bit checkpoint; the rest is activations. */
+const MEMORY_PER_CHECKPOINT_BYTE = { evaluate: 2.5, convert: 1.5, calibrate: 3 };
+
+/** convert, evaluate and judge: from a checked checkpoint to what may be published of it. */
+export function createQualityActivities(dependencies: Dependencies) {
+  const { home, memory, threads } = dependencies;
+  return {
+    /** Makes one conversion; what is finished already is found. */
+    async convert(input: ConvertInput): Promise<Converted> {
+      return withHeartbeat('convert', async (report, signal) => {
+        const { step, sealed, planDigest, roots, source, inputs } = input;
+        const tools = await findTools(dependencies, [needsOfConversion(step)], signal);
+        const isCalibrated = step.kind === 'awq' || step.kind === 'gptq';
+        const { calibrate, convert: plain } = MEMORY_PER_CHECKPOINT_BYTE;
+        const bytes = (await checkpointBytes(input)) * (isCalibrated ? calibrate : plain);
+        const { base = '', ...adapters } = roots;
+        const { directory, manifestDigest } = await memory.run(bytes, signal, () =>
+          convert({
+            step,
+            merged: sealed.directory,
+            mergedDigest: planDigest,
+            adapters,
+            base,
+            sources: source === undefined ? {} : { [source.id]: source.directory },
+            directory: conversionDirectory(home),
+            modelName: inputs.artefact,
+            tools,
+            threads,
+            signal,
+            onProgress: ({ stage, fraction }) => report(share(`${step.id}: ${stage}`, fraction)),
+            logFile: toolLog(home, inputs.artefact, step.id),
+          }),
+        );
+        return { id: step.id, directory, manifestDigest };
+      });
+    },
+
+    /** Asks one candidate all its suites; what was answered already is found. */
+    async evaluate(input: EvaluateInput): Promise<Evaluated> {
+      return withHeartbeat('evaluate', async (report, signal) => {
+        const { candidate, sealed, recipe, inputs } = input;
+        assert(recipe.evaluation !== undefined, 'evaluation of a recipe without suites');
+        const tools = await findTools(dependencies, [needsOfCandidate(candidate)], signal);
+        const suites = await loadSuites(recipe.evaluation.suites, sealed.directory);
+        const bytes = (await checkpointBytes(input)) * MEMORY_PER_CHECKPOINT_BYTE.evaluate;
+        const directory = evaluationDirectory(home);
+        const model = await modelOf(input);
+        const results = await memory.run(bytes, signal, () =>
+          evaluateCandidate({
+            ...{ step: candidate, suites, model, directory, signal },
+            references: Object.fromEntries(
+              input.references.map(({ candidate: id, digest }) => [id, digest]),
+            ),
+            tools: { ...tools, threads, endpointKey: dependencies.tools.endpointKey },
+            onProgress: (progress) => report(progressOf(candidate.id, progress)),
+            logFile: toolLog(home, inputs.artefact, candidate.id),
+          }),
+        );
+        const { digest } = model;
+        const kept = await store(join(directory, 'results'), results);
+        return { candidate: candidate.id, digest, results: kept };
+      });
+    },
+
+    /** Lets the gate decide on all that would be published. */
+    async judge(input: JudgeInput): Promise<Judged> {
+      return withHeartbeat('gate', async () => {
+        const { recipe, plan, evaluated } = input;
+        assert(recipe.evaluation !== undefined, 'a gate of a recipe without suites');
+        const directory = join(evaluationDirectory(home), 'results');
+        const results: SuiteResult[] = [];
+        for (const each of evaluated) {
+          results.push(...(await readStored<readonly SuiteResult[]>(directory, each.results)));
+        }
+        const { evaluation } = recipe;
+        const decision = decideGate({
+          evaluation,
+          candidates: plan.candidates,
+          results,
+          published: judgedParts(plan),
+          isMergeExact: isMergeExact(recipe),
+        });
+        return {
+          decision: await store(join(evaluationDirectory(home), 'decisions'), decision),
+          ...outcome(decision, plan),
+        };
+      });
+    },
+  };
+}
+
+/** The parts that would be published and are models. */
+function judgedParts({ conversions }: QualityPlan): readonly string[] {
+  const models = conversions.filter((step) => (step.kind === 'gguf' ? step.wanted : isModel(step)));
+  return ['merged', ...models.map(({ id }) => id)];
+}
+
+function isModel({ kind }: ConversionStep): boolean {
+  return kind !== 'gguf-adapter';
+}
+
+/** What is published by the decision, and why the rest is not. */
+function outcome(
+  decision: GateDecision,
+  { conversions }: QualityPlan,
+): Pick<Judged, 'passed' | 'failed' | 'warnings'> {
+  const { artefacts } = decision;
+  const passed = artefacts.filter((each) => each.passed).map(({ candidate }) => candidate);
+  // An adapter is what it was, in another format: it goes where the merge goes.
+  const adapters = conversions.filter((step) => !isModel(step));
+  if (passed.includes('merged')) passed.push(...adapters.map(({ id }) => id));
+  return {
+    passed,
+    failed: artefacts.flatMap(({ candidate, passed: isFine, failures }) =>
+      isFine ? [] : [{ id: candidate, message: failures.map(describeSignal).join(' ') }],
+    ),
+    warnings: describeWarnings(artefacts),
+  };
+}
+
+/** What a candidate is on this machine. */
+async function modelOf(input: EvaluateInput): Promise<CandidateModel> {
+  const { candidate, converted, roots, sealed, planDigest, inputs, recipe } = input;
+  const base = identityOf(inputs.base);
+  const endpoint = { endpoint: recipe.evaluation?.endpoint };
+  switch (candidate.kind) {
+    case 'base':
+      return { ...endpoint, directory: roots['base'] ?? '', digest: digestOf({ base }) };
+    case 'adapter': {
+      const id = candidate.id.slice('adapter:'.length);
+      const adapter = resolvedAdapters(input, inputs).find((each) => each.id === id);
+      assert(adapter !== undefined, `candidate ${candidate.id} has no adapter`);
+      const digest = digestOf({ base, adapter: identityOf(adapter.resolved) });
+      const directory = roots['base'] ?? '';
+      return { ...endpoint, directory, adapter: roots[id] ?? '', digest };
+    }
+    case 'merged':
+      return { ...endpoint, directory: sealed.directory, digest: planDigest };
+    default: {
+      assert(converted !== undefined, `candidate ${candidate.id} is not converted`);
+      const { directory, manifestDigest: digest } = converted;
+      if (candidate.kind !== 'gguf') return { ...endpoint, directory, digest };
+      return { ...endpoint, ggufFile: await ggufFileOf(directory), digest };
+    }
+  }
+}
+
+/** The file that llama.cpp is given: of parts, the first. */
+async function ggufFileOf(directory: string): Promise<string> {
+  const conversion = await readConversionManifest(directory);
+  const names = conversion?.manifest.files.map(({ path }) => path) ?? [];
+  const [first] = names.filter((name) => name.endsWith('.gguf')).sort();
+  if (first !== undefined) return join(directory, first);
+  throw new WeldlineError(
+    'convert.missing',
+    `${directory} holds no finished GGUF file any more. Release again: it is made again.`,
+  );
+}
+
+/** Bytes of the merged checkpoint, by which memory is estimated. */
+async function checkpointBytes({ sealed }: Pick<MergedContext, 'sealed'>): Promise<number> {
+  const { files } = await readManifest(sealed.directory);
+  return files.reduce((sum, { size }) => sum + size, 0);
+}
+
+function progressOf(candidate: string, { suite, phase, done, total }: EvaluationProgress) {
+  const fraction = total > 0 ? done / total : undefined;
+  return share(`${candidate}: ${suite}, ${phase} ${done} of ${total}`, fraction);
+}
+
+/** A share of work that is not counted in bytes. */
+function share(item: string, fraction: number | undefined) {
+  return { item, bytesDone: 0, bytesTotal: 0, ...(fraction === undefined ? {} : { fraction }) };
+}

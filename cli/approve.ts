@@ -1,0 +1,62 @@
+import { userInfo } from 'node:os';
+import { WorkflowUpdateFailedError } from '@temporalio/client';
+import { WeldlineError } from '../engine/errors.ts';
+import { approveUpdate } from '../workflows/messages.ts';
+import type { Output } from './output.ts';
+import { withSession } from './release.ts';
+import { awaitStatus, findRelease } from './release-handle.ts';
+import { isRunning, watchRelease } from './watch-release.ts';
+
+export interface ApproveCommand {
+  /** Why what the gate refused is released all the same. */
+  readonly override?: string;
+  readonly by?: string;
+}
+
+/** `weldline approve`: a person's word, where a release waits for it; then it is followed. */
+export function runApprove(
+  wanted: string | undefined,
+  options: ApproveCommand,
+  output: Output,
+): Promise<number> {
+  if (options.override !== undefined && options.override.trim() === '') {
+    throw new WeldlineError(
+      'cli.usage',
+      '--override needs a reason: it is recorded in the manifest of what is published.',
+    );
+  }
+  return withSession(output, async (session, signal) => {
+    const { handle, ...description } = await findRelease(session.client, wanted);
+    if (!isRunning({ ...description })) {
+      throw new WeldlineError(
+        'release.not-waiting',
+        `${handle.workflowId} is not running any more, so there is nothing to approve. See ` +
+          `weldline status ${handle.workflowId}.`,
+      );
+    }
+    if (session.embedded) await session.startWorkers();
+    const { waiting } = await awaitStatus(session, handle);
+    if (waiting?.needs !== 'approval' && waiting?.needs !== 'override') {
+      const what =
+        waiting === undefined
+          ? 'does not wait for anything'
+          : `waits for something else: ${waiting.message}`;
+      throw new WeldlineError('release.not-waiting', `${handle.workflowId} ${what}`);
+    }
+    const by = options.by ?? userInfo().username;
+    const { override } = options;
+    try {
+      const args: [{ by: string; override?: string }] = [
+        { by, ...(override === undefined ? {} : { override: override.trim() }) },
+      ];
+      await handle.executeUpdate(approveUpdate, { args });
+    } catch (error) {
+      if (!(error instanceof WorkflowUpdateFailedError)) throw error;
+      throw new WeldlineError('release.not-waiting', error.cause?.message ?? error.message, {
+        cause: error,
+      });
+    }
+    output.note(`Approved by ${by}${override === undefined ? '' : `: ${override.trim()}`}`);
+    return watchRelease(session, handle, output, signal);
+  });
+}

@@ -1,0 +1,22 @@
+import type { Recipe } from '../../config/recipe.ts';
+
+/** Methods that, of one adapter with weight 1, add all of its delta and nothing else. */
+const PLAIN_METHODS: readonly string[] = ['linear', 'cat', 'sequential'];
+
+/**
+ * Whether the merged checkpoint is to compute what the adapter on its base computes, but for
+ * rounding. It is not where the recipe asks for something else: several adapters, a weight, a method
+ * that cuts or thins out, other weights to merge onto than the adapter is run on.
+ */
+export function isMergeExact({
+  adapters,
+  combination,
+  merge,
+}: Pick<Recipe, 'adapters' | 'combination' | 'merge'>): boolean {
+  return (
+    adapters.length === 1 &&
+    adapters[0].weight === 1 &&
+    PLAIN_METHODS.includes(combination.method) &&
+    merge.mergeOnto !== 'simulated_nf4'
+  );
+}

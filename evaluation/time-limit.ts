@@ -1,0 +1,22 @@
+import vm from 'node:vm';
+
+/** Thrown in place of the result of a function that took too long. */
+export class TimeLimitError extends Error {}
+
+/**
+ * Runs a synchronous function that may take for ever: a pattern that backtracks, a template that
+ * loops. V8 interrupts it wherever it is, also inside a regular expression.
+ *
+ * This is no sandbox: what the function can reach, it can reach. It blocks the thread, so the limit
+ * has to be far below the interval of heartbeats.
+ *
+ * @throws TimeLimitError after `limitMs`
+ */
+export function withTimeLimit<T>(limitMs: number, work: () => T): T {
+  try {
+    return vm.runInNewContext('work()', { work }, { timeout: limitMs }) as T;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ERR_SCRIPT_EXECUTION_TIMEOUT') throw error;
+    throw new TimeLimitError(`took more than ${limitMs} ms`, { cause: error });
+  }
+}

@@ -1,0 +1,74 @@
+import type { ConversionManifest } from '../conversion/conversion-step.ts';
+import { describeArtefact, describeSuite } from '../evaluation/gate/describe-decision.ts';
+import { inline, inputCell, yamlString } from './markdown.ts';
+import type { ReleaseFacts } from './release-facts.ts';
+
+/** The card of a conversion: what a person who finds the directory wants to know. */
+export function conversionCard(
+  facts: ReleaseFacts,
+  artefact: string,
+  conversion: ConversionManifest,
+): string {
+  const [base, ...adapters] = facts.inputs;
+  const { bitsPerWeight } = conversion;
+  return `---
+base_model: ${yamlString((base?.model ?? '').replace(/^hf:\/\//, ''))}
+library_name: ${conversion.kind.startsWith('gguf') ? 'gguf' : 'transformers'}
+tags:
+  - merged-lora
+  - ${conversion.kind.startsWith('gguf') ? 'gguf' : conversion.kind}
+---
+
+# ${facts.name} ${facts.version}, ${conversion.id}
+
+${use(conversion)}
+
+| | |
+|---|---|
+| artefact | \`${artefact}\` |
+| made of | \`${facts.artefact}\`, manifest \`${facts.manifestDigest}\` |
+| base | ${inputCell(base)} |
+${adapters.map((adapter) => `| adapter \`${adapter.id}\` | ${inputCell(adapter)} |`).join('\n')}
+${bitsPerWeight === undefined ? '' : `| bits per weight | ${bitsPerWeight.toFixed(2)} |\n`}${Object.entries(
+  conversion.settings,
+)
+  .map(([name, value]) => `| ${inline(name)} | ${inline(String(value))} |`)
+  .join('\n')}
+${Object.entries(conversion.tools)
+  .map(([name, version]) => `| ${inline(name)} | ${inline(version)} |`)
+  .join('\n')}
+| run | \`${facts.run.workflowId}\`, ${facts.run.startedAt} |
+
+${evaluated(facts, conversion)}## Checked
+
+${list(conversion.checks)}
+${conversion.warnings.length === 0 ? '' : `\n## Warnings\n\n${list(conversion.warnings)}\n`}
+## Files
+
+| file | bytes | SHA-256 |
+|---|---|---|
+${conversion.files.map((file) => `| ${file.path} | ${file.size} | \`${file.sha256}\` |`).join('\n')}
+`;
+}
+
+function use({ kind, files }: ConversionManifest): string {
+  const [first] = files.map(({ path }) => path).filter((path) => path.endsWith('.gguf'));
+  if (kind === 'gguf')
+    return `For llama.cpp and what is built on it: \`llama-server -m ${first}\`.`;
+  if (kind === 'gguf-adapter') {
+    return `A LoRA adapter for llama.cpp, on the base as GGUF: \`llama-server -m BASE --lora ${first}\`.`;
+  }
+  return 'Integer weights in the compressed-tensors format, for vLLM: `vllm serve DIRECTORY`.';
+}
+
+/** What the gate found of it. */
+function evaluated({ gate }: ReleaseFacts, { id }: ConversionManifest): string {
+  const decision = gate?.artefacts.find(({ candidate }) => candidate === id);
+  if (decision === undefined) return '';
+  const [verdict = '', ...reasons] = describeArtefact(decision);
+  return `## Evaluated\n\n${list([verdict, ...reasons, ...decision.suites.map(describeSuite)])}\n\n`;
+}
+
+function list(lines: readonly string[]): string {
+  return lines.map((line) => `- ${inline(line)}`).join('\n');
+}

@@ -1,0 +1,150 @@
+import {
+  CancellationScope,
+  condition,
+  isCancellation,
+  proxyActivities,
+} from '@temporalio/workflow';
+import type { Activities } from '../activities/create-activities.ts';
+import type {
+  Converted,
+  Evaluated,
+  Judged,
+  MergedContext,
+  QualityPlan,
+} from '../activities/quality-types.ts';
+import type { ConversionStep } from '../conversion/conversion-step.ts';
+import type { CandidateStep } from '../evaluation/candidate.ts';
+import type { ReleaseInput } from './messages.ts';
+import { longWork, shortWork } from './options.ts';
+import type { StageRunner } from './stage-runner.ts';
+
+export interface Assessment {
+  readonly converted: readonly Converted[];
+  readonly evaluated: readonly Evaluated[];
+  readonly judged?: Judged | undefined;
+}
+
+/**
+ * Makes all conversions of a merged checkpoint and evaluates all candidates, side by side: an
+ * evaluation begins as soon as what it evaluates, and what it is compared with, is there. Then the
+ * gate judges.
+ */
+export async function assessMerge(
+  input: ReleaseInput,
+  context: MergedContext,
+  plan: QualityPlan,
+  runner: StageRunner,
+): Promise<Assessment> {
+  const { convertTaskQueue, evaluateTaskQueue, heartbeatTimeoutMs } = input;
+  const options = longWork(heartbeatTimeoutMs);
+  const { convert } = proxyActivities<Activities>({
+    ...options,
+    ...(convertTaskQueue === undefined ? {} : { taskQueue: convertTaskQueue }),
+  });
+  const { evaluate } = proxyActivities<Activities>({
+    ...options,
+    ...(evaluateTaskQueue === undefined ? {} : { taskQueue: evaluateTaskQueue }),
+  });
+  const { judge } = proxyActivities<Activities>(shortWork(heartbeatTimeoutMs));
+
+  const converted = new Map<string, Converted>();
+  const evaluated = new Map<string, Evaluated>();
+  const convertAll = () =>
+    allSteps(plan.conversions, converted, sourceOf, (step, [source]) =>
+      convert({ ...context, step, ...(source && { source }) }),
+    );
+  const evaluateAll = () =>
+    allSteps(plan.candidates, evaluated, referencesOf, async (candidate, needed) => {
+      const { conversion } = candidate;
+      const made = conversion === undefined ? undefined : await arrival(converted, conversion);
+      const references = needed.flatMap((reference) => reference ?? []);
+      return evaluate({ ...context, candidate, references, ...(made && { converted: made }) });
+    });
+  await allOrNone([
+    ...(plan.conversions.length === 0 ? [] : [() => runner.run('convert', convertAll)]),
+    ...(plan.candidates.length === 0 ? [] : [() => runner.run('evaluate', evaluateAll)]),
+  ]);
+  const results = {
+    converted: inOrder(plan.conversions, converted),
+    evaluated: inOrder(plan.candidates, evaluated),
+  };
+  if (plan.candidates.length === 0) return results;
+  const judged = await runner.run('gate', () =>
+    judge({ ...context, plan, evaluated: results.evaluated }),
+  );
+  return { ...results, judged };
+}
+
+/** Waits until something is there. What it takes may have failed and be waiting for a person. */
+async function arrival<T>(things: ReadonlyMap<string, T>, id: string): Promise<T> {
+  let found: T | undefined;
+  await condition(() => {
+    found = things.get(id);
+    return found !== undefined;
+  });
+  if (found === undefined) throw new Error(`${id} is not there`);
+  return found;
+}
+
+function sourceOf(step: ConversionStep): readonly string[] {
+  return step.kind === 'gguf' && step.after !== undefined ? [step.after] : [];
+}
+
+function referencesOf({ comparedWith, comparedWithBySuite }: CandidateStep): readonly string[] {
+  const references = Object.values(comparedWithBySuite ?? {});
+  return comparedWith === undefined ? references : [comparedWith, ...references];
+}
+
+/**
+ * Does all steps that are not done yet, each once what it needs of the others is there. One that
+ * fails does not stop the others, whose work would be lost, but what needs it fails with it.
+ */
+async function allSteps<Step extends { readonly id: string }, Done>(
+  steps: readonly Step[],
+  done: Map<string, Done>,
+  needsOf: (step: Step) => readonly string[],
+  work: (step: Step, needed: readonly (Done | undefined)[]) => Promise<Done>,
+): Promise<void> {
+  const started = new Map<string, Promise<Done | undefined>>();
+  const start = (id: string): Promise<Done | undefined> => {
+    const running = started.get(id) ?? finish(id);
+    started.set(id, running);
+    return running;
+  };
+  const finish = async (id: string): Promise<Done | undefined> => {
+    const step = steps.find((each) => each.id === id);
+    if (step === undefined || done.has(id)) return done.get(id);
+    const result = await work(step, await Promise.all(needsOf(step).map(start)));
+    done.set(id, result);
+    return result;
+  };
+  const works = steps.map(({ id }) => start(id));
+  await Promise.allSettled(works);
+  await Promise.all(works);
+}
+
+function inOrder<T>(
+  steps: readonly { readonly id: string }[],
+  things: ReadonlyMap<string, T>,
+): readonly T[] {
+  return steps.flatMap(({ id }) => things.get(id) ?? []);
+}
+
+/** Runs things side by side; when one fails for good, the others are cancelled. */
+async function allOrNone(things: readonly (() => Promise<void>)[]): Promise<void> {
+  await CancellationScope.cancellable(async () => {
+    const scope = CancellationScope.current();
+    const works = things.map((start) =>
+      start().catch((error: unknown) => {
+        scope.cancel();
+        throw error;
+      }),
+    );
+    const results = await Promise.allSettled(works);
+    const failures = results.flatMap((result) =>
+      result.status === 'rejected' ? [result.reason as unknown] : [],
+    );
+    const failure = failures.find((error) => !isCancellation(error)) ?? failures[0];
+    if (failure !== undefined) throw failure;
+  });
+}

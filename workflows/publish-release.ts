@@ -1,0 +1,109 @@
+import { ApplicationFailure, proxyActivities } from '@temporalio/workflow';
+import type { Activities } from '../activities/create-activities.ts';
+import type { Approval, Judged, ReleaseParts } from '../activities/quality-types.ts';
+import type { Publication, Report } from '../activities/types.ts';
+import { allEnded } from './all-ended.ts';
+import type { Approvals } from './approvals.ts';
+import type { ReleaseInput, Waiting } from './messages.ts';
+import { longWork, shortWork } from './options.ts';
+import type { StageRunner } from './stage-runner.ts';
+
+export interface Published {
+  readonly publications: readonly Publication[];
+  readonly report: Report;
+  readonly approval?: Approval | undefined;
+}
+
+/**
+ * Publishes what the gate let pass, and what it refused once a person says so. Every part goes on
+ * its own: a conversion that failed does not hold back the checkpoint it was made of.
+ *
+ * @throws ApplicationFailure `gate.failed` where the recipe says that a refusal ends the run
+ */
+export async function publishRelease(
+  input: ReleaseInput,
+  release: ReleaseParts,
+  judged: Judged | undefined,
+  runner: StageRunner,
+  approvals: Approvals,
+): Promise<Published> {
+  const { recipe, heartbeatTimeoutMs } = input;
+  const long = proxyActivities<Activities>(longWork(heartbeatTimeoutMs));
+  const quick = proxyActivities<Activities>(shortWork(heartbeatTimeoutMs));
+  const publications: Publication[] = [];
+  const withApproval = (): ReleaseParts => {
+    const { quality } = release;
+    if (quality === undefined || approvals.given === undefined) return release;
+    return { ...release, quality: { ...quality, approval: approvals.given } };
+  };
+  const publish = async (parts: readonly (string | undefined)[]): Promise<void> => {
+    const wanted = parts.flatMap((part) =>
+      recipe.publish.map((_, target) => ({ target, ...(part === undefined ? {} : { part }) })),
+    );
+    const facts = withApproval();
+    const done = await allEnded(wanted.map((each) => long.publish({ ...facts, ...each })));
+    publications.push(...done);
+  };
+  const report = (): Promise<Report> =>
+    quick.report({ ...withApproval(), publications, stages: runner.stages });
+
+  const failed = judged?.failed ?? [];
+  if (recipe.approval === 'required') {
+    const { html = '' } = await report();
+    await runner.run('approve', async () => {
+      await approvals.wait(approvalWanted(failed, html));
+    });
+  }
+  const isOverridden = (): boolean => (approvals.given?.override ?? '') !== '';
+  const passed = release.quality === undefined ? [undefined] : partsOf(release, judged);
+  await runner.run('publish', async () => {
+    publications.length = 0;
+    await publish(passed);
+    if (failed.length === 0) return;
+    if (!isOverridden() && recipe.evaluation?.onFailure !== 'stop') {
+      const { html = '' } = await report();
+      await approvals.wait(overrideWanted(failed, html));
+    }
+    if (isOverridden()) await publish(failed.map(({ id }) => id));
+  });
+  const final = await runner.run('report', report);
+  if (failed.length > 0 && !isOverridden()) {
+    throw ApplicationFailure.create({
+      type: 'gate.failed',
+      message: `${refusals(failed)}\nThe report has the figures: ${final.html ?? final.markdown}`,
+      nonRetryable: true,
+    });
+  }
+  return { publications, report: final, approval: approvals.given };
+}
+
+/** What is published without further words: what passed, or all where nothing was judged. */
+function partsOf({ quality }: ReleaseParts, judged: Judged | undefined): readonly string[] {
+  if (judged !== undefined) return judged.passed;
+  const wanted = quality?.plan.conversions.filter((step) => step.kind !== 'gguf' || step.wanted);
+  return ['merged', ...(wanted ?? []).map(({ id }) => id)];
+}
+
+function refusals(failed: Judged['failed']): string {
+  const lines = failed.map(({ id, message }) => `  ${id}: ${message}`);
+  return `The gate refused ${failed.map(({ id }) => id).join(', ')}:\n${lines.join('\n')}`;
+}
+
+function approvalWanted(failed: Judged['failed'], report: string): Waiting {
+  const ask = `Read ${report}, then approve it or cancel it.`;
+  if (failed.length === 0) {
+    const message = `The recipe asks for a person's approval. ${ask}`;
+    return { stage: 'approve', code: 'release.approval-required', message, needs: 'approval' };
+  }
+  const message =
+    `The recipe asks for a person's approval. ${refusals(failed)}\n${ask} With a reason ` +
+    '(--override) what was refused is published too.';
+  return { stage: 'approve', code: 'release.approval-required', message, needs: 'approval' };
+}
+
+function overrideWanted(failed: Judged['failed'], report: string): Waiting {
+  const message =
+    `${refusals(failed)}\nWhat passed is published. Read ${report}, then publish the rest all the ` +
+    'same (--override "reason") or cancel the release.';
+  return { stage: 'publish', code: 'gate.failed', message, needs: 'override' };
+}
