@@ -87,7 +87,8 @@ export function createQualityPlanning(dependencies: Dependencies) {
       inputs: ResolvedInputs,
       ...adapterDirectories: readonly string[]
     ): Promise<QualityPlan> {
-      return withHeartbeat('preflight', async (_report, signal) => {
+      return withHeartbeat('preflight', async (report, signal) => {
+        report({ item: 'what conversions and evaluations need', bytesDone: 0, bytesTotal: 0 });
         const { conversions, candidates } = qualityOf(recipe);
         const needs = needsOf({ conversions, candidates });
         const tools = await findTools(dependencies, needs, signal);
