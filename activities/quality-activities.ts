@@ -1,9 +1,9 @@
 import { join } from 'node:path';
 import type { ConversionStep } from '../conversion/conversion-step.ts';
-import { readConversionManifest } from '../conversion/conversion-store.ts';
 import { convert } from '../conversion/convert.ts';
+import type { Conversion } from '../conversion/convert-options.ts';
 import { digestOf } from '../engine/canonical-json.ts';
-import { assert, WeldlineError } from '../engine/errors.ts';
+import { assert } from '../engine/errors.ts';
 import { readManifest } from '../engine/verify/verify-merge.ts';
 import type { CandidateModel } from '../evaluation/candidate-runner.ts';
 import { type EvaluationProgress, evaluateCandidate } from '../evaluation/evaluate-candidate.ts';
@@ -15,6 +15,7 @@ import { loadSuites } from '../evaluation/load-suites.ts';
 import type { SuiteResult } from '../evaluation/results.ts';
 import { identityOf } from '../sources/model-input.ts';
 import type { Dependencies } from './dependencies.ts';
+import { finishedConversion } from './finished-conversion.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import type {
   Converted,
@@ -171,23 +172,20 @@ async function modelOf(input: EvaluateInput): Promise<CandidateModel> {
       return { ...endpoint, directory: sealed.directory, digest: planDigest };
     default: {
       assert(converted !== undefined, `candidate ${candidate.id} is not converted`);
-      const { directory, manifestDigest: digest } = converted;
+      const conversion = await finishedConversion(converted);
+      const { directory, manifestDigest: digest } = conversion;
       if (candidate.kind !== 'gguf') return { ...endpoint, directory, digest };
-      return { ...endpoint, ggufFile: await ggufFileOf(directory), digest };
+      return { ...endpoint, ggufFile: ggufFileOf(conversion), digest };
     }
   }
 }
 
 /** The file that llama.cpp is given: of parts, the first. */
-async function ggufFileOf(directory: string): Promise<string> {
-  const conversion = await readConversionManifest(directory);
-  const names = conversion?.manifest.files.map(({ path }) => path) ?? [];
-  const [first] = names.filter((name) => name.endsWith('.gguf')).sort();
-  if (first !== undefined) return join(directory, first);
-  throw new WeldlineError(
-    'convert.missing',
-    `${directory} holds no finished GGUF file any more. Release again: it is made again.`,
-  );
+function ggufFileOf({ directory, manifest }: Conversion): string {
+  const names = manifest.files.map(({ path }) => path).filter((name) => name.endsWith('.gguf'));
+  const [first] = names.sort();
+  assert(first !== undefined, `${directory} holds no GGUF file`);
+  return join(directory, first);
 }
 
 /** Bytes of the merged checkpoint, by which memory is estimated. */
