@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import type { ConversionStep } from '../conversion/conversion-step.ts';
 import { convert } from '../conversion/convert.ts';
 import type { Conversion } from '../conversion/convert-options.ts';
 import { digestOf } from '../engine/canonical-json.ts';
@@ -8,15 +7,14 @@ import { readManifest } from '../engine/verify/verify-merge.ts';
 import type { CandidateModel } from '../evaluation/candidate-runner.ts';
 import { type EvaluationProgress, evaluateCandidate } from '../evaluation/evaluate-candidate.ts';
 import { decideGate } from '../evaluation/gate/decide-gate.ts';
-import { describeSignal, describeWarnings } from '../evaluation/gate/describe-decision.ts';
 import { isMergeExact } from '../evaluation/gate/is-merge-exact.ts';
-import type { GateDecision } from '../evaluation/gate-decision.ts';
 import { loadSuites } from '../evaluation/load-suites.ts';
 import type { SuiteResult } from '../evaluation/results.ts';
 import { identityOf } from '../sources/model-input.ts';
 import type { Dependencies } from './dependencies.ts';
 import { finishedConversion } from './finished-conversion.ts';
 import { withHeartbeat } from './heartbeat.ts';
+import { judgedOutcome, judgedParts } from './judged-parts.ts';
 import type {
   Converted,
   ConvertInput,
@@ -25,7 +23,6 @@ import type {
   Judged,
   JudgeInput,
   MergedContext,
-  QualityPlan,
 } from './quality-types.ts';
 import { findTools, needsOfCandidate, needsOfConversion } from './release-tools.ts';
 import { resolvedAdapters } from './resolved-adapters.ts';
@@ -116,39 +113,10 @@ export function createQualityActivities(dependencies: Dependencies) {
         });
         return {
           decision: await store(join(evaluationDirectory(home), 'decisions'), decision),
-          ...outcome(decision, plan),
+          ...judgedOutcome(decision, plan),
         };
       });
     },
-  };
-}
-
-/** The parts that would be published and are models. */
-function judgedParts({ conversions }: QualityPlan): readonly string[] {
-  const models = conversions.filter((step) => (step.kind === 'gguf' ? step.wanted : isModel(step)));
-  return ['merged', ...models.map(({ id }) => id)];
-}
-
-function isModel({ kind }: ConversionStep): boolean {
-  return kind !== 'gguf-adapter';
-}
-
-/** What is published by the decision, and why the rest is not. */
-function outcome(
-  decision: GateDecision,
-  { conversions }: QualityPlan,
-): Pick<Judged, 'passed' | 'failed' | 'warnings'> {
-  const { artefacts } = decision;
-  const passed = artefacts.filter((each) => each.passed).map(({ candidate }) => candidate);
-  // An adapter is what it was, in another format: it goes where the merge goes.
-  const adapters = conversions.filter((step) => !isModel(step));
-  if (passed.includes('merged')) passed.push(...adapters.map(({ id }) => id));
-  return {
-    passed,
-    failed: artefacts.flatMap(({ candidate, passed: isFine, failures }) =>
-      isFine ? [] : [{ id: candidate, message: failures.map(describeSignal).join(' ') }],
-    ),
-    warnings: describeWarnings(artefacts),
   };
 }
 
