@@ -39,6 +39,7 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'evaluate.runner-failed': 'mend',
   'evaluate.endpoint-failed': 'mend',
   'evaluate.distributions-damaged': 'mend',
+  'evaluate.reference-missing': 'mend',
 };
 
 export function dispositionOf(code: ErrorCode): Disposition {

@@ -161,6 +161,7 @@ export const ERROR_CODES = [
   'evaluate.runner-failed',
   'evaluate.endpoint-failed',
   'evaluate.distributions-damaged',
+  'evaluate.reference-missing',
   'evaluate.not-comparable',
   'evaluate.not-finite',
   'evaluate.text-too-short',

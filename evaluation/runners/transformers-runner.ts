@@ -2,7 +2,6 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { WeldlineError } from '../../engine/errors.ts';
 import type { PythonTools } from '../../tools/python-tools.ts';
 import { type SideProcess, startSideProcess } from '../../tools/side-process.ts';
 import type {
@@ -12,6 +11,7 @@ import type {
   Distributions,
   Runner,
 } from '../runner.ts';
+import { toRunnerFailure } from './runner-failure.ts';
 
 /** Loading is silent at times, and reads a hundred gigabytes from slow disks. */
 const START_TIMEOUT_MS = 60 * 60_000;
@@ -154,10 +154,4 @@ function toFloats({ buffer, byteOffset, length }: Buffer): Float32Array {
   // A Float32Array begins at a multiple of four bytes.
   if (byteOffset % 4 === 0) return new Float32Array(buffer, byteOffset, length / 4);
   return new Float32Array(buffer.slice(byteOffset, byteOffset + length));
-}
-
-/** What a runner's program says of a model is about the model, and not about the program. */
-function toRunnerFailure(error: unknown): unknown {
-  if (!(error instanceof WeldlineError) || error.code !== 'tool.failed') return error;
-  return new WeldlineError('evaluate.runner-failed', error.message, { cause: error });
 }
