@@ -28,13 +28,14 @@ export function partName(artefact: string, part: string | undefined): string {
 }
 
 /**
+ * @param readReport only asked for what shows it, since it reads all results
  * @param part the id of a conversion; anything else is the merged checkpoint
  * @throws WeldlineError `convert.missing` if the conversion is not the one that was evaluated
  */
 export async function publishedPart(
   release: ReleaseParts,
   facts: ReleaseFacts,
-  shown: ReportFacts,
+  readReport: () => Promise<ReportFacts>,
   part: string | undefined,
 ): Promise<PublishedPart> {
   const converted = release.quality?.converted.find(({ id }) => id === part);
@@ -46,7 +47,7 @@ export async function publishedPart(
       files: facts.files,
       manifestFile: MANIFEST_FILE,
       manifestDigest: release.sealed.manifestDigest,
-      texts: { 'README.md': modelCard(facts, shown), 'release.json': toJson(facts) },
+      texts: { 'README.md': modelCard(facts, await readReport()), 'release.json': toJson(facts) },
     };
   }
   return conversionPart(release, facts, converted);

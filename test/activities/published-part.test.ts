@@ -37,7 +37,7 @@ function releaseOf(converted: Converted, evaluated: string): ReleaseParts {
 
 function publish(converted: Converted, evaluated = converted.manifestDigest) {
   const release = releaseOf(converted, evaluated);
-  return publishedPart(release, FACTS, reportFacts(sampleInput()), converted.id);
+  return publishedPart(release, FACTS, async () => reportFacts(sampleInput()), converted.id);
 }
 
 test('a conversion is published as it was evaluated', async () => {
