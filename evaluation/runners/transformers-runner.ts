@@ -37,10 +37,12 @@ export interface TransformersRunnerOptions {
 }
 
 /** `Runner.identity` of the runner that these tools make. */
-export function transformersIdentity({ versions }: PythonTools): string {
-  return ['transformers', 'torch', 'peft']
-    .map((name) => `${name} ${versions[name] ?? 'unknown'}`)
-    .join(', ');
+export function transformersIdentity({ versions, gpu }: PythonTools): string {
+  const packages = ['transformers', 'torch', 'peft'];
+  return [
+    ...packages.map((name) => `${name} ${versions[name] ?? 'unknown'}`),
+    ...(gpu === true ? ['bfloat16 on a GPU'] : []),
+  ].join(', ');
 }
 
 /**
@@ -61,6 +63,8 @@ export async function startTransformersRunner(options: TransformersRunnerOptions
       file: python.python,
       args: [
         ...['-B', script, '--model', model],
+        // Said and not found out, so that no answer is kept as one of another arithmetic.
+        ...['--device', python.gpu === true ? 'cuda' : 'cpu'],
         ...(adapter === undefined ? [] : ['--adapter', adapter]),
         ...(tokenizer === undefined ? [] : ['--tokenizer', tokenizer]),
         ...(threads === undefined ? [] : ['--threads', String(threads)]),
