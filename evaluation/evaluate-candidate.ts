@@ -13,6 +13,7 @@ import {
   POSITIONS_PER_TEXT_MAX,
   writeDistributions,
 } from './distribution-store.ts';
+import { mapInTurns } from './map-in-turns.ts';
 import { measurePerplexity, windowsOf } from './perplexity.ts';
 import type { DistributionComparison, SuiteResult } from './results.ts';
 import type { DistributionRequest, Distributions, Runner } from './runner.ts';
@@ -87,7 +88,7 @@ class CandidateEvaluation {
     const count = suite.exercises.length;
     const asked = (await folder.readOutcome(count)) ?? (await this.#ask(suite, folder));
     const { outcome, comparison } = await this.#distribute(suite, asked, folder);
-    const answers = suite.exercises.map((exercise, at) => {
+    const answers = await mapInTurns(suite.exercises, (exercise, at) => {
       const text = outcome.answers[at] ?? '';
       return { index: exercise.index, text, correct: isCorrect(text, exercise) };
     });
