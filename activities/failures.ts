@@ -33,6 +33,7 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'tool.stalled': 'retry',
   'tool.killed': 'mend',
   'convert.bad-calibration': 'mend',
+  'convert.check-failed': 'mend',
   'convert.source-damaged': 'mend',
   'kernel.missing': 'mend',
   'evaluate.suite-invalid': 'mend',

@@ -70,8 +70,9 @@ export async function preflightQuality(given: QualityPreflight): Promise<Quality
       },
     ]);
     const warnings = await preflightConversions({ ...asked, steps: conversions, model });
-    if (recipe.evaluation !== undefined) await loadSuites(recipe.evaluation.suites, temporary);
-    return { conversions, candidates, warnings };
+    const suites = await loadSuites(recipe.evaluation?.suites ?? [], temporary);
+    const ofSuites = suites.flatMap((suite) => suite.warnings ?? []);
+    return { conversions, candidates, warnings: [...warnings, ...ofSuites] };
   } finally {
     await rm(temporary, { recursive: true, force: true });
   }

@@ -128,6 +128,9 @@ async function recordSeveral(): Promise<void> {
   await record('release-several', handle.workflowId);
 }
 
+/** Importing torch and transformers several times takes minutes on a busy machine. */
+const JUDGED_MS = 15 * 60_000;
+
 /** A release that converts and evaluates; the gate refuses all of it, and a person releases it. */
 async function recordJudged(): Promise<void> {
   const handle = await releaseOfExample({
@@ -135,7 +138,7 @@ async function recordJudged(): Promise<void> {
     convert: [{ gguf: { quantization: ['Q8_0'] } }],
     evaluate: { suites: [exampleSuite({ min_score: 1 }, models)] },
   });
-  await waitForStatus(handle, 'the gate', ({ waiting }) => waiting !== undefined);
+  await waitForStatus(handle, 'the gate', ({ waiting }) => waiting !== undefined, JUDGED_MS);
   const args: [ApprovalRequest] = [{ by: 'ada', override: 'a known gap' }];
   await handle.executeUpdate(approveUpdate, { args });
   await handle.result();
