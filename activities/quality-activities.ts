@@ -132,10 +132,15 @@ async function modelOf(input: EvaluateInput): Promise<CandidateModel> {
       const id = candidate.id.slice('adapter:'.length);
       const adapter = resolvedAdapters(input, inputs).find((each) => each.id === id);
       assert(adapter !== undefined, `candidate ${candidate.id} has no adapter`);
-      const digest = digestOf({ base, adapter: identityOf(adapter.resolved) });
       const directory = roots['base'] ?? '';
       // An adapter that brings tokens sees what the merged model sees.
       const tokenizer = sealed.directory;
+      const digest = digestOf({
+        base,
+        adapter: identityOf(adapter.resolved),
+        // Of several adapters another may have brought the tokenizer.
+        ...(recipe.adapters.length > 1 && { tokenizerOf: planDigest }),
+      });
       return { ...endpoint, directory, tokenizer, adapter: roots[id] ?? '', digest };
     }
     case 'merged':
