@@ -3,6 +3,10 @@ import { describeSignal, describeWarnings } from '../evaluation/gate/describe-de
 import type { GateDecision } from '../evaluation/gate-decision.ts';
 import type { Judged, QualityPlan } from './quality-types.ts';
 
+/** A history and every look at the status hold these lines; the report has all of them. */
+const SIGNALS_SHOWN_MAX = 5;
+const WARNINGS_SHOWN_MAX = 50;
+
 type Planned = Pick<QualityPlan, 'conversions'>;
 
 /** The parts that would be published and are models. */
@@ -22,7 +26,14 @@ export function judgedOutcome(
 ): Pick<Judged, 'passed' | 'failed' | 'warnings'> {
   const passed = artefacts.filter((each) => each.passed).map(({ candidate }) => candidate);
   const failed = artefacts.flatMap(({ candidate, passed: isFine, failures }) =>
-    isFine ? [] : [{ id: candidate, message: failures.map(describeSignal).join(' ') }],
+    isFine
+      ? []
+      : [
+          {
+            id: candidate,
+            message: shown(failures.map(describeSignal), SIGNALS_SHOWN_MAX).join(' '),
+          },
+        ],
   );
   // An adapter is what it was, in another format: it goes where the merge goes.
   const adapters = conversions.filter((step) => !isModel(step)).map(({ id }) => id);
@@ -31,6 +42,11 @@ export function judgedOutcome(
   return {
     passed: [...passed, ...(isMergedFine ? adapters : [])],
     failed: [...failed, ...(isMergedFine ? [] : adapters.map((id) => ({ id, message })))],
-    warnings: describeWarnings(artefacts),
+    warnings: shown(describeWarnings(artefacts), WARNINGS_SHOWN_MAX),
   };
+}
+
+function shown(lines: readonly string[], countMax: number): readonly string[] {
+  if (lines.length <= countMax) return lines;
+  return [...lines.slice(0, countMax), `And ${lines.length - countMax} more: see the report.`];
 }

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { judgedOutcome, judgedParts } from '../../activities/judged-parts.ts';
 import type { ConversionStep } from '../../conversion/conversion-step.ts';
-import type { GateDecision } from '../../evaluation/gate-decision.ts';
+import type { ArtefactDecision, GateDecision } from '../../evaluation/gate-decision.ts';
 
 const conversions: readonly ConversionStep[] = [
   { kind: 'gguf', id: 'gguf-f16', type: 'F16', wanted: false },
@@ -34,4 +34,19 @@ test('where it is refused they are too, so that an override publishes them', () 
   expect(passed).toEqual([]);
   expect(failed.map(({ id }) => id)).toEqual(['merged', 'gguf-q8_0', 'gguf-adapter-tone']);
   expect(failed[2]?.message).toContain('held-back-with-merged');
+});
+
+test('what is said of many suites is cut, since a history holds it', () => {
+  const signals = Array.from({ length: 80 }, (_, index) => ({
+    ...{ signal: 'score-drop', suite: `suite-${index}`, message: 'worse' },
+  })) as ArtefactDecision['failures'];
+  const [merged] = decisionWith(['merged']).artefacts;
+  const artefacts = [{ ...merged!, failures: signals, warnings: signals }];
+  const { failed, warnings } = judgedOutcome(
+    { format: 'weldline.gate', artefacts },
+    { conversions: [] },
+  );
+  expect(failed[0]?.message).toMatch(/suite-4\): worse And 75 more: see the report\.$/);
+  expect(warnings).toHaveLength(51);
+  expect(warnings.at(-1)).toBe('And 30 more: see the report.');
 });
