@@ -13,6 +13,7 @@ import { previewMerge } from '../engine/plan/plan-merge.ts';
 import { loadSuites } from '../evaluation/load-suites.ts';
 import { planCandidates } from '../evaluation/plan-candidates.ts';
 import { requireDistributions } from '../evaluation/require-distributions.ts';
+import { requirePeftAdapters } from '../evaluation/require-peft-adapters.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
 import { openRemotely } from '../sources/model-input.ts';
 import { buildLlamaPrograms } from '../tools/build-llama-programs.ts';
@@ -63,6 +64,7 @@ export async function preflightQuality(given: QualityPreflight): Promise<Quality
   const temporary = join(home, 'cache', `facts-${randomBytes(6).toString('hex')}`);
   try {
     const { suites: wanted = [] } = recipe.evaluation ?? {};
+    await requirePeftAdapters(candidates, models);
     requireDistributions(candidates, wanted, asked.tools.llamaCpp);
     const model = await writeModelFacts(preview, models, temporary);
     const published = conversions.filter((step) => step.kind !== 'gguf' || step.wanted);

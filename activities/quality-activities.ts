@@ -73,7 +73,10 @@ export function createQualityActivities(dependencies: Dependencies) {
         assert(recipe.evaluation !== undefined, 'evaluation of a recipe without suites');
         const tools = await findTools(dependencies, [needsOfCandidate(candidate)], signal);
         const suites = await loadSuites(recipe.evaluation.suites, sealed.directory);
-        const bytes = (await checkpointBytes(input)) * MEMORY_PER_CHECKPOINT_BYTE.evaluate;
+        const isElsewhere = candidate.runner === 'endpoint';
+        const bytes = isElsewhere
+          ? 0
+          : (await checkpointBytes(input)) * MEMORY_PER_CHECKPOINT_BYTE.evaluate;
         const directory = evaluationDirectory(home);
         const model = await modelOf(input);
         const results = await memory.run(bytes, signal, () =>

@@ -158,6 +158,7 @@ export const ERROR_CODES = [
   // evaluation
   'evaluate.suite-invalid',
   'evaluate.template-failed',
+  'evaluate.adapter-unsupported',
   'evaluate.runner-failed',
   'evaluate.endpoint-failed',
   'evaluate.distributions-damaged',
