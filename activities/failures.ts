@@ -38,8 +38,10 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'kernel.missing': 'mend',
   'evaluate.suite-invalid': 'mend',
   'evaluate.runner-failed': 'mend',
+  'evaluate.text-too-short': 'mend',
   'evaluate.endpoint-failed': 'mend',
   'evaluate.distributions-damaged': 'mend',
+  'evaluate.reference-missing': 'mend',
 };
 
 export function dispositionOf(code: ErrorCode): Disposition {

@@ -12,6 +12,8 @@ import type { PlanPreview } from '../engine/plan/plan.ts';
 import { previewMerge } from '../engine/plan/plan-merge.ts';
 import { loadSuites } from '../evaluation/load-suites.ts';
 import { planCandidates } from '../evaluation/plan-candidates.ts';
+import { requireDistributions } from '../evaluation/require-distributions.ts';
+import { requirePeftAdapters } from '../evaluation/require-peft-adapters.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
 import { openRemotely } from '../sources/model-input.ts';
 import { buildLlamaPrograms } from '../tools/build-llama-programs.ts';
@@ -61,16 +63,23 @@ export async function preflightQuality(given: QualityPreflight): Promise<Quality
   const { conversions, candidates } = qualityOf(recipe);
   const temporary = join(home, 'cache', `facts-${randomBytes(6).toString('hex')}`);
   try {
+    const { suites: wanted = [] } = recipe.evaluation ?? {};
+    await requirePeftAdapters(candidates, models);
+    requireDistributions(candidates, wanted, asked.tools.llamaCpp);
     const model = await writeModelFacts(preview, models, temporary);
+    const published = conversions.filter((step) => step.kind !== 'gguf' || step.wanted);
+    const bytes = conversionBytes(published, model);
+    const purpose = 'what is published of the conversions';
     await checkDiskSpace([
       {
         directory: home,
         bytes: conversionBytes(conversions, model),
         purpose: 'the conversions',
       },
+      ...recipe.publish.map(({ directory: { path } }) => ({ directory: path, bytes, purpose })),
     ]);
     const warnings = await preflightConversions({ ...asked, steps: conversions, model });
-    const suites = await loadSuites(recipe.evaluation?.suites ?? [], temporary);
+    const suites = await loadSuites(wanted, temporary);
     const ofSuites = suites.flatMap((suite) => suite.warnings ?? []);
     return { conversions, candidates, warnings: [...warnings, ...ofSuites] };
   } finally {

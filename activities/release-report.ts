@@ -1,8 +1,11 @@
 import { join } from 'node:path';
+import type { RecipeSuite } from '../config/release-quality.ts';
 import type { ConversionManifest, ConversionStep } from '../conversion/conversion-step.ts';
 import { readConversionManifest } from '../conversion/conversion-store.ts';
+import { WeldlineError } from '../engine/errors.ts';
 import { loadSuites } from '../evaluation/load-suites.ts';
 import type { SuiteResult } from '../evaluation/results.ts';
+import type { Suite } from '../evaluation/suite.ts';
 import type { ReleaseFacts } from '../report/release-facts.ts';
 import { type ReportFacts, type ReportFactsInput, reportFacts } from '../report/report-facts.ts';
 import { readInsight } from './plan-insight.ts';
@@ -62,6 +65,29 @@ async function evaluationOf(
   const { suites, onFailure } = evaluation;
   return {
     ...{ onFailure, suites, candidates: quality.plan.candidates, results, gate },
-    loaded: await loadSuites(suites, sealed.directory),
+    loaded: await suitesAsAsked(suites, sealed.directory, results),
   };
+}
+
+/**
+ * The suites with their prompts, for examples. Whoever was asked to approve may have taken weeks, and a
+ * suite that was moved or edited meanwhile must not stop what they approved: its answers stand alone.
+ */
+export async function suitesAsAsked(
+  suites: readonly RecipeSuite[],
+  tokenizerDirectory: string,
+  results: readonly Pick<SuiteResult, 'suite' | 'suiteDigest'>[],
+): Promise<readonly Suite[]> {
+  const same: Suite[] = [];
+  for (const suite of suites) {
+    const [found] = await loadSuites([suite], tokenizerDirectory).catch((error: unknown) => {
+      if (error instanceof WeldlineError) return [];
+      throw error;
+    });
+    const ofSuite = results.filter((result) => result.suite === suite.id);
+    if (found !== undefined && ofSuite.every(({ suiteDigest }) => suiteDigest === found.digest)) {
+      same.push(found);
+    }
+  }
+  return same;
 }

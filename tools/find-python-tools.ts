@@ -37,8 +37,7 @@ export async function findPythonTools(
   if (python !== undefined) {
     const facts = await probeSetting(python, options);
     const problems = problemsOf(facts);
-    const found = { origin: 'setting', python: facts.executable } as const;
-    if (problems.length === 0) return { ...found, versions: versionsOf(facts) };
+    if (problems.length === 0) return toolsOf(facts, 'setting', facts.executable);
     options.onProgress?.(
       `WELDLINE_PYTHON: ${python} ${problems.join(', ')}. An environment of weldline's own is used.`,
     );
@@ -49,8 +48,7 @@ export async function findPythonTools(
     try {
       const facts = await probe(installed.python, options);
       const problems = problemsOf(facts);
-      const found = { origin: 'installed', python: installed.python } as const;
-      if (problems.length === 0) return { ...found, versions: versionsOf(facts) };
+      if (problems.length === 0) return toolsOf(facts, 'installed', installed.python);
       options.onProgress?.(`Passing over ${installed.directory}: it ${problems.join(', ')}.`);
     } catch (error) {
       options.signal?.throwIfAborted();
@@ -66,6 +64,8 @@ interface PythonFacts {
   readonly executable: string;
   /** `3.11.7` */
   readonly python: string;
+  /** Whether torch computes on one. */
+  readonly gpu?: boolean;
   /** Package → version; null where it is missing. */
   readonly packages: Readonly<Record<string, string | null>>;
 }
@@ -123,9 +123,14 @@ function problemsOf({ packages }: PythonFacts): string[] {
   });
 }
 
-function versionsOf({ packages }: PythonFacts): Record<string, string> {
+function toolsOf(
+  { packages, gpu }: PythonFacts,
+  origin: PythonTools['origin'],
+  python: string,
+): PythonTools {
   const entries = Object.entries(packages).map(([name, version]) => [name, version ?? '']);
-  return Object.fromEntries(entries) as Record<string, string>;
+  const versions = Object.fromEntries(entries) as Record<string, string>;
+  return { origin, python, versions, ...(gpu === true && { gpu }) };
 }
 
 function isOlder(version: string, [major, minor]: readonly [number, number]): boolean {

@@ -14,6 +14,7 @@ import type {
   Runner,
 } from '../runner.ts';
 import { startLlamaServerRunner } from './llama-server-runner.ts';
+import { toRunnerFailure } from './runner-failure.ts';
 
 /** Reading a large model from a slow disk takes minutes; without a byte of news it hangs. */
 const START_TIMEOUT_MS = 30 * 60_000;
@@ -144,7 +145,6 @@ class LlamaCppRunner implements Runner {
   }
 }
 
-/** What llama.cpp says of a model is about the model, and not about the program. */
 async function asRunnerFailure<T>(
   signal: AbortSignal | undefined,
   action: () => Promise<T>,
@@ -153,7 +153,6 @@ async function asRunnerFailure<T>(
     return await action();
   } catch (error) {
     signal?.throwIfAborted();
-    if (!(error instanceof WeldlineError) || error.code !== 'tool.failed') throw error;
-    throw new WeldlineError('evaluate.runner-failed', error.message, { cause: error });
+    throw toRunnerFailure(error);
   }
 }

@@ -2,7 +2,6 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { WeldlineError } from '../../engine/errors.ts';
 import type { PythonTools } from '../../tools/python-tools.ts';
 import { type SideProcess, startSideProcess } from '../../tools/side-process.ts';
 import type {
@@ -12,6 +11,7 @@ import type {
   Distributions,
   Runner,
 } from '../runner.ts';
+import { toRunnerFailure } from './runner-failure.ts';
 
 /** Loading is silent at times, and reads a hundred gigabytes from slow disks. */
 const START_TIMEOUT_MS = 60 * 60_000;
@@ -37,10 +37,12 @@ export interface TransformersRunnerOptions {
 }
 
 /** `Runner.identity` of the runner that these tools make. */
-export function transformersIdentity({ versions }: PythonTools): string {
-  return ['transformers', 'torch', 'peft']
-    .map((name) => `${name} ${versions[name] ?? 'unknown'}`)
-    .join(', ');
+export function transformersIdentity({ versions, gpu }: PythonTools): string {
+  const packages = ['transformers', 'torch', 'peft'];
+  return [
+    ...packages.map((name) => `${name} ${versions[name] ?? 'unknown'}`),
+    ...(gpu === true ? ['bfloat16 on a GPU'] : []),
+  ].join(', ');
 }
 
 /**
@@ -61,6 +63,8 @@ export async function startTransformersRunner(options: TransformersRunnerOptions
       file: python.python,
       args: [
         ...['-B', script, '--model', model],
+        // Said and not found out, so that no answer is kept as one of another arithmetic.
+        ...['--device', python.gpu === true ? 'cuda' : 'cpu'],
         ...(adapter === undefined ? [] : ['--adapter', adapter]),
         ...(tokenizer === undefined ? [] : ['--tokenizer', tokenizer]),
         ...(threads === undefined ? [] : ['--threads', String(threads)]),
@@ -154,10 +158,4 @@ function toFloats({ buffer, byteOffset, length }: Buffer): Float32Array {
   // A Float32Array begins at a multiple of four bytes.
   if (byteOffset % 4 === 0) return new Float32Array(buffer, byteOffset, length / 4);
   return new Float32Array(buffer.slice(byteOffset, byteOffset + length));
-}
-
-/** What a runner's program says of a model is about the model, and not about the program. */
-function toRunnerFailure(error: unknown): unknown {
-  if (!(error instanceof WeldlineError) || error.code !== 'tool.failed') return error;
-  return new WeldlineError('evaluate.runner-failed', error.message, { cause: error });
 }
