@@ -1,3 +1,4 @@
+import { z } from 'zod';
 import { childVariables, type Environment } from '../config/environment.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import {
@@ -39,9 +40,7 @@ export async function findPythonTools(
     const problems = problemsOf(facts);
     const found = { origin: 'setting', python: facts.executable } as const;
     if (problems.length === 0) return { ...found, versions: versionsOf(facts) };
-    options.onProgress?.(
-      `WELDLINE_PYTHON: ${python} ${problems.join(', ')}. An environment of weldline's own is used.`,
-    );
+    options.onProgress?.(`Passing over WELDLINE_PYTHON: ${python} ${problems.join(', ')}.`);
   }
   for (const isForGpu of [true, false]) {
     const installed = pythonEnvironment(toolsDirectory, isForGpu);
@@ -61,14 +60,15 @@ export async function findPythonTools(
   return undefined;
 }
 
-interface PythonFacts {
+const pythonFacts = z.object({
   /** The interpreter itself, not a version manager's shim that looks at the current directory. */
-  readonly executable: string;
+  executable: z.string(),
   /** `3.11.7` */
-  readonly python: string;
+  python: z.string(),
   /** Package → version; null where it is missing. */
-  readonly packages: Readonly<Record<string, string | null>>;
-}
+  packages: z.record(z.string(), z.string().nullable()),
+});
+type PythonFacts = z.infer<typeof pythonFacts>;
 
 async function probe(python: string, options: PythonToolsOptions): Promise<PythonFacts> {
   const output = await run({
@@ -79,7 +79,7 @@ async function probe(python: string, options: PythonToolsOptions): Promise<Pytho
     timeoutMs: PROBE_TIMEOUT_MS,
   });
   try {
-    return JSON.parse(output.trim().split('\n').at(-1) ?? '') as PythonFacts;
+    return pythonFacts.parse(JSON.parse(output.trim().split('\n').at(-1) ?? ''));
   } catch (error) {
     const printed = output.trim().slice(0, 100);
     throw new WeldlineError(

@@ -58,7 +58,8 @@ export async function assessMerge(
       const { conversion } = candidate;
       const made = conversion === undefined ? undefined : await arrival(converted, conversion);
       const references = needed.flatMap((reference) => reference ?? []);
-      return evaluate({ ...context, candidate, references, ...(made && { converted: made }) });
+      const asked = { ...context, candidate, references, suites: plan.suites };
+      return evaluate({ ...asked, ...(made && { converted: made }) });
     });
   await allOrNone([
     ...(plan.conversions.length === 0 ? [] : [() => runner.run('convert', convertAll)]),
