@@ -35,6 +35,7 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'tool.killed': 'mend',
   'convert.bad-calibration': 'mend',
   'convert.imatrix-invalid': 'mend',
+  'convert.check-failed': 'mend',
   'convert.source-damaged': 'mend',
   'kernel.missing': 'mend',
   'evaluate.suite-invalid': 'mend',

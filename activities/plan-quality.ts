@@ -79,7 +79,8 @@ export async function preflightQuality(given: QualityPreflight): Promise<Planned
     ]);
     const warnings = await preflightConversions({ ...asked, steps: conversions, model });
     const suites = await loadSuites(recipe.evaluation?.suites ?? [], temporary);
-    return { conversions, candidates, warnings, suites };
+    const ofSuites = suites.flatMap((suite) => suite.warnings ?? []);
+    return { conversions, candidates, warnings: [...warnings, ...ofSuites], suites };
   } finally {
     await rm(temporary, { recursive: true, force: true });
   }

@@ -165,7 +165,9 @@ async function modelOf(input: EvaluateInput): Promise<CandidateModel> {
       assert(adapter !== undefined, `candidate ${candidate.id} has no adapter`);
       const digest = digestOf({ base, adapter: identityOf(adapter.resolved) });
       const directory = roots['base'] ?? '';
-      return { ...endpoint, directory, adapter: roots[id] ?? '', digest };
+      // An adapter that brings tokens sees what the merged model sees.
+      const tokenizer = sealed.directory;
+      return { ...endpoint, directory, tokenizer, adapter: roots[id] ?? '', digest };
     }
     case 'merged':
       return { ...endpoint, directory: sealed.directory, digest: planDigest };

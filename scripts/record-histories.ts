@@ -1,7 +1,7 @@
 /**
  * Records the histories that `test/workflows/replay.test.ts` replays, by running real releases:
  *
- *   node scripts/record-histories.ts [finished|resumed|cancelled|failed|several …]
+ *   node scripts/record-histories.ts [finished|resumed|cancelled|failed|several|judged|approved …]
  *
  * To be run when a change of the workflows is meant to change what they do, and committed with it.
  * A history that is recorded anew says nothing about releases that are under way: they go on with
@@ -13,6 +13,13 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { historyToJSON } from '@temporalio/common/lib/proto-utils.js';
 import { heavyModel } from '../test/harness/heavy-model.ts';
+import {
+  copyExample,
+  exampleSuite,
+  type QualityRecipe,
+  qualityRecipe,
+  setUpQuality,
+} from '../test/harness/quality-setup.ts';
 import { recipeOf, releaseInput, setUpRelease } from '../test/harness/release-setup.ts';
 import {
   heartbeatsOf,
@@ -23,7 +30,8 @@ import {
 } from '../test/harness/running-release.ts';
 import { startTestServer } from '../test/harness/temporal-server.ts';
 import { waitFor } from '../test/harness/wait-for.ts';
-import { resumeSignal } from '../workflows/messages.ts';
+import type { RunningWorkers } from '../workers/main.ts';
+import { type ApprovalRequest, approveUpdate, resumeSignal } from '../workflows/messages.ts';
 
 const HISTORIES = fileURLToPath(new URL('../test/histories', import.meta.url));
 
@@ -120,12 +128,52 @@ async function recordSeveral(): Promise<void> {
   await record('release-several', handle.workflowId);
 }
 
+/** Importing torch and transformers several times takes minutes on a busy machine. */
+const JUDGED_MS = 15 * 60_000;
+
+/** A release that converts and evaluates; the gate refuses all of it, and a person releases it. */
+async function recordJudged(): Promise<void> {
+  const handle = await releaseOfExample({
+    name: 'judged',
+    convert: [{ gguf: { quantization: ['Q8_0'] } }],
+    evaluate: { suites: [exampleSuite({ min_score: 1 }, models)] },
+  });
+  await waitForStatus(handle, 'the gate', ({ waiting }) => waiting !== undefined, JUDGED_MS);
+  const args: [ApprovalRequest] = [{ by: 'ada', override: 'a known gap' }];
+  await handle.executeUpdate(approveUpdate, { args });
+  await handle.result();
+  await record('release-judged', handle.workflowId);
+}
+
+async function recordApproved(): Promise<void> {
+  const handle = await releaseOfExample({ name: 'approved', approval: 'required' });
+  await waitForStatus(handle, 'approval', ({ waiting }) => waiting !== undefined);
+  await handle.executeUpdate(approveUpdate, { args: [{ by: 'ada' }] });
+  await handle.result();
+  await record('release-approved', handle.workflowId);
+}
+
+const models = join(server.directory, 'example');
+let exampleWorkers: RunningWorkers | undefined;
+
+/** Of the example model, by workers that know the tools. */
+async function releaseOfExample(recipe: QualityRecipe): Promise<TestRelease> {
+  await workers.stop();
+  const quality = await setUpQuality(join(server.directory, 'quality'));
+  await copyExample(models);
+  exampleWorkers ??= await startTestWorkers(server, quality.environment);
+  const loaded = qualityRecipe(quality, { ...recipe, models });
+  return startRelease(server.client, releaseInput(loaded, { heartbeatTimeoutMs: 60_000 }));
+}
+
 const RECORDINGS: Readonly<Record<string, () => Promise<void>>> = {
   finished: recordFinished,
   resumed: recordResumed,
   cancelled: recordCancelled,
   failed: recordFailed,
   several: recordSeveral,
+  judged: recordJudged,
+  approved: recordApproved,
 };
 
 try {
@@ -135,6 +183,7 @@ try {
     if (wanted.length === 0 || wanted.includes(name)) await recordIt();
   }
 } finally {
+  await exampleWorkers?.stop();
   await workers.stop();
   await server.stop();
 }

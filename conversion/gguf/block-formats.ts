@@ -40,18 +40,29 @@ const HALF_SCALED: Readonly<Record<number, Row>> = {
   42: ['Q2_0', 64, 18, [0]],
 };
 
-const HALF_EXPONENT = 0x7c;
+/**
+ * Where a number shows that it is infinite or NaN: all bits of its exponent are set. They lie in one
+ * byte, or in two.
+ */
+interface Exponent {
+  readonly byte: number;
+  readonly mask: number;
+  readonly otherByte: number;
+  readonly otherMask: number;
+}
+
+const halfExponent = (offset: number): Exponent => {
+  return { byte: offset + 1, mask: 0x7c, otherByte: 0, otherMask: 0 };
+};
 
 /** The types that are not scaled by float16. */
 const OTHERS: Readonly<Record<number, BlockFormat>> = {
-  0: every('F32', 1, 4, (b, at) => (b[at + 3]! & 0x7f) === 0x7f && (b[at + 2]! & 0x80) !== 0),
-  30: every('BF16', 1, 2, (b, at) => (b[at + 1]! & 0x7f) === 0x7f && (b[at]! & 0x80) !== 0),
+  0: format('F32', 1, 4, [{ byte: 3, mask: 0x7f, otherByte: 2, otherMask: 0x80 }]),
+  30: format('BF16', 1, 2, [{ byte: 1, mask: 0x7f, otherByte: 0, otherMask: 0x80 }]),
   // The scale's nibbles are the upper ones of four 16-bit words; its exponent is in the last two.
-  29: every('IQ1_M', 256, 56, (b, at) => {
-    return (b[at + 55]! & 0x70) === 0x70 && (b[at + 53]! & 0xc0) === 0xc0;
-  }),
+  29: format('IQ1_M', 256, 56, [{ byte: 55, mask: 0x70, otherByte: 53, otherMask: 0xc0 }]),
   // A power of two, of which the last is NaN (E8M0).
-  39: every('MXFP4', 32, 17, (b, at) => b[at] === 0xff),
+  39: format('MXFP4', 32, 17, [{ byte: 0, mask: 0xff, otherByte: 0, otherMask: 0 }]),
 };
 
 /** @returns undefined for a number that is no type of weights in this release of llama.cpp */
@@ -59,22 +70,34 @@ export function blockFormat(type: number): BlockFormat | undefined {
   const row = HALF_SCALED[type];
   if (row === undefined) return OTHERS[type];
   const [name, elements, bytes, halves] = row;
-  return every(name, elements, bytes, (b, at) =>
-    halves.some((half) => (b[at + half + 1]! & HALF_EXPONENT) === HALF_EXPONENT),
-  );
+  return format(name, elements, bytes, halves.map(halfExponent));
 }
 
-function every(
+function format(
   name: string,
   elements: number,
   bytes: number,
-  isNonFinite: (bytes: Uint8Array, at: number) => boolean,
+  exponents: readonly Exponent[],
 ): BlockFormat {
   const findNonFinite = (content: Uint8Array): number => {
-    for (let at = 0; at + bytes <= content.length; at += bytes) {
-      if (isNonFinite(content, at)) return at;
-    }
-    return -1;
+    const found = exponents
+      .map((exponent) => findFull(content, bytes, exponent))
+      .filter((position) => position >= 0);
+    return found.length === 0 ? -1 : Math.min(...found);
   };
   return { name, elements, bytes, findNonFinite };
+}
+
+/** A loop over bytes without calls: of a large model there are tens of billions. */
+function findFull(
+  content: Uint8Array,
+  blockBytes: number,
+  { byte, mask, otherByte, otherMask }: Exponent,
+): number {
+  const end = content.length - blockBytes;
+  for (let at = 0; at <= end; at += blockBytes) {
+    if ((content[at + byte]! & mask) !== mask) continue;
+    if ((content[at + otherByte]! & otherMask) === otherMask) return at;
+  }
+  return -1;
 }

@@ -57,7 +57,6 @@ export async function startTransformersRunner(options: TransformersRunnerOptions
   const script = fileURLToPath(
     new URL('../../tools/python/transformers_runner.py', import.meta.url),
   );
-  const directory = await mkdtemp(join(tmpdir(), 'weldline-distributions-'));
   try {
     const subject = adapter === undefined ? model : `${model} with the adapter ${adapter}`;
     const process = await startSideProcess({
@@ -75,9 +74,8 @@ export async function startTransformersRunner(options: TransformersRunnerOptions
       stallTimeoutMs: options.stallTimeoutMs ?? STALL_TIMEOUT_MS,
       name: `the transformers runner of ${subject}`,
     });
-    return new TransformersRunner(transformersIdentity(python), process, directory);
+    return new TransformersRunner(transformersIdentity(python), process);
   } catch (error) {
-    await rm(directory, { recursive: true, force: true });
     throw toRunnerFailure(error);
   }
 }
@@ -86,16 +84,12 @@ class TransformersRunner implements Runner {
   readonly identity: string;
   readonly contextTokens?: number;
   readonly #process: SideProcess;
-  /** Where distributions pass through. */
-  readonly #directory: string;
-  #files = 0;
 
-  constructor(identity: string, process: SideProcess, directory: string) {
+  constructor(identity: string, process: SideProcess) {
     this.identity = identity;
     const { context } = process.hello;
     if (typeof context === 'number') this.contextTokens = context;
     this.#process = process;
-    this.#directory = directory;
   }
 
   async *answer(
@@ -118,18 +112,22 @@ class TransformersRunner implements Runner {
     requests: readonly DistributionRequest[],
     signal: AbortSignal,
   ): AsyncGenerator<Distributions, void> {
-    for (const { index, text, addSpecialTokens, positionsMax } of requests) {
-      const file = join(this.#directory, `${this.#files++}.f32`);
-      const message = { op: 'distributions', text, addSpecialTokens, positionsMax, file };
-      for await (const reply of this.#ask(message, signal)) {
-        yield { index, ...(await readDistributions(this.identity, file, reply)) };
+    const directory = await mkdtemp(join(tmpdir(), 'weldline-logits-'));
+    const file = join(directory, 'logits.f32');
+    try {
+      for (const { index, text, addSpecialTokens, positionsMax } of requests) {
+        const message = { op: 'distributions', text, addSpecialTokens, positionsMax, file };
+        for await (const reply of this.#ask(message, signal)) {
+          yield { index, ...(await readDistributions(this.identity, file, reply)) };
+        }
       }
+    } finally {
+      await rm(directory, { recursive: true, force: true });
     }
   }
 
   async close(): Promise<void> {
     await this.#process.close();
-    await rm(this.#directory, { recursive: true, force: true });
   }
 
   async *#ask(

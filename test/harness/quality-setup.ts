@@ -60,16 +60,21 @@ export function qualityRecipe(setup: QualitySetup, recipe: QualityRecipe): Loade
   return parseRecipe(text, join(setup.directory, 'recipe.yaml'));
 }
 
-/** The suite of an adapter of the example. */
-export function exampleSuite(settings: Readonly<Record<string, unknown>> = {}) {
-  const data = join(EXAMPLE, 'eval', 'calculator.jsonl');
+/**
+ * The suite of an adapter of the example.
+ * @param models directory of the example, or of a copy of it
+ */
+export function exampleSuite(
+  settings: Readonly<Record<string, unknown>> = {},
+  models: string = EXAMPLE,
+) {
+  const data = join(models, 'eval', 'calculator.jsonl');
   return { id: 'calculator', data, max_new_tokens: 12, ...settings };
 }
 
 /** A copy of the example whose files may be damaged. */
-export async function copyExample(directory: string): Promise<string> {
+export async function copyExample(directory: string): Promise<void> {
   await cp(EXAMPLE, directory, { recursive: true });
-  return directory;
 }
 
 export async function writeLines(path: string, values: readonly unknown[]): Promise<string> {

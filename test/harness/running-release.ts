@@ -37,11 +37,13 @@ export function waitForStatus(
   release: TestRelease,
   what: string,
   isWanted: (status: ReleaseStatus) => boolean,
+  timeoutMs?: number,
 ): Promise<ReleaseStatus> {
-  return waitFor(what, async () => {
+  const look = async (): Promise<ReleaseStatus | undefined> => {
     const status = await release.query(statusQuery);
     return isWanted(status) ? status : undefined;
-  });
+  };
+  return waitFor(what, look, timeoutMs);
 }
 
 /** The whole history as the JSON that the Temporal tools write, payloads decoded beside it. */

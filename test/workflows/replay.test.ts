@@ -33,13 +33,15 @@ async function replay(name: string, text: string): Promise<Error | undefined> {
 }
 
 describe('recorded histories', () => {
-  it('are of a release that finished, waited and went on, was cancelled, failed, and of several adapters', () => {
+  it('are of a release that finished, waited and went on, was cancelled, failed, was judged or approved, and of several adapters', () => {
     expect(NAMES).toEqual([
       'merge-cancelled.json',
       'merge-finished.json',
+      'release-approved.json',
       'release-cancelled.json',
       'release-failed.json',
       'release-finished.json',
+      'release-judged.json',
       'release-resumed.json',
       'release-several.json',
     ]);
@@ -53,6 +55,7 @@ describe('recorded histories', () => {
     ['release-finished.json', '"preflight"', '"postflight"'],
     ['release-resumed.json', '"verify"', '"trust"'],
     ['merge-finished.json', '"mergeShard"', '"mergeTensor"'],
+    ['release-judged.json', '"convert"', '"converse"'],
   ])('%s would not be replayed by workflows that do something else', async (name, now, then) => {
     const text = read(name);
     expect(text).toContain(now);

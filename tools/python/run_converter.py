@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,14 @@ def main() -> None:
     sys.argv = [str(script), *rest]
     if is_inspection:
         print(json.dumps(inspect(script)))
-    else:
+        return
+    try:
         runpy.run_path(str(script), run_name="__main__")
+    except Exception as error:
+        # The last lines of a program are shown to people, who have no use for a traceback.
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}, line {frame.lineno}"
+        sys.exit(f"{type(error).__name__}: {error} ({place})")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { convert } from '../../../conversion/convert.ts';
 import type { ConversionTools, ModelFacts } from '../../../conversion/convert-options.ts';
 import { readGgufAdapter } from '../../../conversion/gguf/gguf-adapter.ts';
@@ -16,6 +16,9 @@ const STEP = {
   id: 'gguf-adapter-calculator',
   adapter: 'calculator',
 } as const;
+
+// The import of torch takes a minute on a busy machine.
+vi.setConfig({ testTimeout: 240_000 });
 
 let tools: ConversionTools;
 let root: string;

@@ -1,7 +1,7 @@
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { GgufConversion } from '../../../config/release-quality.ts';
 import { openCheckpointDirectory } from '../../../conversion/checkpoint-directory.ts';
 import type { ConversionTools, ModelFacts } from '../../../conversion/convert-options.ts';
@@ -11,6 +11,9 @@ import { preflightConversions } from '../../../conversion/preflight-conversions.
 import { readCheckpoint } from '../../../engine/safetensors/checkpoint.ts';
 import { readImatrix } from '../../../tools/gguf/read-imatrix.ts';
 import { BASE, IMATRIX, testTools } from './tiny-model.ts';
+
+// The import of torch takes a minute on a busy machine.
+vi.setConfig({ testTimeout: 240_000 });
 
 let tools: ConversionTools;
 let base: ModelFacts;

@@ -72,6 +72,12 @@ describe('refuses', () => {
       /"qwen3_moe"/,
       { config: { model_type: 'qwen3_moe' } },
     ],
+    [
+      'a head of two names',
+      'convert.unsupported-architecture',
+      /"gpt_neox"/,
+      { config: { model_type: 'gpt_neox' } },
+    ],
     ['Conv1D', 'convert.unsupported-architecture', /"gpt2"/, { config: { model_type: 'gpt2' } }],
     [
       'AWQ where it would break the model',
@@ -127,9 +133,11 @@ describe('warns of', () => {
   });
 
   test('what a large model costs without a GPU', async () => {
-    const tensors = new Map([['a.weight', [1_000_000, 8192 * 32]]]);
-    const warnings = await preflight({ settings: { kind: 'awq' }, tensors });
-    expect(warnings.join('\n')).toMatch(/GB of memory are needed/);
+    const large = { tensors: new Map([['a.weight', [1_000_000, 1 << 20]]]) };
+    const warnings = await preflight({ settings: { kind: 'awq', ignore: [] }, ...large });
+    expect(warnings[0]).toMatch(/GB of memory are needed/);
+    // A machine with a GPU says only that.
+    for (const warning of warnings.slice(1)) expect(warning).toMatch(/takes about \d+ hours/);
   });
 });
 
