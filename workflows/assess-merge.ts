@@ -16,7 +16,10 @@ import type { ConversionStep } from '../conversion/conversion-step.ts';
 import type { CandidateStep } from '../evaluation/candidate.ts';
 import type { ReleaseInput } from './messages.ts';
 import { longWork, shortWork } from './options.ts';
-import type { StageRunner } from './stage-runner.ts';
+import { codeOf, type StageRunner } from './stage-runner.ts';
+
+/** Failures of what a step was made from, which was whole when it was finished. */
+const SOURCE_DAMAGED = ['convert.source-damaged', 'evaluate.distributions-damaged'];
 
 export interface Assessment {
   readonly converted: readonly Converted[];
@@ -115,9 +118,17 @@ async function allSteps<Step extends { readonly id: string }, Done>(
   const finish = async (id: string): Promise<Done | undefined> => {
     const step = steps.find((each) => each.id === id);
     if (step === undefined || done.has(id)) return done.get(id);
-    const result = await work(step, await Promise.all(needsOf(step).map(start)));
-    done.set(id, result);
-    return result;
+    const needs = needsOf(step);
+    const needed = await Promise.all(needs.map(start));
+    try {
+      const result = await work(step, needed);
+      done.set(id, result);
+      return result;
+    } catch (error) {
+      // When it is resumed, what is damaged is made again first.
+      if (SOURCE_DAMAGED.includes(codeOf(error) ?? '')) for (const each of needs) done.delete(each);
+      throw error;
+    }
   };
   const works = steps.map(({ id }) => start(id));
   await Promise.allSettled(works);

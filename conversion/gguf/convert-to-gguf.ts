@@ -85,7 +85,7 @@ async function fromGguf(options: Options, after: string): Promise<Conversion> {
     throw new WeldlineError(
       'convert.source-damaged',
       `${step.id} is made of ${after}, and ${options.sources[after] ?? 'it'} is not finished or was ` +
-        'changed. Run the release again: it makes that file anew.',
+        'changed. Resume, or run the release again: that file is made anew.',
     );
   }
   const imatrix = await findImatrix(options, source);
