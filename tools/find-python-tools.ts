@@ -39,9 +39,7 @@ export async function findPythonTools(
     const facts = await probeSetting(python, options);
     const problems = problemsOf(facts);
     if (problems.length === 0) return toolsOf(facts, 'setting', facts.executable);
-    options.onProgress?.(
-      `WELDLINE_PYTHON: ${python} ${problems.join(', ')}. An environment of weldline's own is used.`,
-    );
+    options.onProgress?.(`Passing over WELDLINE_PYTHON: ${python} ${problems.join(', ')}.`);
   }
   for (const isForGpu of [true, false]) {
     const installed = pythonEnvironment(toolsDirectory, isForGpu);

@@ -85,7 +85,7 @@ describe('a checkpoint as GGUF', () => {
     await ended;
     const store = join(place.root, 'conversions');
     const left = execFileSync('ls', [store], { encoding: 'utf8' });
-    expect(left).toMatch(/^gguf-f16-[0-9a-f]{16}\.\d+-0\.partial\n$/);
+    expect(left).toMatch(/^gguf-f16-[0-9a-f]{16}\.[0-9a-f]{8}-\d+-0\.partial\n$/);
   });
 
   it('has the bytes that llama.cpp makes by hand, and is checked', async () => {
