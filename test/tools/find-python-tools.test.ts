@@ -95,9 +95,7 @@ describe('findPythonTools', () => {
   it('refuses a setting that is no Python, or too old a one', async () => {
     await expect(find('/nonexistent/python')).rejects.toMatchObject({
       code: 'tool.not-found',
-      message: expect.stringMatching(
-        /^Passing over WELDLINE_PYTHON: \/nonexistent\/python cannot be started/,
-      ),
+      message: expect.stringMatching(/^WELDLINE_PYTHON: \/nonexistent\/python cannot be started/),
     });
     await expect(find(await fakePython(KNOWN, '3.10.9'))).rejects.toMatchObject({
       code: 'tool.wrong-version',
