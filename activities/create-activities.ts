@@ -1,3 +1,4 @@
+import { Context } from '@temporalio/activity';
 import type { Dependencies } from './dependencies.ts';
 import { toFailure } from './failures.ts';
 import { createInputActivities } from './input-activities.ts';
@@ -32,7 +33,7 @@ function withFailures<T extends Record<keyof T, AnyActivity>>(activities: T): T 
       try {
         return await activity(...input);
       } catch (error) {
-        throw toFailure(error);
+        throw toFailure(error, Context.current().info.attempt);
       }
     };
   };

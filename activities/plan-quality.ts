@@ -14,6 +14,7 @@ import { loadSuites } from '../evaluation/load-suites.ts';
 import { planCandidates } from '../evaluation/plan-candidates.ts';
 import { requireDistributions } from '../evaluation/require-distributions.ts';
 import { requirePeftAdapters } from '../evaluation/require-peft-adapters.ts';
+import type { Suite } from '../evaluation/suite.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
 import { openRemotely } from '../sources/model-input.ts';
 import { buildLlamaPrograms } from '../tools/build-llama-programs.ts';
@@ -22,7 +23,9 @@ import { withHeartbeat } from './heartbeat.ts';
 import { writeModelFacts } from './model-facts.ts';
 import type { QualityPlan } from './quality-types.ts';
 import { findTools, type Needs, needsOfCandidate, needsOfConversion } from './release-tools.ts';
+import { store } from './stored-json.ts';
 import type { ReleaseContext, ResolvedInputs } from './types.ts';
+import { suiteDirectory } from './workspace.ts';
 
 /** More than any type takes for a weight, blocks' scales included; F32 apart. */
 const BYTES_PER_WEIGHT = { F32: 4, lossless: 2, quantized: 1.1 };
@@ -38,6 +41,11 @@ export function qualityOf({
   const candidates =
     evaluation === undefined ? [] : planCandidates({ evaluation, steps, adapterIds });
   return { conversions: steps, candidates };
+}
+
+/** The plan, and the suites that it asks. */
+export interface PlannedQuality extends Omit<QualityPlan, 'suites'> {
+  readonly suites: readonly Suite[];
 }
 
 export interface QualityPreflight {
@@ -56,9 +64,9 @@ export interface QualityPreflight {
 
 /**
  * Plans conversions and evaluations, and finds what of them can fail before the merge.
- * @throws WeldlineError `convert.*`, `evaluate.*`, `disk.full`
+ * @throws WeldlineError `convert.*`, `evaluate.*`, `disk.full`, `source.not-found` for a suite
  */
-export async function preflightQuality(given: QualityPreflight): Promise<QualityPlan> {
+export async function preflightQuality(given: QualityPreflight): Promise<PlannedQuality> {
   const { recipe, preview, models, home, ...asked } = given;
   const { conversions, candidates } = qualityOf(recipe);
   const temporary = join(home, 'cache', `facts-${randomBytes(6).toString('hex')}`);
@@ -81,7 +89,7 @@ export async function preflightQuality(given: QualityPreflight): Promise<Quality
     const warnings = await preflightConversions({ ...asked, steps: conversions, model });
     const suites = await loadSuites(wanted, temporary);
     const ofSuites = suites.flatMap((suite) => suite.warnings ?? []);
-    return { conversions, candidates, warnings: [...warnings, ...ofSuites] };
+    return { conversions, candidates, warnings: [...warnings, ...ofSuites], suites };
   } finally {
     await rm(temporary, { recursive: true, force: true });
   }
@@ -96,7 +104,8 @@ export function createQualityPlanning(dependencies: Dependencies) {
       inputs: ResolvedInputs,
       ...adapterDirectories: readonly string[]
     ): Promise<QualityPlan> {
-      return withHeartbeat('preflight', async (_report, signal) => {
+      return withHeartbeat('preflight', async (report, signal) => {
+        report({ item: 'what conversions and evaluations need', bytesDone: 0, bytesTotal: 0 });
         const { conversions, candidates } = qualityOf(recipe);
         const needs = needsOf({ conversions, candidates });
         const tools = await findTools(dependencies, needs, signal);
@@ -119,10 +128,12 @@ export function createQualityPlanning(dependencies: Dependencies) {
         const directories = recipe.adapters.map(
           ({ id }, index) => [id, adapterDirectories[index] ?? ''] as const,
         );
-        return preflightQuality({
+        const { suites, ...plan } = await preflightQuality({
           ...{ recipe, preview, models, tools, home, signal },
           adapters: Object.fromEntries(directories),
         });
+        if (recipe.evaluation === undefined) return plan;
+        return { ...plan, suites: await store(suiteDirectory(home), suites) };
       });
     },
   };

@@ -8,8 +8,8 @@ import type { CandidateModel } from '../evaluation/candidate-runner.ts';
 import { type EvaluationProgress, evaluateCandidate } from '../evaluation/evaluate-candidate.ts';
 import { decideGate } from '../evaluation/gate/decide-gate.ts';
 import { isMergeExact } from '../evaluation/gate/is-merge-exact.ts';
-import { loadSuites } from '../evaluation/load-suites.ts';
 import type { SuiteResult } from '../evaluation/results.ts';
+import type { Suite } from '../evaluation/suite.ts';
 import { identityOf } from '../sources/model-input.ts';
 import type { Dependencies } from './dependencies.ts';
 import { finishedConversion } from './finished-conversion.ts';
@@ -27,7 +27,7 @@ import type {
 import { findTools, needsOfCandidate, needsOfConversion } from './release-tools.ts';
 import { resolvedAdapters } from './resolved-adapters.ts';
 import { readStored, store } from './stored-json.ts';
-import { conversionDirectory, evaluationDirectory, toolLog } from './workspace.ts';
+import { conversionDirectory, evaluationDirectory, suiteDirectory, toolLog } from './workspace.ts';
 
 /** Evaluation computes in float32, twice a 16-bit checkpoint; the rest is activations. */
 const MEMORY_PER_CHECKPOINT_BYTE = { evaluate: 2.5, convert: 1.5, calibrate: 3 };
@@ -69,10 +69,10 @@ export function createQualityActivities(dependencies: Dependencies) {
     /** Asks one candidate all its suites; what was answered already is found. */
     async evaluate(input: EvaluateInput): Promise<Evaluated> {
       return withHeartbeat('evaluate', async (report, signal) => {
-        const { candidate, sealed, recipe, inputs } = input;
-        assert(recipe.evaluation !== undefined, 'evaluation of a recipe without suites');
+        const { candidate, inputs } = input;
         const tools = await findTools(dependencies, [needsOfCandidate(candidate)], signal);
-        const suites = await loadSuites(recipe.evaluation.suites, sealed.directory);
+        assert(input.suites !== undefined, 'suites that were not kept');
+        const suites = await readStored<readonly Suite[]>(suiteDirectory(home), input.suites);
         const isElsewhere = candidate.runner === 'endpoint';
         const bytes = isElsewhere
           ? 0

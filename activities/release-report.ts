@@ -1,9 +1,7 @@
 import { join } from 'node:path';
-import type { RecipeSuite } from '../config/release-quality.ts';
 import type { ConversionManifest, ConversionStep } from '../conversion/conversion-step.ts';
 import { readConversionManifest } from '../conversion/conversion-store.ts';
-import { WeldlineError } from '../engine/errors.ts';
-import { loadSuites } from '../evaluation/load-suites.ts';
+import { assert } from '../engine/errors.ts';
 import type { SuiteResult } from '../evaluation/results.ts';
 import type { Suite } from '../evaluation/suite.ts';
 import type { ReleaseFacts } from '../report/release-facts.ts';
@@ -11,7 +9,7 @@ import { type ReportFacts, type ReportFactsInput, reportFacts } from '../report/
 import { readInsight } from './plan-insight.ts';
 import type { ReleaseParts, ReportInput } from './quality-types.ts';
 import { readStored } from './stored-json.ts';
-import { evaluationDirectory, mergeWorkspace } from './workspace.ts';
+import { evaluationDirectory, mergeWorkspace, suiteDirectory } from './workspace.ts';
 
 /** What the report shows, from what the release has made so far. */
 export async function releaseReport(
@@ -52,7 +50,7 @@ async function finishedConversions({
 
 async function evaluationOf(
   home: string,
-  { recipe, quality, sealed }: ReleaseParts,
+  { recipe, quality }: ReleaseParts,
   { gate }: ReleaseFacts,
 ): Promise<ReportFactsInput['evaluation']> {
   const { evaluation } = recipe;
@@ -63,31 +61,9 @@ async function evaluationOf(
     results.push(...(await readStored<readonly SuiteResult[]>(directory, each.results)));
   }
   const { suites, onFailure } = evaluation;
+  assert(quality.plan.suites !== undefined, 'suites that were not kept');
   return {
     ...{ onFailure, suites, candidates: quality.plan.candidates, results, gate },
-    loaded: await suitesAsAsked(suites, sealed.directory, results),
+    loaded: await readStored<readonly Suite[]>(suiteDirectory(home), quality.plan.suites),
   };
-}
-
-/**
- * The suites with their prompts, for examples. Whoever was asked to approve may have taken weeks, and a
- * suite that was moved or edited meanwhile must not stop what they approved: its answers stand alone.
- */
-export async function suitesAsAsked(
-  suites: readonly RecipeSuite[],
-  tokenizerDirectory: string,
-  results: readonly Pick<SuiteResult, 'suite' | 'suiteDigest'>[],
-): Promise<readonly Suite[]> {
-  const same: Suite[] = [];
-  for (const suite of suites) {
-    const [found] = await loadSuites([suite], tokenizerDirectory).catch((error: unknown) => {
-      if (error instanceof WeldlineError) return [];
-      throw error;
-    });
-    const ofSuite = results.filter((result) => result.suite === suite.id);
-    if (found !== undefined && ofSuite.every(({ suiteDigest }) => suiteDigest === found.digest)) {
-      same.push(found);
-    }
-  }
-  return same;
 }

@@ -38,6 +38,14 @@ export function evaluationDirectory(home: string): string {
   return join(home, 'evaluations');
 }
 
+/**
+ * Where suites are kept as they were when a release began: all candidates are asked the same, whatever
+ * becomes of the recipe's files.
+ */
+export function suiteDirectory(home: string): string {
+  return join(evaluationDirectory(home), 'suites');
+}
+
 /** Where the report of a release is written. */
 export function reportDirectory(home: string, artefact: string): string {
   return join(home, 'reports', artefact);

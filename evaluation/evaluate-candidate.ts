@@ -201,7 +201,12 @@ class CandidateEvaluation {
       await journal.close();
     }
     const left = missing.find(({ index }) => !answers.has(index));
-    assert(left === undefined, `${runner.identity} left prompt ${left?.index} without an answer`);
+    if (left === undefined) return;
+    throw new WeldlineError(
+      'evaluate.runner-failed',
+      `${runner.identity} said that it was done and left prompt ${left.index} of ${suite.id} without an ` +
+        'answer. What is answered stays; see weldline doctor for which programs are used, and resume.',
+    );
   }
 
   /** Keeps what others are compared with. */

@@ -1,3 +1,4 @@
+import { z } from 'zod';
 import { childVariables, type Environment } from '../config/environment.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import {
@@ -59,16 +60,17 @@ export async function findPythonTools(
   return undefined;
 }
 
-interface PythonFacts {
+const pythonFacts = z.object({
   /** The interpreter itself, not a version manager's shim that looks at the current directory. */
-  readonly executable: string;
+  executable: z.string(),
   /** `3.11.7` */
-  readonly python: string;
+  python: z.string(),
   /** Whether torch computes on one. */
-  readonly gpu?: boolean;
+  gpu: z.boolean().optional(),
   /** Package → version; null where it is missing. */
-  readonly packages: Readonly<Record<string, string | null>>;
-}
+  packages: z.record(z.string(), z.string().nullable()),
+});
+type PythonFacts = z.infer<typeof pythonFacts>;
 
 async function probe(python: string, options: PythonToolsOptions): Promise<PythonFacts> {
   const output = await run({
@@ -79,7 +81,7 @@ async function probe(python: string, options: PythonToolsOptions): Promise<Pytho
     timeoutMs: PROBE_TIMEOUT_MS,
   });
   try {
-    return JSON.parse(output.trim().split('\n').at(-1) ?? '') as PythonFacts;
+    return pythonFacts.parse(JSON.parse(output.trim().split('\n').at(-1) ?? ''));
   } catch (error) {
     const printed = output.trim().slice(0, 100);
     throw new WeldlineError(

@@ -54,17 +54,14 @@ export async function assessMerge(
     allSteps(plan.conversions, converted, sourceOf, (step, [source]) =>
       convert({ ...context, step, ...(source && { source }) }),
     );
-  const evaluateAll = () => {
-    // Who resumes may have mended a suite, which all have to be asked then. Of what has not changed
-    // the answers are found.
-    evaluated.clear();
-    return allSteps(plan.candidates, evaluated, referencesOf, async (candidate, needed) => {
+  const evaluateAll = () =>
+    allSteps(plan.candidates, evaluated, referencesOf, async (candidate, needed) => {
       const { conversion } = candidate;
       const made = conversion === undefined ? undefined : await arrival(converted, conversion);
       const references = needed.flatMap((reference) => reference ?? []);
-      return evaluate({ ...context, candidate, references, ...(made && { converted: made }) });
+      const asked = { ...context, candidate, references, suites: plan.suites };
+      return evaluate({ ...asked, ...(made && { converted: made }) });
     });
-  };
   await allOrNone([
     ...(plan.conversions.length === 0 ? [] : [() => runner.run('convert', convertAll)]),
     ...(plan.candidates.length === 0 ? [] : [() => runner.run('evaluate', evaluateAll)]),

@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,6 +11,7 @@ import type {
   Distributions,
   Runner,
 } from '../runner.ts';
+import { readDistributions } from './read-distributions.ts';
 import { toRunnerFailure } from './runner-failure.ts';
 
 /** Loading is silent at times, and reads a hundred gigabytes from slow disks. */
@@ -32,6 +33,7 @@ export interface TransformersRunnerOptions {
   readonly variables: Readonly<Record<string, string>>;
   /** Threads of the arithmetic; torch's own choice where absent. */
   readonly threads?: number | undefined;
+  readonly stallTimeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly logFile?: string | undefined;
 }
@@ -72,8 +74,8 @@ export async function startTransformersRunner(options: TransformersRunnerOptions
       env: variables,
       signal,
       logFile,
-      startTimeoutMs: START_TIMEOUT_MS,
-      stallTimeoutMs: STALL_TIMEOUT_MS,
+      startTimeoutMs: options.stallTimeoutMs ?? START_TIMEOUT_MS,
+      stallTimeoutMs: options.stallTimeoutMs ?? STALL_TIMEOUT_MS,
       name: `the transformers runner of ${subject}`,
     });
     return new TransformersRunner(transformersIdentity(python), process);
@@ -119,17 +121,8 @@ class TransformersRunner implements Runner {
     try {
       for (const { index, text, addSpecialTokens, positionsMax } of requests) {
         const message = { op: 'distributions', text, addSpecialTokens, positionsMax, file };
-        for await (const { tokens, from, vocabulary } of this.#ask(message, signal)) {
-          const values = toFloats(await readFile(file));
-          await rm(file);
-          yield {
-            index,
-            tokens: Int32Array.from(tokens as number[]),
-            from: Number(from),
-            vocabulary: Number(vocabulary),
-            values,
-            areLogProbabilities: false,
-          };
+        for await (const reply of this.#ask(message, signal)) {
+          yield { index, ...(await readDistributions(this.identity, file, reply)) };
         }
       }
     } finally {
@@ -152,10 +145,4 @@ class TransformersRunner implements Runner {
       throw toRunnerFailure(error);
     }
   }
-}
-
-function toFloats({ buffer, byteOffset, length }: Buffer): Float32Array {
-  // A Float32Array begins at a multiple of four bytes.
-  if (byteOffset % 4 === 0) return new Float32Array(buffer, byteOffset, length / 4);
-  return new Float32Array(buffer.slice(byteOffset, byteOffset + length));
 }

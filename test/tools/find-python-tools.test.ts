@@ -78,15 +78,17 @@ describe('findPythonTools', () => {
     const bare = await findPython({ variables });
     const tools = await testPythonTools();
     expect(await find(bare?.path, TEST_TOOLS)).toEqual(tools);
-    expect(lines).toEqual([expect.stringMatching(/^WELDLINE_PYTHON: \/.* has no torch, has no/)]);
+    expect(lines).toEqual([
+      expect.stringMatching(/^Passing over WELDLINE_PYTHON: \/.* has no torch, has no/),
+    ]);
   });
 
   it('does not take another series of a package', async () => {
     const python = await fakePython({ ...KNOWN, torch: '2.110.0', peft: '0.20.1', numpy: null });
     expect(await find(python)).toBeUndefined();
     expect(lines).toEqual([
-      `WELDLINE_PYTHON: ${python} has torch 2.110.0, weldline knows 2.11, has peft 0.20.1, ` +
-        "weldline knows 0.21, has no numpy. An environment of weldline's own is used.",
+      `Passing over WELDLINE_PYTHON: ${python} has torch 2.110.0, weldline knows 2.11, has peft 0.20.1, ` +
+        'weldline knows 0.21, has no numpy.',
     ]);
   });
 
