@@ -40,7 +40,6 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'kernel.missing': 'mend',
   'evaluate.suite-invalid': 'mend',
   'evaluate.runner-failed': 'mend',
-  'evaluate.text-too-short': 'mend',
   'evaluate.endpoint-failed': 'mend',
   'evaluate.distributions-damaged': 'mend',
   'evaluate.reference-missing': 'mend',

@@ -166,6 +166,7 @@ export const ERROR_CODES = [
   'evaluate.not-comparable',
   'evaluate.not-finite',
   'evaluate.text-too-short',
+  'evaluate.pattern-too-slow',
   'internal.bug',
 ] as const;
 

@@ -263,13 +263,12 @@ class CandidateEvaluation {
   }
 }
 
-/** A suite that was edited, or a program that was installed, since the reference was asked. */
+/** Programs may be installed, or moved to another machine, while a release runs. */
 function changedMeanwhile(candidate: string, reference: string, suite: string): WeldlineError {
   return new WeldlineError(
     'evaluate.reference-missing',
-    `${candidate} is compared with ${reference}, which was not asked this version of the suite ${suite} ` +
-      'by this version of its program: one of them changed while the release ran. Resume, and all ' +
-      'are asked what has changed.',
+    `${candidate} is compared with ${reference}, which was not asked the suite ${suite} by this version ` +
+      'of its program: tools changed while the release ran. Resume, and it is asked again.',
   );
 }
 

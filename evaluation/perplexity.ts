@@ -54,7 +54,8 @@ export async function measurePerplexity(
   if (tokens === 0) {
     throw new WeldlineError(
       'evaluate.text-too-short',
-      'The text is too short for a perplexity: give a page or more, as the model should write.',
+      'The text is too short for a perplexity: give a page or more, as the model should write, and ' +
+        'release again.',
     );
   }
   const value = Math.exp(nats / tokens);

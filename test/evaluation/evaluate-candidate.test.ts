@@ -220,7 +220,7 @@ describe('the evaluation of a candidate', () => {
     }
   });
 
-  it('says that a suite changed since its reference was asked', async () => {
+  it('says that its reference was not asked the same by the same program', async () => {
     const edited = suites.map((suite) => ({ ...suite, digest: 'e'.repeat(64) }));
     const key = { artefactDigest: models.merged.digest, runner: merged[1]!.runner };
     const folder = new SuiteFolder(directory, { ...key, suiteDigest: 'e'.repeat(64) });
