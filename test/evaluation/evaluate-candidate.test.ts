@@ -247,7 +247,8 @@ describe('the evaluation of a candidate', () => {
     const found = await evaluate(MERGED, { model });
     expect(found.map(({ suite }) => suite)).toEqual(['prose', 'sums']);
     for (const result of found) {
-      expect(result.notFinite).toMatch(/logits are not finite/);
+      expect(result.notFinite).toMatch(/^its logits are not finite/);
+      expect(JSON.stringify(result)).not.toContain(root);
       expect(result).not.toHaveProperty('comparison');
     }
     expect(found[1]).toMatchObject({ score: 0 });
