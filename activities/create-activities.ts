@@ -3,7 +3,7 @@ import type { Dependencies } from './dependencies.ts';
 import { toFailure } from './failures.ts';
 import { createInputActivities } from './input-activities.ts';
 import { createMergeActivities } from './merge-activities.ts';
-import { createQualityPlanning } from './plan-quality.ts';
+import { createQualityPlanning } from './planning-activities.ts';
 import { createQualityActivities } from './quality-activities.ts';
 import { createReleaseActivities } from './release-activities.ts';
 
