@@ -159,6 +159,7 @@ export const ERROR_CODES = [
   'evaluate.suite-invalid',
   'evaluate.template-failed',
   'evaluate.adapter-unsupported',
+  'evaluate.base-unsupported',
   'evaluate.runner-failed',
   'evaluate.endpoint-failed',
   'evaluate.distributions-damaged',
