@@ -12,7 +12,7 @@ import type { PlanPreview } from '../engine/plan/plan.ts';
 import { loadSuites } from '../evaluation/load-suites.ts';
 import { planCandidates } from '../evaluation/plan-candidates.ts';
 import { requireDistributions } from '../evaluation/require-distributions.ts';
-import { requirePeftAdapters } from '../evaluation/require-peft-adapters.ts';
+import { requirePeftAdapters, requireRunnableBase } from '../evaluation/require-runnable.ts';
 import type { Suite } from '../evaluation/suite.ts';
 import { writeModelFacts } from './model-facts.ts';
 import type { QualityPlan } from './quality-types.ts';
@@ -64,6 +64,8 @@ export async function preflightQuality(given: QualityPreflight): Promise<Planned
   try {
     const { suites: wanted = [] } = recipe.evaluation ?? {};
     await requirePeftAdapters(candidates, models);
+    const { base } = models;
+    if (base !== undefined) await requireRunnableBase(candidates, base, asked.tools.python);
     requireDistributions(candidates, wanted, asked.tools.llamaCpp);
     const model = await writeModelFacts(preview, models, temporary);
     const published = conversions.filter((step) => step.kind !== 'gguf' || step.wanted);

@@ -1,8 +1,12 @@
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { convert } from '../conversion/convert.ts';
 import type { Conversion } from '../conversion/convert-options.ts';
+import { MODEL_CONFIG_FILE } from '../engine/architectures/model-config.ts';
 import { digestOf } from '../engine/canonical-json.ts';
+import { toReadError } from '../engine/disk-errors.ts';
 import { assert } from '../engine/errors.ts';
+import { parseJson } from '../engine/json-text.ts';
 import { readManifest } from '../engine/verify/verify-merge.ts';
 import type { CandidateModel } from '../evaluation/candidate-runner.ts';
 import { type EvaluationProgress, evaluateCandidate } from '../evaluation/evaluate-candidate.ts';
@@ -112,7 +116,7 @@ export function createQualityActivities(dependencies: Dependencies) {
           candidates: plan.candidates,
           results,
           published: judgedParts(plan),
-          isMergeExact: isMergeExact(recipe),
+          isMergeExact: isMergeExact(recipe, await readConfig(input.roots['base'] ?? '')),
         });
         return {
           decision: await store(join(evaluationDirectory(home), 'decisions'), decision),
@@ -121,6 +125,14 @@ export function createQualityActivities(dependencies: Dependencies) {
       });
     },
   };
+}
+
+async function readConfig(directory: string): Promise<Record<string, unknown>> {
+  const path = join(directory, MODEL_CONFIG_FILE);
+  const text = await readFile(path, 'utf8').catch((error: unknown) => {
+    throw toReadError(error, path);
+  });
+  return parseJson(text) as Record<string, unknown>;
 }
 
 /** What a candidate is on this machine. */

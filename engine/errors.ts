@@ -159,6 +159,7 @@ export const ERROR_CODES = [
   'evaluate.suite-invalid',
   'evaluate.template-failed',
   'evaluate.adapter-unsupported',
+  'evaluate.base-unsupported',
   'evaluate.runner-failed',
   'evaluate.endpoint-failed',
   'evaluate.distributions-damaged',
@@ -166,6 +167,7 @@ export const ERROR_CODES = [
   'evaluate.not-comparable',
   'evaluate.not-finite',
   'evaluate.text-too-short',
+  'evaluate.pattern-too-slow',
   'internal.bug',
 ] as const;
 

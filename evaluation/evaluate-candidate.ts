@@ -21,6 +21,8 @@ import type { Suite } from './suite.ts';
 import { SuiteFolder, type SuiteOutcome } from './suite-folder.ts';
 import { isCorrect } from './suites/matchers.ts';
 
+const NOT_FINITE = 'its logits are not finite: its weights are damaged, or overflow in 16 bits';
+
 export interface EvaluationProgress {
   readonly suite: string;
   readonly phase: 'answers' | 'perplexity' | 'distributions';
@@ -174,7 +176,8 @@ class CandidateEvaluation {
     } catch (error) {
       const isResult = error instanceof WeldlineError && error.code === 'evaluate.not-finite';
       if (!isResult || kind === 'base' || kind === 'adapter') throw error;
-      return { notFinite: error.message };
+      // It is published with the gate's decision, so it names no place on this machine.
+      return { notFinite: NOT_FINITE };
     }
   }
 
@@ -263,13 +266,12 @@ class CandidateEvaluation {
   }
 }
 
-/** A suite that was edited, or a program that was installed, since the reference was asked. */
+/** Programs may be installed, or moved to another machine, while a release runs. */
 function changedMeanwhile(candidate: string, reference: string, suite: string): WeldlineError {
   return new WeldlineError(
     'evaluate.reference-missing',
-    `${candidate} is compared with ${reference}, which was not asked this version of the suite ${suite} ` +
-      'by this version of its program: one of them changed while the release ran. Resume, and all ' +
-      'are asked what has changed.',
+    `${candidate} is compared with ${reference}, which was not asked the suite ${suite} by this version ` +
+      'of its program: tools changed while the release ran. Resume, and it is asked again.',
   );
 }
 

@@ -7,16 +7,16 @@ interface Step {
  * Does all steps that are not done yet, each once what it needs of the others is there. One that
  * fails does not stop the others, whose work would be lost, but what needs it fails with it.
  *
- * What a failed step was made of no longer counts as done: that may be what is damaged, and a stage
- * that is resumed has to look at it again. What is sound is found where it is.
- *
  * @param done results by the id of their step; what is there is not done again
+ * @param isOfNeeds whether a failure is of what a step needs, which then no longer counts as done: a
+ *   stage that is resumed has to look at it again, and finds what is sound where it is
  */
 export async function allSteps<S extends Step, Done>(
   steps: readonly S[],
   done: Map<string, Done>,
   needsOf: (step: S) => readonly string[],
   work: (step: S, needed: readonly (Done | undefined)[]) => Promise<Done>,
+  isOfNeeds: (error: unknown) => boolean,
 ): Promise<void> {
   const started = new Map<string, Promise<Done | undefined>>();
   const suspects = new Set<string>();
@@ -35,7 +35,7 @@ export async function allSteps<S extends Step, Done>(
       done.set(id, result);
       return result;
     } catch (error) {
-      for (const need of needs) suspects.add(need);
+      for (const need of isOfNeeds(error) ? needs : []) suspects.add(need);
       throw error;
     }
   };

@@ -17,7 +17,14 @@ import type { CandidateStep } from '../evaluation/candidate.ts';
 import { allSteps } from './all-steps.ts';
 import type { ReleaseInput } from './messages.ts';
 import { longWork, shortWork } from './options.ts';
-import type { StageRunner } from './stage-runner.ts';
+import { codeOf, type StageRunner } from './stage-runner.ts';
+
+/** Failures of what a step was made from, or compared with, which was whole when it was finished. */
+const OF_NEEDS = [
+  'convert.source-damaged',
+  'evaluate.distributions-damaged',
+  'evaluate.reference-missing',
+];
 
 export interface Assessment {
   readonly converted: readonly Converted[];
@@ -50,18 +57,17 @@ export async function assessMerge(
 
   const converted = new Map<string, Converted>();
   const evaluated = new Map<string, Evaluated>();
-  const convertAll = () =>
-    allSteps(plan.conversions, converted, sourceOf, (step, [source]) =>
-      convert({ ...context, step, ...(source && { source }) }),
-    );
-  const evaluateAll = () =>
-    allSteps(plan.candidates, evaluated, referencesOf, async (candidate, needed) => {
-      const { conversion } = candidate;
-      const made = conversion === undefined ? undefined : await arrival(converted, conversion);
-      const references = needed.flatMap((reference) => reference ?? []);
-      const asked = { ...context, candidate, references, suites: plan.suites };
-      return evaluate({ ...asked, ...(made && { converted: made }) });
-    });
+  const makeOne = (step: ConversionStep, [source]: readonly (Converted | undefined)[]) =>
+    convert({ ...context, step, ...(source && { source }) });
+  const convertAll = () => allSteps(plan.conversions, converted, sourceOf, makeOne, isOfNeeds);
+  const askOne = async (candidate: CandidateStep, needed: readonly (Evaluated | undefined)[]) => {
+    const { conversion } = candidate;
+    const made = conversion === undefined ? undefined : await arrival(converted, conversion);
+    const references = needed.flatMap((reference) => reference ?? []);
+    const asked = { ...context, candidate, references, suites: plan.suites };
+    return evaluate({ ...asked, ...(made && { converted: made }) });
+  };
+  const evaluateAll = () => allSteps(plan.candidates, evaluated, referencesOf, askOne, isOfNeeds);
   await allOrNone([
     ...(plan.conversions.length === 0 ? [] : [() => runner.run('convert', convertAll)]),
     ...(plan.candidates.length === 0 ? [] : [() => runner.run('evaluate', evaluateAll)]),
@@ -86,6 +92,10 @@ async function arrival<T>(things: ReadonlyMap<string, T>, id: string): Promise<T
   });
   if (found === undefined) throw new Error(`${id} is not there`);
   return found;
+}
+
+function isOfNeeds(error: unknown): boolean {
+  return OF_NEEDS.includes(codeOf(error) ?? '');
 }
 
 function sourceOf(step: ConversionStep): readonly string[] {

@@ -1,12 +1,19 @@
 import { ApplicationFailure, proxyActivities } from '@temporalio/workflow';
 import type { Activities } from '../activities/create-activities.ts';
-import type { Approval, Judged, ReleaseParts } from '../activities/quality-types.ts';
+import type { Approval, Judged, QualityFacts, ReleaseParts } from '../activities/quality-types.ts';
 import type { Publication, Report } from '../activities/types.ts';
 import { allEnded } from './all-ended.ts';
 import type { Approvals } from './approvals.ts';
 import type { ReleaseInput, Waiting } from './messages.ts';
 import { longWork, shortWork } from './options.ts';
 import type { StageRunner } from './stage-runner.ts';
+
+/** A recipe may ask for a person's word where it asks for nothing else. */
+const NOTHING: QualityFacts = {
+  plan: { conversions: [], candidates: [], warnings: [] },
+  converted: [],
+  evaluated: [],
+};
 
 export interface Published {
   readonly publications: readonly Publication[];
@@ -32,9 +39,8 @@ export async function publishRelease(
   const quick = proxyActivities<Activities>(shortWork(heartbeatTimeoutMs));
   const publications: Publication[] = [];
   const withApproval = (): ReleaseParts => {
-    const { quality } = release;
-    if (quality === undefined || approvals.given === undefined) return release;
-    return { ...release, quality: { ...quality, approval: approvals.given } };
+    if (approvals.given === undefined) return release;
+    return { ...release, quality: { ...(release.quality ?? NOTHING), approval: approvals.given } };
   };
   const publish = async (parts: readonly (string | undefined)[]): Promise<void> => {
     const wanted = parts.flatMap((part) =>

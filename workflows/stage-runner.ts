@@ -90,6 +90,12 @@ function rootFailure(error: unknown): unknown {
   return current;
 }
 
+/** The code of a failure of an activity. */
+export function codeOf(error: unknown): string | undefined {
+  const failure = rootFailure(error);
+  return failure instanceof ApplicationFailure ? (failure.type ?? undefined) : undefined;
+}
+
 /** What a person could mend, if the failure is of that kind. */
 function toWaiting(stage: Stage, error: unknown): Waiting | undefined {
   const failure = rootFailure(error);

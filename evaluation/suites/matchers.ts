@@ -20,7 +20,8 @@ const JSON_STARTS_MAX = 50;
  * - `json`: the first JSON value in it equals the expected one, whatever the order of its keys
  * - `choice`: its first word, without brackets and punctuation, is the expected option, in either case
  *
- * @throws WeldlineError `evaluate.suite-invalid` for a pattern that takes too long
+ * @throws WeldlineError `evaluate.pattern-too-slow`: the suite is the one that the release began with,
+ *   so that no resume mends it
  */
 export function isCorrect(answer: string, { expected, matcher, index }: Exercise): boolean {
   const text = answer.slice(0, JUDGED_LENGTH_MAX);
@@ -88,10 +89,10 @@ function isFound(pattern: string, text: string, index: number): boolean {
   } catch (error) {
     if (!(error instanceof TimeLimitError)) throw error;
     throw new WeldlineError(
-      'evaluate.suite-invalid',
+      'evaluate.pattern-too-slow',
       `The pattern of prompt ${index} takes more than ${PATTERN_LIMIT_MS} ms to judge an answer of ` +
         `${text.length} characters: ${pattern.slice(0, 200)}. Nested repetitions such as (a+)+ do ` +
-        'that; write it without them.',
+        'that; write it without them, and release again: nothing finished is done again.',
       { cause: error },
     );
   }

@@ -188,4 +188,40 @@ describe('transformers', () => {
     );
     await expect(readFile(trace)).rejects.toThrow('ENOENT');
   });
+
+  it('computes in float32 with weights of bitsandbytes, whatever dtype the checkpoint names', async () => {
+    const logits: Float32Array[] = [];
+    for (const dtype of ['float32', 'bfloat16']) {
+      const runner = await start(await packedBase(dtype));
+      const requests = [{ index: 0, text: 'w1 w2 w3 w4', addSpecialTokens: false }];
+      for await (const { values } of runner.distributions!(
+        requests,
+        new AbortController().signal,
+      )) {
+        logits.push(values);
+      }
+      await runner.close();
+    }
+    expect(logits[0]).toHaveLength(4 * 32);
+    expect(logits[1]).toEqual(logits[0]);
+  });
 });
+
+/** A base in NF4 with a tokenizer of 32 words. */
+async function packedBase(computeDtype: string): Promise<string> {
+  const model = join(directory, `nf4-${computeDtype}`);
+  const golden = fileURLToPath(new URL('../golden/quantized/nf4-bf16/base', import.meta.url));
+  await cp(golden, model, { recursive: true });
+  const config = await readFile(join(model, 'config.json'), 'utf8');
+  const changed = config.replace(/("bnb_4bit_compute_dtype": )"\w+"/, `$1"${computeDtype}"`);
+  await writeFile(join(model, 'config.json'), changed);
+  const vocab = Object.fromEntries(Array.from({ length: 32 }, (_, id) => [`w${id}`, id]));
+  const tokenizer = {
+    ...{ version: '1.0', added_tokens: [], pre_tokenizer: { type: 'Whitespace' } },
+    model: { type: 'WordLevel', vocab, unk_token: 'w0' },
+  };
+  await writeFile(join(model, 'tokenizer.json'), JSON.stringify(tokenizer));
+  const settings = { tokenizer_class: 'PreTrainedTokenizerFast' };
+  await writeFile(join(model, 'tokenizer_config.json'), JSON.stringify(settings));
+  return model;
+}

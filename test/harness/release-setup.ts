@@ -79,6 +79,7 @@ export interface RecipeChanges {
   /** Further keys of `merge`. */
   readonly merge?: Readonly<Record<string, string | number>>;
   readonly targets?: readonly string[];
+  readonly approval?: 'none' | 'required';
 }
 
 /** The recipe as a person would write it. */
@@ -95,6 +96,7 @@ export function recipeText(setup: ReleaseSetup, changes: RecipeChanges = {}): st
     others.map((other) => `  - ${JSON.stringify(other)}\n`).join('') +
     (combination === undefined ? '' : `combination: { method: ${combination} }\n`) +
     (Object.keys(merge).length === 0 ? '' : `merge: ${JSON.stringify(merge)}\n`) +
+    (changes.approval === undefined ? '' : `approval: ${changes.approval}\n`) +
     `publish: ${JSON.stringify(targets.map((path) => ({ directory: { path } })))}\n`
   );
 }

@@ -189,21 +189,4 @@ describe('a release of all that is served', { timeout: TIMEOUT_MS }, () => {
     expect(message).toContain('report.html');
     expect(await readdir(setup.target)).not.toContain(result.artefact.replace('1.0.0', '3.0.0'));
   });
-
-  it('asks first where the recipe asks for approval', async () => {
-    const asked = await release({ name: 'asked', version: '4.0.0', approval: 'required' });
-    const { waiting } = await waitForStatus(
-      asked,
-      'approval',
-      (status) => status.waiting !== undefined,
-    );
-    expect(waiting).toMatchObject({ stage: 'approve', needs: 'approval' });
-    const artefact = result.artefact.replace('1.0.0', '4.0.0');
-    expect(await readdir(setup.target)).not.toContain(artefact);
-    const blank = asked.executeUpdate(approveUpdate, { args: [{ by: 'ada', override: ' ' }] });
-    await expect(blank).rejects.toBeInstanceOf(WorkflowUpdateFailedError);
-    await asked.executeUpdate(approveUpdate, { args: [{ by: 'ada' }] });
-    expect((await asked.result()).approval).toMatchObject({ by: 'ada' });
-    expect(await readdir(setup.target)).toContain(artefact);
-  });
 });

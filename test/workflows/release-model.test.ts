@@ -87,7 +87,10 @@ describe('a release', () => {
 
   it('goes through all stages in their order', async () => {
     const { stages, waiting } = await handle.query(statusQuery);
-    expect(stages.map(({ stage }) => stage)).toEqual(STAGES);
+    const unasked = ['convert', 'evaluate', 'gate', 'approve'];
+    expect(stages.map(({ stage }) => stage)).toEqual(
+      STAGES.filter((stage) => !unasked.includes(stage)),
+    );
     expect(stages.every(({ state }) => state === 'done')).toBe(true);
     expect(waiting).toBeUndefined();
     const times = stages.flatMap(({ startedAtMs, finishedAtMs }) => [startedAtMs, finishedAtMs]);

@@ -90,6 +90,21 @@ def quantization_options(directory: Path, on_gpu: bool) -> dict[str, Any]:
     return {}
 
 
+def compute_in_float32(model: Any) -> None:
+    """Has 4-bit layers of bitsandbytes compute as all others do.
+
+    They cast what they are given to the dtype that the checkpoint names, and on some CPUs their scales
+    to bfloat16: the merged model would be compared with another one than it was made from.
+    """
+    import torch
+
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+            module.compute_dtype = torch.float32
+            module.compute_type_is_set = True
+
+
 class Model:
     """A checkpoint, with or without an adapter, and its tokenizer."""
 
@@ -113,6 +128,8 @@ class Model:
             **quantization_options(directory, on_gpu),
             **local,
         )
+        if not on_gpu:
+            compute_in_float32(model)
         stops = {self.tokenizer.eos_token_id}
         named = model.generation_config.eos_token_id
         stops.update(named if isinstance(named, list) else [named])

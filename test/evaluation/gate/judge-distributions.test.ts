@@ -253,4 +253,10 @@ describe('isMergeExact', () => {
   ])('is not so for %s', (_, other) => {
     expect(isMergeExact(other)).toBe(false);
   });
+
+  it('is not so on a base that rounds what it multiplies too', () => {
+    const quantizedWith = (settings: object) => ({ quantization_config: settings });
+    expect(isMergeExact(recipe, quantizedWith({ load_in_8bit: true }))).toBe(false);
+    expect(isMergeExact(recipe, quantizedWith({ load_in_4bit: true }))).toBe(true);
+  });
 });

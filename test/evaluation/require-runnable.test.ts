@@ -1,6 +1,7 @@
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { CandidateStep } from '../../evaluation/candidate.ts';
-import { requirePeftAdapters } from '../../evaluation/require-peft-adapters.ts';
+import { requirePeftAdapters, requireRunnableBase } from '../../evaluation/require-runnable.ts';
+import type { PythonTools } from '../../tools/python-tools.ts';
 import { memoryFiles } from '../doubles/memory-files.ts';
 import { stepOf } from './gate/gate-input.ts';
 
@@ -34,4 +35,33 @@ it('takes what PEFT loads, and what a server has', async () => {
   await check('peft');
   await check('pickle');
   await check('kohya', { runner: 'endpoint' });
+});
+
+describe('a base that is quantized', () => {
+  const INSTALLED: PythonTools = { origin: 'installed', python: '/tools/python', versions: {} };
+  const checkBase = (
+    method: string,
+    python = INSTALLED,
+    runner: CandidateStep['runner'] = 'transformers',
+  ) => {
+    const config = JSON.stringify({ quantization_config: { quant_method: method } });
+    const { files } = memoryFiles('base', new Map([['config.json', Buffer.from(config)]]));
+    return requireRunnableBase([{ ...stepOf('base'), runner }, stepOf('merged')], files, python);
+  };
+
+  it.each(['gptq', 'awq'])(
+    'by %s is refused, which the Python tools do not run',
+    async (method) => {
+      await expect(checkBase(method)).rejects.toMatchObject({
+        code: 'evaluate.base-unsupported',
+        message: expect.stringMatching(/endpoint\.models: "base"\)/),
+      });
+    },
+  );
+
+  it('is taken where something else may run it, or they do', async () => {
+    await checkBase('gptq', { ...INSTALLED, origin: 'setting' });
+    await checkBase('gptq', INSTALLED, 'endpoint');
+    await checkBase('bitsandbytes');
+  });
 });
