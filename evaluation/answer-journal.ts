@@ -25,12 +25,14 @@ export class AnswerJournal {
 
   /** @throws WeldlineError `disk.full`, `output.not-writable`, `disk.write-failed` */
   static async open(path: string): Promise<AnswerJournal> {
+    let handle: FileHandle | undefined;
     try {
-      const journal = new AnswerJournal(path, await open(path, 'a'));
+      handle = await open(path, 'a');
       // Whatever the last writer left behind, a new line begins here. Empty ones do not count.
-      await journal.#handle.appendFile('\n');
-      return journal;
+      await handle.appendFile('\n');
+      return new AnswerJournal(path, handle);
     } catch (error) {
+      await handle?.close();
       throw toWriteError(error, path);
     }
   }
