@@ -145,7 +145,7 @@ function outcome(
   return {
     passed,
     failed: artefacts.flatMap(({ candidate, passed: isFine, failures }) =>
-      isFine ? [] : [{ id: candidate, message: failures.map(describeSignal).join('; ') }],
+      isFine ? [] : [{ id: candidate, message: failures.map(describeSignal).join('\n') }],
     ),
     warnings: describeWarnings(artefacts),
   };

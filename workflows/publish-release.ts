@@ -85,7 +85,7 @@ function partsOf({ quality }: ReleaseParts, judged: Judged | undefined): readonl
 }
 
 function refusals(failed: Judged['failed']): string {
-  const lines = failed.map(({ id, message }) => `  ${id}: ${message}`);
+  const lines = failed.map(({ id, message }) => `  ${id}: ${message.replaceAll('\n', '\n    ')}`);
   return `The gate refused ${failed.map(({ id }) => id).join(', ')}:\n${lines.join('\n')}`;
 }
 
