@@ -1,8 +1,9 @@
+import { Context } from '@temporalio/activity';
 import type { Dependencies } from './dependencies.ts';
 import { toFailure } from './failures.ts';
 import { createInputActivities } from './input-activities.ts';
 import { createMergeActivities } from './merge-activities.ts';
-import { createQualityPlanning } from './plan-quality.ts';
+import { createQualityPlanning } from './planning-activities.ts';
 import { createQualityActivities } from './quality-activities.ts';
 import { createReleaseActivities } from './release-activities.ts';
 
@@ -32,7 +33,7 @@ function withFailures<T extends Record<keyof T, AnyActivity>>(activities: T): T 
       try {
         return await activity(...input);
       } catch (error) {
-        throw toFailure(error);
+        throw toFailure(error, Context.current().info.attempt);
       }
     };
   };

@@ -10,8 +10,11 @@ export interface Dependencies {
   /** Threads of one merge, where the recipe does not say; undefined leaves it to the merge. */
   readonly threads?: number | undefined;
   readonly memoryBudgetBytes: number;
-  /** Where tools are looked for, and the key of an endpoint. */
-  readonly tools: Pick<Environment, 'toolsDirectory' | 'python' | 'llamaCpp' | 'endpointKey'>;
+  /** Where tools are looked for, how long they may be silent, and the key of an endpoint. */
+  readonly tools: Pick<
+    Environment,
+    'toolsDirectory' | 'python' | 'llamaCpp' | 'endpointKey' | 'stallTimeoutMs'
+  >;
   /** Keeps conversions and evaluations from filling the machine's memory together. */
   readonly memory: MemorySlots;
 }

@@ -1,5 +1,6 @@
 import { ApplicationFailure, CancelledFailure } from '@temporalio/activity';
-import type { ErrorCode } from '../engine/errors.ts';
+import { toReadError, toWriteError } from '../engine/disk-errors.ts';
+import { type ErrorCode, systemErrorCode, type WeldlineError } from '../engine/errors.ts';
 import { toWeldlineError } from '../engine/to-weldline-error.ts';
 
 /**
@@ -29,18 +30,32 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'tool.not-found': 'mend',
   'tool.install-failed': 'mend',
   'tool.wrong-version': 'mend',
-  'tool.failed': 'retry',
+  'tool.failed': 'mend',
   'tool.stalled': 'retry',
   'tool.killed': 'mend',
   'convert.bad-calibration': 'mend',
+  'convert.imatrix-invalid': 'mend',
   'convert.check-failed': 'mend',
   'convert.source-damaged': 'mend',
   'kernel.missing': 'mend',
   'evaluate.suite-invalid': 'mend',
   'evaluate.runner-failed': 'mend',
+  'evaluate.text-too-short': 'mend',
   'evaluate.endpoint-failed': 'mend',
   'evaluate.distributions-damaged': 'mend',
+  'evaluate.reference-missing': 'mend',
 };
+
+/**
+ * Where each attempt may take hours of a program's time, few are made before a person is asked; by
+ * default workflows have their own limits.
+ */
+const ATTEMPTS_MAX: Partial<Record<ErrorCode, number>> = { 'tool.stalled': 2 };
+
+/** What only a disk says; writing to an open file says it without a path. */
+const OF_A_DISK = ['ENOSPC', 'EDQUOT', 'EROFS', 'EIO'];
+const OF_WRITING = ['EACCES', 'EPERM', 'EMFILE', 'ENFILE'];
+const OF_READING = ['ENOENT', 'ENOTDIR'];
 
 export function dispositionOf(code: ErrorCode): Disposition {
   return DISPOSITION_BY_CODE[code] ?? 'permanent';
@@ -54,16 +69,28 @@ export interface FailureDetails {
 /**
  * An error as a Temporal failure: the code as its type, since classes do not survive the journey
  * into a workflow. An error without a code is a bug, which trying again does not mend.
+ * @param attempt which attempt at the activity failed, from 1
  */
-export function toFailure(error: unknown): Error {
+export function toFailure(error: unknown, attempt = 1): Error {
   if (error instanceof CancelledFailure || error instanceof ApplicationFailure) return error;
-  const known = toWeldlineError(error);
+  const known = ofFileSystem(error) ?? toWeldlineError(error);
   const disposition = dispositionOf(known.code);
   const details: FailureDetails = { disposition };
   return ApplicationFailure.create({
     message: known.message,
     type: known.code,
-    nonRetryable: disposition !== 'retry',
+    nonRetryable: disposition !== 'retry' || attempt >= (ATTEMPTS_MAX[known.code] ?? Infinity),
     details: [details],
   });
+}
+
+/** A file system can fail anywhere, also where nobody took care to say so. */
+function ofFileSystem(error: unknown): WeldlineError | undefined {
+  const code = systemErrorCode(error);
+  if (code === undefined) return undefined;
+  const { path } = error as { readonly path?: unknown };
+  if (OF_A_DISK.includes(code)) return toWriteError(error, String(path ?? "weldline's home"));
+  if (typeof path !== 'string') return undefined;
+  if (OF_WRITING.includes(code)) return toWriteError(error, path);
+  return OF_READING.includes(code) ? toReadError(error, path) : undefined;
 }

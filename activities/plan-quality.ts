@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { mergeOptionsOf, type Recipe } from '../config/recipe.ts';
+import type { Recipe } from '../config/recipe.ts';
 import type { ConversionStep } from '../conversion/conversion-step.ts';
 import type { ConversionTools, ModelFacts } from '../conversion/convert-options.ts';
 import { planConversions } from '../conversion/plan-conversions.ts';
@@ -9,18 +9,14 @@ import { preflightConversions } from '../conversion/preflight-conversions.ts';
 import type { ModelFiles } from '../engine/model-files.ts';
 import { checkDiskSpace } from '../engine/plan/disk-space.ts';
 import type { PlanPreview } from '../engine/plan/plan.ts';
-import { previewMerge } from '../engine/plan/plan-merge.ts';
 import { loadSuites } from '../evaluation/load-suites.ts';
 import { planCandidates } from '../evaluation/plan-candidates.ts';
-import { openModelDirectory } from '../sources/model-directory.ts';
-import { openRemotely } from '../sources/model-input.ts';
-import { buildLlamaPrograms } from '../tools/build-llama-programs.ts';
-import type { Dependencies } from './dependencies.ts';
-import { withHeartbeat } from './heartbeat.ts';
+import { requireDistributions } from '../evaluation/require-distributions.ts';
+import { requirePeftAdapters } from '../evaluation/require-peft-adapters.ts';
+import type { Suite } from '../evaluation/suite.ts';
 import { writeModelFacts } from './model-facts.ts';
 import type { QualityPlan } from './quality-types.ts';
-import { findTools, type Needs, needsOfCandidate, needsOfConversion } from './release-tools.ts';
-import type { ReleaseContext, ResolvedInputs } from './types.ts';
+import { type Needs, needsOfCandidate, needsOfConversion } from './release-tools.ts';
 
 /** More than any type takes for a weight, blocks' scales included; F32 apart. */
 const BYTES_PER_WEIGHT = { F32: 4, lossless: 2, quantized: 1.1 };
@@ -36,6 +32,11 @@ export function qualityOf({
   const candidates =
     evaluation === undefined ? [] : planCandidates({ evaluation, steps, adapterIds });
   return { conversions: steps, candidates };
+}
+
+/** The plan, and the suites that it asks. */
+export interface PlannedQuality extends Omit<QualityPlan, 'suites'> {
+  readonly suites: readonly Suite[];
 }
 
 export interface QualityPreflight {
@@ -54,74 +55,35 @@ export interface QualityPreflight {
 
 /**
  * Plans conversions and evaluations, and finds what of them can fail before the merge.
- * @throws WeldlineError `convert.*`, `evaluate.*`, `disk.full`
+ * @throws WeldlineError `convert.*`, `evaluate.*`, `disk.full`, `source.not-found` for a suite
  */
-export async function preflightQuality(given: QualityPreflight): Promise<QualityPlan> {
+export async function preflightQuality(given: QualityPreflight): Promise<PlannedQuality> {
   const { recipe, preview, models, home, ...asked } = given;
   const { conversions, candidates } = qualityOf(recipe);
   const temporary = join(home, 'cache', `facts-${randomBytes(6).toString('hex')}`);
   try {
+    const { suites: wanted = [] } = recipe.evaluation ?? {};
+    await requirePeftAdapters(candidates, models);
+    requireDistributions(candidates, wanted, asked.tools.llamaCpp);
     const model = await writeModelFacts(preview, models, temporary);
+    const published = conversions.filter((step) => step.kind !== 'gguf' || step.wanted);
+    const bytes = conversionBytes(published, model);
+    const purpose = 'what is published of the conversions';
     await checkDiskSpace([
       {
         directory: home,
         bytes: conversionBytes(conversions, model),
         purpose: 'the conversions',
       },
+      ...recipe.publish.map(({ directory: { path } }) => ({ directory: path, bytes, purpose })),
     ]);
     const warnings = await preflightConversions({ ...asked, steps: conversions, model });
-    const suites = await loadSuites(recipe.evaluation?.suites ?? [], temporary);
+    const suites = await loadSuites(wanted, temporary);
     const ofSuites = suites.flatMap((suite) => suite.warnings ?? []);
-    return { conversions, candidates, warnings: [...warnings, ...ofSuites] };
+    return { conversions, candidates, warnings: [...warnings, ...ofSuites], suites };
   } finally {
     await rm(temporary, { recursive: true, force: true });
   }
-}
-
-export function createQualityPlanning(dependencies: Dependencies) {
-  const { home, access } = dependencies;
-  return {
-    /** What is made of the merge and how it is judged, checked as far as that is possible now. */
-    async planQuality(
-      { recipe }: ReleaseContext,
-      inputs: ResolvedInputs,
-      ...adapterDirectories: readonly string[]
-    ): Promise<QualityPlan> {
-      return withHeartbeat('preflight', async (_report, signal) => {
-        const { conversions, candidates } = qualityOf(recipe);
-        const needs = needsOf({ conversions, candidates });
-        const tools = await findTools(dependencies, needs, signal);
-        if (tools.llamaCpp !== undefined && conversions.some(isMakingImatrix)) {
-          const { variables } = tools;
-          await buildLlamaPrograms(tools.llamaCpp, ['llama-imatrix'], { variables, signal });
-        }
-        const base = await openRemotely(access, inputs.base);
-        const adapters = await Promise.all(
-          recipe.adapters.map(async ({ id }, index) => ({
-            id,
-            files: await openModelDirectory(adapterDirectories[index] ?? ''),
-          })),
-        );
-        const preview = await previewMerge(base, adapters, mergeOptionsOf(recipe));
-        const models = {
-          base,
-          ...Object.fromEntries(adapters.map(({ id, files }) => [id, files])),
-        };
-        const directories = recipe.adapters.map(
-          ({ id }, index) => [id, adapterDirectories[index] ?? ''] as const,
-        );
-        return preflightQuality({
-          ...{ recipe, preview, models, tools, home, signal },
-          adapters: Object.fromEntries(directories),
-        });
-      });
-    },
-  };
-}
-
-/** Whether llama.cpp's program for importance matrices is needed, which is built where it is not. */
-function isMakingImatrix(step: ConversionStep): boolean {
-  return step.kind === 'gguf' && step.imatrix !== undefined && 'calibration' in step.imatrix;
 }
 
 /** The programs that a recipe needs. */

@@ -1,10 +1,11 @@
-import { CONVERSION_FILE, readConversionManifest } from '../conversion/conversion-store.ts';
+import { CONVERSION_FILE } from '../conversion/conversion-store.ts';
 import { assert, WeldlineError } from '../engine/errors.ts';
 import { MANIFEST_FILE } from '../engine/manifest.ts';
 import { conversionCard } from '../report/conversion-card.ts';
 import { modelCard } from '../report/model-card.ts';
 import type { ReleaseFacts } from '../report/release-facts.ts';
 import type { ReportFacts } from '../report/report-facts.ts';
+import { finishedConversion } from './finished-conversion.ts';
 import type { Converted, ReleaseParts } from './quality-types.ts';
 
 /** A part of a release that is published on its own, and what is said of it. */
@@ -26,11 +27,15 @@ export function partName(artefact: string, part: string | undefined): string {
   return part === undefined || part === 'merged' ? artefact : `${artefact}-${part}`;
 }
 
-/** @param part the id of a conversion; anything else is the merged checkpoint */
+/**
+ * @param readReport only asked for what shows it, since it reads all results
+ * @param part the id of a conversion; anything else is the merged checkpoint
+ * @throws WeldlineError `convert.missing` if the conversion is not the one that was evaluated
+ */
 export async function publishedPart(
   release: ReleaseParts,
   facts: ReleaseFacts,
-  shown: ReportFacts,
+  readReport: () => Promise<ReportFacts>,
   part: string | undefined,
 ): Promise<PublishedPart> {
   const converted = release.quality?.converted.find(({ id }) => id === part);
@@ -42,7 +47,7 @@ export async function publishedPart(
       files: facts.files,
       manifestFile: MANIFEST_FILE,
       manifestDigest: release.sealed.manifestDigest,
-      texts: { 'README.md': modelCard(facts, shown), 'release.json': toJson(facts) },
+      texts: { 'README.md': modelCard(facts, await readReport()), 'release.json': toJson(facts) },
     };
   }
   return conversionPart(release, facts, converted);
@@ -51,17 +56,11 @@ export async function publishedPart(
 async function conversionPart(
   release: ReleaseParts,
   facts: ReleaseFacts,
-  { id, directory, manifestDigest }: Converted,
+  converted: Converted,
 ): Promise<PublishedPart> {
-  const finished = await readConversionManifest(directory);
-  if (finished === undefined) {
-    throw new WeldlineError(
-      'convert.missing',
-      `The conversion ${id} is not in ${directory} any more. Release again: what is missing is ` +
-        'made again.',
-    );
-  }
-  const conversion = finished.manifest;
+  const { id, directory, manifestDigest } = converted;
+  requireJudged(release, converted);
+  const { manifest: conversion } = await finishedConversion(converted);
   const artefact = partName(release.inputs.artefact, id);
   const { files, insight, tensors, verification, configEdits, rules, ...common } = facts;
   const own = { ...common, artefact, manifestDigest, conversion };
@@ -76,6 +75,17 @@ async function conversionPart(
       'release.json': toJson(own),
     },
   };
+}
+
+/** A stage that was resumed may have made the files again after others of them were judged. */
+function requireJudged({ quality }: ReleaseParts, { id, manifestDigest }: Converted): void {
+  const judged = quality?.evaluated.find(({ candidate }) => candidate === id);
+  if (judged === undefined || judged.digest === manifestDigest) return;
+  throw new WeldlineError(
+    'convert.missing',
+    `The files of ${id} that were evaluated were made again since, so nobody judged those that are ` +
+      'there. Release again: they are evaluated.',
+  );
 }
 
 function toJson(value: unknown): string {

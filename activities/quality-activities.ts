@@ -1,21 +1,20 @@
 import { join } from 'node:path';
-import type { ConversionStep } from '../conversion/conversion-step.ts';
-import { readConversionManifest } from '../conversion/conversion-store.ts';
 import { convert } from '../conversion/convert.ts';
+import type { Conversion } from '../conversion/convert-options.ts';
 import { digestOf } from '../engine/canonical-json.ts';
-import { assert, WeldlineError } from '../engine/errors.ts';
+import { assert } from '../engine/errors.ts';
 import { readManifest } from '../engine/verify/verify-merge.ts';
 import type { CandidateModel } from '../evaluation/candidate-runner.ts';
 import { type EvaluationProgress, evaluateCandidate } from '../evaluation/evaluate-candidate.ts';
 import { decideGate } from '../evaluation/gate/decide-gate.ts';
-import { describeSignal, describeWarnings } from '../evaluation/gate/describe-decision.ts';
 import { isMergeExact } from '../evaluation/gate/is-merge-exact.ts';
-import type { GateDecision } from '../evaluation/gate-decision.ts';
-import { loadSuites } from '../evaluation/load-suites.ts';
 import type { SuiteResult } from '../evaluation/results.ts';
+import type { Suite } from '../evaluation/suite.ts';
 import { identityOf } from '../sources/model-input.ts';
 import type { Dependencies } from './dependencies.ts';
+import { finishedConversion } from './finished-conversion.ts';
 import { withHeartbeat } from './heartbeat.ts';
+import { judgedOutcome, judgedParts } from './judged-parts.ts';
 import type {
   Converted,
   ConvertInput,
@@ -24,12 +23,11 @@ import type {
   Judged,
   JudgeInput,
   MergedContext,
-  QualityPlan,
 } from './quality-types.ts';
 import { findTools, needsOfCandidate, needsOfConversion } from './release-tools.ts';
 import { resolvedAdapters } from './resolved-adapters.ts';
 import { readStored, store } from './stored-json.ts';
-import { conversionDirectory, evaluationDirectory, toolLog } from './workspace.ts';
+import { conversionDirectory, evaluationDirectory, suiteDirectory, toolLog } from './workspace.ts';
 
 /** Evaluation computes in float32, twice a 16-bit checkpoint; the rest is activations. */
 const MEMORY_PER_CHECKPOINT_BYTE = { evaluate: 2.5, convert: 1.5, calibrate: 3 };
@@ -71,11 +69,14 @@ export function createQualityActivities(dependencies: Dependencies) {
     /** Asks one candidate all its suites; what was answered already is found. */
     async evaluate(input: EvaluateInput): Promise<Evaluated> {
       return withHeartbeat('evaluate', async (report, signal) => {
-        const { candidate, sealed, recipe, inputs } = input;
-        assert(recipe.evaluation !== undefined, 'evaluation of a recipe without suites');
+        const { candidate, inputs } = input;
         const tools = await findTools(dependencies, [needsOfCandidate(candidate)], signal);
-        const suites = await loadSuites(recipe.evaluation.suites, sealed.directory);
-        const bytes = (await checkpointBytes(input)) * MEMORY_PER_CHECKPOINT_BYTE.evaluate;
+        assert(input.suites !== undefined, 'suites that were not kept');
+        const suites = await readStored<readonly Suite[]>(suiteDirectory(home), input.suites);
+        const isElsewhere = candidate.runner === 'endpoint';
+        const bytes = isElsewhere
+          ? 0
+          : (await checkpointBytes(input)) * MEMORY_PER_CHECKPOINT_BYTE.evaluate;
         const directory = evaluationDirectory(home);
         const model = await modelOf(input);
         const results = await memory.run(bytes, signal, () =>
@@ -115,39 +116,10 @@ export function createQualityActivities(dependencies: Dependencies) {
         });
         return {
           decision: await store(join(evaluationDirectory(home), 'decisions'), decision),
-          ...outcome(decision, plan),
+          ...judgedOutcome(decision, plan),
         };
       });
     },
-  };
-}
-
-/** The parts that would be published and are models. */
-function judgedParts({ conversions }: QualityPlan): readonly string[] {
-  const models = conversions.filter((step) => (step.kind === 'gguf' ? step.wanted : isModel(step)));
-  return ['merged', ...models.map(({ id }) => id)];
-}
-
-function isModel({ kind }: ConversionStep): boolean {
-  return kind !== 'gguf-adapter';
-}
-
-/** What is published by the decision, and why the rest is not. */
-function outcome(
-  decision: GateDecision,
-  { conversions }: QualityPlan,
-): Pick<Judged, 'passed' | 'failed' | 'warnings'> {
-  const { artefacts } = decision;
-  const passed = artefacts.filter((each) => each.passed).map(({ candidate }) => candidate);
-  // An adapter is what it was, in another format: it goes where the merge goes.
-  const adapters = conversions.filter((step) => !isModel(step));
-  if (passed.includes('merged')) passed.push(...adapters.map(({ id }) => id));
-  return {
-    passed,
-    failed: artefacts.flatMap(({ candidate, passed: isFine, failures }) =>
-      isFine ? [] : [{ id: candidate, message: failures.map(describeSignal).join('\n') }],
-    ),
-    warnings: describeWarnings(artefacts),
   };
 }
 
@@ -163,33 +135,35 @@ async function modelOf(input: EvaluateInput): Promise<CandidateModel> {
       const id = candidate.id.slice('adapter:'.length);
       const adapter = resolvedAdapters(input, inputs).find((each) => each.id === id);
       assert(adapter !== undefined, `candidate ${candidate.id} has no adapter`);
-      const digest = digestOf({ base, adapter: identityOf(adapter.resolved) });
       const directory = roots['base'] ?? '';
       // An adapter that brings tokens sees what the merged model sees.
       const tokenizer = sealed.directory;
+      const digest = digestOf({
+        base,
+        adapter: identityOf(adapter.resolved),
+        // Of several adapters another may have brought the tokenizer.
+        ...(recipe.adapters.length > 1 && { tokenizerOf: planDigest }),
+      });
       return { ...endpoint, directory, tokenizer, adapter: roots[id] ?? '', digest };
     }
     case 'merged':
       return { ...endpoint, directory: sealed.directory, digest: planDigest };
     default: {
       assert(converted !== undefined, `candidate ${candidate.id} is not converted`);
-      const { directory, manifestDigest: digest } = converted;
+      const conversion = await finishedConversion(converted);
+      const { directory, manifestDigest: digest } = conversion;
       if (candidate.kind !== 'gguf') return { ...endpoint, directory, digest };
-      return { ...endpoint, ggufFile: await ggufFileOf(directory), digest };
+      return { ...endpoint, ggufFile: ggufFileOf(conversion), digest };
     }
   }
 }
 
 /** The file that llama.cpp is given: of parts, the first. */
-async function ggufFileOf(directory: string): Promise<string> {
-  const conversion = await readConversionManifest(directory);
-  const names = conversion?.manifest.files.map(({ path }) => path) ?? [];
-  const [first] = names.filter((name) => name.endsWith('.gguf')).sort();
-  if (first !== undefined) return join(directory, first);
-  throw new WeldlineError(
-    'convert.missing',
-    `${directory} holds no finished GGUF file any more. Release again: it is made again.`,
-  );
+function ggufFileOf({ directory, manifest }: Conversion): string {
+  const names = manifest.files.map(({ path }) => path).filter((name) => name.endsWith('.gguf'));
+  const [first] = names.sort();
+  assert(first !== undefined, `${directory} holds no GGUF file`);
+  return join(directory, first);
 }
 
 /** Bytes of the merged checkpoint, by which memory is estimated. */

@@ -17,6 +17,8 @@ export interface QualityPlan {
   readonly conversions: readonly ConversionStep[];
   readonly candidates: readonly CandidateStep[];
   readonly warnings: readonly string[];
+  /** SHA-256 of the file with the suites as they were at the start; absent without an evaluation. */
+  readonly suites?: string;
 }
 
 /** What the activities after the merge are told. */
@@ -47,6 +49,8 @@ export interface EvaluateInput extends MergedContext {
   readonly converted?: Converted | undefined;
   /** The candidates that it is compared with. */
   readonly references: readonly Evaluated[];
+  /** `QualityPlan.suites` */
+  readonly suites?: string | undefined;
 }
 
 /** The results of one candidate: where they are and what they come to. */

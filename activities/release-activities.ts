@@ -28,8 +28,8 @@ export function createReleaseActivities({ home, access }: Dependencies) {
         const target = input.recipe.publish[input.target];
         if (target === undefined) throw new RangeError(`the recipe has no target ${input.target}`);
         const facts = await factsOf(home, input);
-        const shown = await releaseReport(home, input, facts);
-        const part = await publishedPart(input, facts, shown, input.part);
+        const readReport = () => releaseReport(home, input, facts);
+        const part = await publishedPart(input, facts, readReport, input.part);
         const publication = await publishToDirectory({
           ...part,
           files: part.files.map((file) => file.path),

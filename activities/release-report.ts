@@ -1,14 +1,15 @@
 import { join } from 'node:path';
 import type { ConversionManifest, ConversionStep } from '../conversion/conversion-step.ts';
 import { readConversionManifest } from '../conversion/conversion-store.ts';
-import { loadSuites } from '../evaluation/load-suites.ts';
+import { assert } from '../engine/errors.ts';
 import type { SuiteResult } from '../evaluation/results.ts';
+import type { Suite } from '../evaluation/suite.ts';
 import type { ReleaseFacts } from '../report/release-facts.ts';
 import { type ReportFacts, type ReportFactsInput, reportFacts } from '../report/report-facts.ts';
 import { readInsight } from './plan-insight.ts';
 import type { ReleaseParts, ReportInput } from './quality-types.ts';
 import { readStored } from './stored-json.ts';
-import { evaluationDirectory, mergeWorkspace } from './workspace.ts';
+import { evaluationDirectory, mergeWorkspace, suiteDirectory } from './workspace.ts';
 
 /** What the report shows, from what the release has made so far. */
 export async function releaseReport(
@@ -49,7 +50,7 @@ async function finishedConversions({
 
 async function evaluationOf(
   home: string,
-  { recipe, quality, sealed }: ReleaseParts,
+  { recipe, quality }: ReleaseParts,
   { gate }: ReleaseFacts,
 ): Promise<ReportFactsInput['evaluation']> {
   const { evaluation } = recipe;
@@ -60,8 +61,9 @@ async function evaluationOf(
     results.push(...(await readStored<readonly SuiteResult[]>(directory, each.results)));
   }
   const { suites, onFailure } = evaluation;
+  assert(quality.plan.suites !== undefined, 'suites that were not kept');
   return {
     ...{ onFailure, suites, candidates: quality.plan.candidates, results, gate },
-    loaded: await loadSuites(suites, sealed.directory),
+    loaded: await readStored<readonly Suite[]>(suiteDirectory(home), quality.plan.suites),
   };
 }

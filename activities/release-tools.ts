@@ -44,7 +44,9 @@ export async function findTools(
   signal: AbortSignal,
 ): Promise<ConversionTools> {
   const variables = childVariables();
-  const options = { environment, variables, signal };
+  const passedOver: string[] = [];
+  const onProgress = (line: string): void => void passedOver.push(`\n  ${line}`);
+  const options = { environment, variables, signal, onProgress };
   const needsLlamaCpp = needs.some(({ llamaCpp }) => llamaCpp);
   const needsPython = needs.some(({ python }) => python);
   const llamaCpp = needsLlamaCpp ? await findLlamaCpp(options) : undefined;
@@ -61,8 +63,9 @@ export async function findTools(
     throw new WeldlineError(
       'tool.not-found',
       `This recipe needs ${missing.join(' and ')}, which this machine does not have. ` +
-        `Run: weldline tools install ${names}`,
+        `Run: weldline tools install ${names}${passedOver.join('')}`,
     );
   }
-  return { ...(llamaCpp && { llamaCpp }), ...(python && { python }), variables };
+  const { stallTimeoutMs } = environment;
+  return { ...(llamaCpp && { llamaCpp }), ...(python && { python }), variables, stallTimeoutMs };
 }

@@ -39,6 +39,14 @@ export function evaluationDirectory(home: string): string {
 }
 
 /**
+ * Where suites are kept as they were when a release began: all candidates are asked the same, whatever
+ * becomes of the recipe's files.
+ */
+export function suiteDirectory(home: string): string {
+  return join(evaluationDirectory(home), 'suites');
+}
+
+/**
  * Where the report of a release is written. Not named after the artefact: two releases of the same
  * merge are judged by other suites, and one may wait for a person who reads its report.
  */

@@ -30,7 +30,7 @@ export async function previewQuality(
   }
   const { retention } = summaryOf(insight);
   const { home } = environment;
-  const plan = await preflightQuality({
+  const { suites: _, ...plan } = await preflightQuality({
     ...{ recipe, preview, models, tools, home, signal },
     adapters: roots,
     retention: retention?.overall ?? undefined,

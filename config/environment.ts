@@ -28,6 +28,8 @@ export interface Environment {
   /** Worker threads of a merge; undefined leaves it to the merge. */
   threads?: number;
   memoryBudgetBytes?: number;
+  /** How long a program that converts or evaluates may print nothing; undefined leaves it to each. */
+  stallTimeoutMs?: number;
   logLevel: LogLevel;
   /** False when NO_COLOR asks for none; whether there is a terminal is the command's affair. */
   color: boolean;
@@ -50,6 +52,9 @@ const TEMPORAL_SERVER_VARIABLES = ['TEMPORAL_ADDRESS', 'TEMPORAL_PROFILE', 'TEMP
 /** More threads than any machine this runs on has; a larger number is a slip. */
 const THREADS_MAX = 1024;
 
+/** A day: what is silent for longer hangs. */
+const STALL_SECONDS_MAX = 86_400;
+
 /**
  * Reads and checks the environment; the only code that looks at `process.env`.
  *
@@ -63,6 +68,7 @@ export function readEnvironment(variables: Variables = process.env): Environment
   const endpointKey = get('WELDLINE_ENDPOINT_KEY');
   const threads = readThreads(get('WELDLINE_THREADS'));
   const memoryBudgetBytes = readMemoryBudget(get('WELDLINE_MEMORY_BUDGET'));
+  const stallTimeoutMs = readStallTimeout(get('WELDLINE_STALL_TIMEOUT'));
   const home = toPath(
     'WELDLINE_HOME',
     get('WELDLINE_HOME') ?? join(xdg(get('XDG_DATA_HOME'), '.local/share'), 'weldline'),
@@ -74,6 +80,7 @@ export function readEnvironment(variables: Variables = process.env): Environment
     temporalConfigured: TEMPORAL_SERVER_VARIABLES.some((name) => get(name) !== undefined),
     ...(threads === undefined ? {} : { threads }),
     ...(memoryBudgetBytes === undefined ? {} : { memoryBudgetBytes }),
+    ...(stallTimeoutMs === undefined ? {} : { stallTimeoutMs }),
     logLevel: readLogLevel(get('WELDLINE_LOG_LEVEL')),
     color: get('NO_COLOR') === undefined,
     ci: !['', '0', 'false'].includes((get('CI') ?? '').toLowerCase()),
@@ -160,6 +167,14 @@ function readThreads(value: string | undefined): number | undefined {
     throw invalid('WELDLINE_THREADS', `is "${value}"`, `a whole number from 1 to ${THREADS_MAX}`);
   }
   return threads;
+}
+
+function readStallTimeout(value: string | undefined): number | undefined {
+  if (value === undefined) return undefined;
+  const seconds = /^\d{1,6}$/.test(value) ? Number(value) : 0;
+  if (seconds >= 1 && seconds <= STALL_SECONDS_MAX) return seconds * 1000;
+  const wanted = `whole seconds from 1 to ${STALL_SECONDS_MAX}`;
+  throw invalid('WELDLINE_STALL_TIMEOUT', `is "${value}"`, wanted);
 }
 
 function readMemoryBudget(value: string | undefined): number | undefined {

@@ -126,6 +126,13 @@ const endpoint = z
             'such as awq-w4a16-g128';
           context.addIssue({ code: 'custom', path: [name], message });
         }
+        // A model that is compared with itself passes, whatever was merged.
+        for (const [index, name] of names.entries()) {
+          const same = names.slice(0, index).find((other) => models[other] === models[name]);
+          if (same === undefined) continue;
+          const message = `${same} is "${models[name]}" already: candidates are different models`;
+          context.addIssue({ code: 'custom', path: [name], message });
+        }
       })
       .describe(
         'a mapping from a candidate (base, merged, adapter:<id>, …) to the name that the server has for it',

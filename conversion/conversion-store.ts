@@ -33,6 +33,9 @@ export type ConversionFindings = Pick<
   'checks' | 'warnings' | 'bitsPerWeight' | 'layerErrors'
 >;
 
+/** As those of a merge, which go along; no directory. */
+const FILE_NAME = /^(?!\.{1,2}$)[A-Za-z0-9_.-][A-Za-z0-9_. -]*$/;
+
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
 const manifestSchema = z.object({
   format: z.literal('weldline.conversion'),
@@ -50,7 +53,7 @@ const manifestSchema = z.object({
   layerErrors: z.record(z.string(), z.number()).optional(),
   files: z.array(
     z.object({
-      path: z.string().regex(/^[A-Za-z0-9_-][A-Za-z0-9_. -]*$/),
+      path: z.string().regex(FILE_NAME),
       size: z.number().int().nonnegative(),
       sha256: digest,
     }),
@@ -88,6 +91,8 @@ export async function makeConversion(
     const findings = await make(partial);
     const files = await describeFiles(partial, signal);
     const manifest = { format: 'weldline.conversion' as const, ...facts, ...findings, files };
+    // What could not be read back would be made again and again.
+    manifestSchema.parse(manifest);
     await writeFileDurably(join(partial, CONVERSION_FILE), formatConversion(manifest));
     await renameInto(place, partial);
     await syncDirectory(store);

@@ -8,6 +8,8 @@ export interface ConversionTools {
   readonly python?: PythonTools;
   /** See `childVariables`. */
   readonly variables: Readonly<Record<string, string>>;
+  /** How long each may print nothing, where the user says so; undefined leaves it to the program. */
+  readonly stallTimeoutMs?: number | undefined;
 }
 
 /** What is known of the merged model before the merge. */

@@ -158,9 +158,11 @@ export const ERROR_CODES = [
   // evaluation
   'evaluate.suite-invalid',
   'evaluate.template-failed',
+  'evaluate.adapter-unsupported',
   'evaluate.runner-failed',
   'evaluate.endpoint-failed',
   'evaluate.distributions-damaged',
+  'evaluate.reference-missing',
   'evaluate.not-comparable',
   'evaluate.not-finite',
   'evaluate.text-too-short',

@@ -17,6 +17,8 @@ export interface EvaluationTools {
   /** The environment of child processes; see `childVariables`. */
   readonly variables: Readonly<Record<string, string>>;
   readonly threads?: number | undefined;
+  /** How long a runner may print nothing, where the user says so. */
+  readonly stallTimeoutMs?: number | undefined;
 }
 
 /** Where a candidate's files are: what its runner needs of these. */
@@ -72,8 +74,8 @@ export function candidateRunnerIdentity({
 export async function startCandidateRunner(options: CandidateRunnerOptions): Promise<Runner> {
   const { step, model, tools, signal, logFile } = options;
   const { adapter } = model;
-  const { variables, threads } = tools;
-  const common = { adapter, variables, threads, signal, logFile };
+  const { variables, threads, stallTimeoutMs } = tools;
+  const common = { adapter, variables, threads, stallTimeoutMs, signal, logFile };
   switch (step.runner) {
     case 'transformers': {
       assert(model.directory !== undefined, `the candidate ${step.id} has no checkpoint`);

@@ -1,4 +1,4 @@
-import { assert } from '../engine/errors.ts';
+import { assert, WeldlineError } from '../engine/errors.ts';
 import { AnswerJournal } from './answer-journal.ts';
 import { type CandidateStep, referenceFor } from './candidate.ts';
 import {
@@ -13,6 +13,7 @@ import {
   POSITIONS_PER_TEXT_MAX,
   writeDistributions,
 } from './distribution-store.ts';
+import { mapInTurns } from './map-in-turns.ts';
 import { measurePerplexity, windowsOf } from './perplexity.ts';
 import type { DistributionComparison, SuiteResult } from './results.ts';
 import type { DistributionRequest, Distributions, Runner } from './runner.ts';
@@ -85,10 +86,9 @@ class CandidateEvaluation {
     const folder = this.#folder(suite, model.digest);
     await folder.make();
     const count = suite.exercises.length;
-    const outcome = (await folder.readOutcome(count)) ?? (await this.#ask(suite, folder));
-    if (step.referenceOf?.includes(suite.id)) await this.#keep(suite, outcome, folder);
-    const comparison = await this.#compare(suite, folder);
-    const answers = suite.exercises.map((exercise, at) => {
+    const asked = (await folder.readOutcome(count)) ?? (await this.#ask(suite, folder));
+    const { outcome, comparison } = await this.#distribute(suite, asked, folder);
+    const answers = await mapInTurns(suite.exercises, (exercise, at) => {
       const text = outcome.answers[at] ?? '';
       return { index: exercise.index, text, correct: isCorrect(text, exercise) };
     });
@@ -103,6 +103,7 @@ class CandidateEvaluation {
       ...(answers.length === 0 ? {} : { score: correct / answers.length }),
       ...(outcome.perplexity === undefined ? {} : { perplexity: outcome.perplexity }),
       ...(comparison === undefined ? {} : { comparison }),
+      ...(outcome.notFinite === undefined ? {} : { notFinite: outcome.notFinite }),
     };
   }
 
@@ -126,19 +127,55 @@ class CandidateEvaluation {
     const { signal } = this.#options;
     const answers = await AnswerJournal.read(folder.journal);
     const missing = suite.exercises.filter(({ index }) => !answers.has(index));
-    if (missing.length > 0) await this.#answer(suite, missing, folder, answers);
-    const perplexity =
-      suite.text === undefined
-        ? undefined
-        : await measurePerplexity(await this.#start(), suite.text, signal, (done, total) =>
-            this.#report(suite, 'perplexity', done, total),
-          );
+    const { text } = suite;
+    const measured = await this.#unlessNotFinite(async () => {
+      if (missing.length > 0) await this.#answer(suite, missing, folder, answers);
+      if (text === undefined) return {};
+      const perplexity = await measurePerplexity(await this.#start(), text, signal, (done, total) =>
+        this.#report(suite, 'perplexity', done, total),
+      );
+      return { perplexity };
+    });
     const outcome: SuiteOutcome = {
       answers: suite.exercises.map(({ index }) => answers.get(index) ?? ''),
-      ...(perplexity === undefined ? {} : { perplexity }),
+      ...measured,
     };
     await folder.writeOutcome(outcome);
     return outcome;
+  }
+
+  /** Keeps distributions for others, and compares them with those of its reference. */
+  async #distribute(
+    suite: Suite,
+    outcome: SuiteOutcome,
+    folder: SuiteFolder,
+  ): Promise<{ outcome: SuiteOutcome; comparison?: DistributionComparison | undefined }> {
+    if (outcome.notFinite !== undefined) return { outcome };
+    const found = await this.#unlessNotFinite(async () => {
+      if (this.#options.step.referenceOf?.includes(suite.id)) {
+        await this.#keep(suite, outcome, folder);
+      }
+      return { comparison: await this.#compare(suite, folder) };
+    });
+    if (!('notFinite' in found)) return { outcome, ...found };
+    const { notFinite } = found;
+    await folder.writeOutcome({ ...outcome, notFinite });
+    return { outcome: { ...outcome, notFinite } };
+  }
+
+  /**
+   * That a model computes no numbers is what the gate has to know of it, and no reason to stop the
+   * release of others; of the base or an adapter on it, with which all are compared, it is.
+   */
+  async #unlessNotFinite<T>(work: () => Promise<T>): Promise<T | { readonly notFinite: string }> {
+    const { kind } = this.#options.step;
+    try {
+      return await work();
+    } catch (error) {
+      const isResult = error instanceof WeldlineError && error.code === 'evaluate.not-finite';
+      if (!isResult || kind === 'base' || kind === 'adapter') throw error;
+      return { notFinite: error.message };
+    }
   }
 
   async #answer(
@@ -164,7 +201,12 @@ class CandidateEvaluation {
       await journal.close();
     }
     const left = missing.find(({ index }) => !answers.has(index));
-    assert(left === undefined, `${runner.identity} left prompt ${left?.index} without an answer`);
+    if (left === undefined) return;
+    throw new WeldlineError(
+      'evaluate.runner-failed',
+      `${runner.identity} said that it was done and left prompt ${left.index} of ${suite.id} without an ` +
+        'answer. What is answered stays; see weldline doctor for which programs are used, and resume.',
+    );
   }
 
   /** Keeps what others are compared with. */
@@ -184,7 +226,8 @@ class CandidateEvaluation {
     const kept = await folder.readComparison(reference);
     if (kept !== undefined) return { with: id, ...kept };
     const outcome = await reference.readOutcome(suite.exercises.length);
-    assert(outcome !== undefined, `${step.id} is compared with ${id}, which is not evaluated`);
+    if (outcome === undefined) throw changedMeanwhile(step.id, id, suite.id);
+    if (outcome.notFinite !== undefined) return undefined;
     const distributions = this.#distributions(await this.#start(), suite, outcome);
     if (distributions === undefined) return undefined;
     const comparison = await compareDistributions(reference.distributions, distributions);
@@ -218,6 +261,16 @@ class CandidateEvaluation {
   #report(suite: Suite, phase: EvaluationProgress['phase'], done: number, total: number): void {
     this.#options.onProgress?.({ suite: suite.id, phase, done, total });
   }
+}
+
+/** A suite that was edited, or a program that was installed, since the reference was asked. */
+function changedMeanwhile(candidate: string, reference: string, suite: string): WeldlineError {
+  return new WeldlineError(
+    'evaluate.reference-missing',
+    `${candidate} is compared with ${reference}, which was not asked this version of the suite ${suite} ` +
+      'by this version of its program: one of them changed while the release ran. Resume, and all ' +
+      'are asked what has changed.',
+  );
 }
 
 /**

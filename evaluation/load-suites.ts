@@ -2,6 +2,7 @@ import { readFile, stat } from 'node:fs/promises';
 import type { RecipeSuite } from '../config/release-quality.ts';
 import { digestOf, sha256Of } from '../engine/canonical-json.ts';
 import { toReadError } from '../engine/disk-errors.ts';
+import { mapInTurns } from './map-in-turns.ts';
 import type { Exercise, Suite } from './suite.ts';
 import { type ChatTemplate, readChatTemplate, renderChat } from './suites/chat-template.ts';
 import { invalidSuite, parseSuiteLines, type SuiteLine } from './suites/suite-lines.ts';
@@ -48,7 +49,7 @@ async function loadSuite(
         '(chat_template.jinja, or chat_template in tokenizer_config.json); give prompts',
     );
   }
-  const exercises = lines.map((line, index) => toExercise(line, index, template));
+  const exercises = await mapInTurns(lines, (line, index) => toExercise(line, index, template));
   const text = textPath === undefined ? undefined : await readText(textPath);
   if (text?.trim() === '') throw invalidSuite(`${textPath}`, 'is empty');
   const decides = { format: FORMAT, exercises, newTokensMax };

@@ -18,6 +18,8 @@ export interface SuiteResult {
   readonly perplexity?: { readonly value: number; readonly tokens: number };
   /** Beside the candidate it is compared with. */
   readonly comparison?: DistributionComparison;
+  /** Of a model that computes no numbers, which is a result too: what was found. */
+  readonly notFinite?: string;
 }
 
 /** How far two models' next-token distributions are apart, over all compared positions. */

@@ -15,6 +15,8 @@ const outcomeSchema = z.object({
   perplexity: z
     .object({ value: z.number().positive(), tokens: z.number().int().positive() })
     .optional(),
+  /** Why the rest is missing, of a model that computes no numbers. */
+  notFinite: z.string().optional(),
 });
 
 const comparisonSchema = z.object({

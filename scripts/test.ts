@@ -38,17 +38,31 @@ const CHECKS: readonly Part[] = [
   { name: 'types, lint, dead code', command: ['npm', 'run', '--silent', 'verify'] },
 ];
 
-const TESTS: Part = {
-  name: 'tests',
-  command: [
-    'npx',
-    'vitest',
-    'run',
-    '--reporter=default',
-    '--reporter=json',
-    `--outputFile.json=${results}`,
-  ],
-};
+/**
+ * Tests that run models, converters and quantizers: minutes of work, which would slow those down that
+ * watch the clock. So they come after the others.
+ */
+const WITH_MODELS = [
+  'test/conversion/gguf/convert-',
+  'test/conversion/integer/convert-',
+  'test/crash/quality-kill',
+  'test/evaluation/broken-merges',
+  'test/evaluation/runners',
+  'test/workflows/quality-',
+];
+
+const TESTS: readonly Part[] = [
+  vitest(
+    'tests',
+    WITH_MODELS.flatMap((path) => ['--exclude', `**/${path}*`]),
+  ),
+  vitest('tests that run models', WITH_MODELS),
+];
+
+function vitest(name: string, args: readonly string[]): Part {
+  const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${results}`];
+  return { name, command: ['npx', 'vitest', 'run', ...reporters, ...args] };
+}
 
 const times: [string, number][] = [];
 
@@ -72,7 +86,6 @@ function readCounts(): { passed: number; failed: number } {
 
 function main(): number {
   mkdirSync(`${root}node_modules/.cache/weldline`, { recursive: true });
-  rmSync(results, { force: true });
   let failed = 0;
   let passed = 0;
   const failedSetup = SETUP.find((part) => !run(part));
@@ -81,10 +94,13 @@ function main(): number {
       if (run(check)) passed++;
       else failed++;
     }
-    const testsPassed = run(TESTS);
-    const counts = readCounts();
-    passed += counts.passed;
-    failed += testsPassed ? counts.failed : Math.max(counts.failed, 1);
+    for (const tests of TESTS) {
+      rmSync(results, { force: true });
+      const testsPassed = run(tests);
+      const counts = readCounts();
+      passed += counts.passed;
+      failed += testsPassed ? counts.failed : Math.max(counts.failed, 1);
+    }
   } else {
     console.error(`\n${failedSetup.name} failed, so no test was run. Its output is above.`);
     failed++;

@@ -128,9 +128,13 @@ async function locateOnHub(
   return { kind: 'hub', repo, revision, commit: model.commit, folder, files };
 }
 
-/** The hub commit, or the digest of the directory: what tells two states of a model apart. */
+/**
+ * The hub commit, with the folder where a repository holds several models (`checkpoint-500`), or the
+ * digest of the directory: what tells two models, and two states of one, apart.
+ */
 export function identityOf(model: ResolvedModel): string {
-  return model.kind === 'hub' ? model.commit : model.digest;
+  if (model.kind === 'directory') return model.digest;
+  return model.folder === '' ? model.commit : `${model.commit}/${model.folder}`;
 }
 
 /** Bytes that are not in the cache yet. */

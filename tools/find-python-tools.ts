@@ -1,3 +1,4 @@
+import { z } from 'zod';
 import { childVariables, type Environment } from '../config/environment.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import {
@@ -37,8 +38,7 @@ export async function findPythonTools(
   if (python !== undefined) {
     const facts = await probeSetting(python, options);
     const problems = problemsOf(facts);
-    const found = { origin: 'setting', python: facts.executable } as const;
-    if (problems.length === 0) return { ...found, versions: versionsOf(facts) };
+    if (problems.length === 0) return toolsOf(facts, 'setting', facts.executable);
     options.onProgress?.(
       `WELDLINE_PYTHON: ${python} ${problems.join(', ')}. An environment of weldline's own is used.`,
     );
@@ -49,8 +49,7 @@ export async function findPythonTools(
     try {
       const facts = await probe(installed.python, options);
       const problems = problemsOf(facts);
-      const found = { origin: 'installed', python: installed.python } as const;
-      if (problems.length === 0) return { ...found, versions: versionsOf(facts) };
+      if (problems.length === 0) return toolsOf(facts, 'installed', installed.python);
       options.onProgress?.(`Passing over ${installed.directory}: it ${problems.join(', ')}.`);
     } catch (error) {
       options.signal?.throwIfAborted();
@@ -61,14 +60,17 @@ export async function findPythonTools(
   return undefined;
 }
 
-interface PythonFacts {
+const pythonFacts = z.object({
   /** The interpreter itself, not a version manager's shim that looks at the current directory. */
-  readonly executable: string;
+  executable: z.string(),
   /** `3.11.7` */
-  readonly python: string;
+  python: z.string(),
+  /** Whether torch computes on one. */
+  gpu: z.boolean().optional(),
   /** Package → version; null where it is missing. */
-  readonly packages: Readonly<Record<string, string | null>>;
-}
+  packages: z.record(z.string(), z.string().nullable()),
+});
+type PythonFacts = z.infer<typeof pythonFacts>;
 
 async function probe(python: string, options: PythonToolsOptions): Promise<PythonFacts> {
   const output = await run({
@@ -79,7 +81,7 @@ async function probe(python: string, options: PythonToolsOptions): Promise<Pytho
     timeoutMs: PROBE_TIMEOUT_MS,
   });
   try {
-    return JSON.parse(output.trim().split('\n').at(-1) ?? '') as PythonFacts;
+    return pythonFacts.parse(JSON.parse(output.trim().split('\n').at(-1) ?? ''));
   } catch (error) {
     const printed = output.trim().slice(0, 100);
     throw new WeldlineError(
@@ -123,9 +125,14 @@ function problemsOf({ packages }: PythonFacts): string[] {
   });
 }
 
-function versionsOf({ packages }: PythonFacts): Record<string, string> {
+function toolsOf(
+  { packages, gpu }: PythonFacts,
+  origin: PythonTools['origin'],
+  python: string,
+): PythonTools {
   const entries = Object.entries(packages).map(([name, version]) => [name, version ?? '']);
-  return Object.fromEntries(entries) as Record<string, string>;
+  const versions = Object.fromEntries(entries) as Record<string, string>;
+  return { origin, python, versions, ...(gpu === true && { gpu }) };
 }
 
 function isOlder(version: string, [major, minor]: readonly [number, number]): boolean {

@@ -5,4 +5,6 @@ export interface PythonTools {
   readonly python: string;
   /** What decides results: package → version, for `torch`, `transformers`, `peft`, `llmcompressor`, … */
   readonly versions: Readonly<Record<string, string>>;
+  /** Whether torch computes on a GPU, where models are evaluated in bfloat16. */
+  readonly gpu?: true;
 }

@@ -53,7 +53,9 @@ export class Approvals {
   /** Refusals reach the person who asked, and leave nothing in the history. */
   #check({ override }: ApprovalRequest): void {
     if (this.#wanted === undefined) throw new Error('The release does not wait for approval.');
-    if (this.#wanted.needs === 'override' && (override ?? '').trim() === '') {
+    const hasReason = (override ?? '').trim() !== '';
+    if (override !== undefined && !hasReason) throw new Error('An override needs a reason.');
+    if (this.#wanted.needs === 'override' && !hasReason) {
       throw new Error(
         'The gate has refused a part of this release. Give the reason why it is released all ' +
           `the same: --override "reason". ${this.#wanted.message}`,

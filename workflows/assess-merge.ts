@@ -14,6 +14,7 @@ import type {
 } from '../activities/quality-types.ts';
 import type { ConversionStep } from '../conversion/conversion-step.ts';
 import type { CandidateStep } from '../evaluation/candidate.ts';
+import { allSteps } from './all-steps.ts';
 import type { ReleaseInput } from './messages.ts';
 import { longWork, shortWork } from './options.ts';
 import type { StageRunner } from './stage-runner.ts';
@@ -58,7 +59,8 @@ export async function assessMerge(
       const { conversion } = candidate;
       const made = conversion === undefined ? undefined : await arrival(converted, conversion);
       const references = needed.flatMap((reference) => reference ?? []);
-      return evaluate({ ...context, candidate, references, ...(made && { converted: made }) });
+      const asked = { ...context, candidate, references, suites: plan.suites };
+      return evaluate({ ...asked, ...(made && { converted: made }) });
     });
   await allOrNone([
     ...(plan.conversions.length === 0 ? [] : [() => runner.run('convert', convertAll)]),
@@ -93,34 +95,6 @@ function sourceOf(step: ConversionStep): readonly string[] {
 function referencesOf({ comparedWith, comparedWithBySuite }: CandidateStep): readonly string[] {
   const references = Object.values(comparedWithBySuite ?? {});
   return comparedWith === undefined ? references : [comparedWith, ...references];
-}
-
-/**
- * Does all steps that are not done yet, each once what it needs of the others is there. One that
- * fails does not stop the others, whose work would be lost, but what needs it fails with it.
- */
-async function allSteps<Step extends { readonly id: string }, Done>(
-  steps: readonly Step[],
-  done: Map<string, Done>,
-  needsOf: (step: Step) => readonly string[],
-  work: (step: Step, needed: readonly (Done | undefined)[]) => Promise<Done>,
-): Promise<void> {
-  const started = new Map<string, Promise<Done | undefined>>();
-  const start = (id: string): Promise<Done | undefined> => {
-    const running = started.get(id) ?? finish(id);
-    started.set(id, running);
-    return running;
-  };
-  const finish = async (id: string): Promise<Done | undefined> => {
-    const step = steps.find((each) => each.id === id);
-    if (step === undefined || done.has(id)) return done.get(id);
-    const result = await work(step, await Promise.all(needsOf(step).map(start)));
-    done.set(id, result);
-    return result;
-  };
-  const works = steps.map(({ id }) => start(id));
-  await Promise.allSettled(works);
-  await Promise.all(works);
 }
 
 function inOrder<T>(

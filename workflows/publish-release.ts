@@ -49,8 +49,8 @@ export async function publishRelease(
 
   const failed = judged?.failed ?? [];
   if (recipe.approval === 'required') {
-    const { html = '' } = await report();
     await runner.run('approve', async () => {
+      const { html = '' } = await report();
       await approvals.wait(approvalWanted(failed, html));
     });
   }

@@ -85,7 +85,7 @@ async function fromGguf(options: Options, after: string): Promise<Conversion> {
     throw new WeldlineError(
       'convert.source-damaged',
       `${step.id} is made of ${after}, and ${options.sources[after] ?? 'it'} is not finished or was ` +
-        'changed. Run the release again: it makes that file anew.',
+        'changed. Resume, or run the release again: that file is made anew.',
     );
   }
   const imatrix = await findImatrix(options, source);
@@ -109,6 +109,7 @@ async function fromGguf(options: Options, after: string): Promise<Conversion> {
       llamaCpp,
       variables: options.tools.variables,
       threads: options.threads,
+      stallTimeoutMs: options.tools.stallTimeoutMs,
       signal,
       logFile: options.logFile,
       onFraction: (fraction) => options.onProgress?.({ stage: 'quantizing', fraction }),
@@ -165,9 +166,18 @@ async function findImatrix(
 ): Promise<{ readonly path: string; readonly sha256: string } | undefined> {
   const { imatrix } = options.step;
   if (imatrix === undefined) return undefined;
-  const path =
-    'file' in imatrix
-      ? imatrix.file
-      : await makeImatrix({ ...options, source, calibration: imatrix.calibration });
-  return { path, sha256: (await digestFile(path, { signal: options.signal })).sha256 };
+  const { signal } = options;
+  const given = 'file' in imatrix ? imatrix.file : imatrix.calibration;
+  try {
+    const path =
+      'file' in imatrix ? given : await makeImatrix({ ...options, source, calibration: given });
+    return { path, sha256: (await digestFile(path, { signal })).sha256 };
+  } catch (error) {
+    if (!(error instanceof WeldlineError) || error.code !== 'source.not-found') throw error;
+    throw new WeldlineError(
+      'convert.imatrix-invalid',
+      `imatrix: ${given} is not there any more. Put it back and resume.`,
+      { cause: error },
+    );
+  }
 }

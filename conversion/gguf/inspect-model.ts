@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { type ErrorCode, WeldlineError } from '../../engine/errors.ts';
+import { forPeople } from '../../tools/program-failure.ts';
 import type { ModelFacts } from '../convert-options.ts';
 import { type ConverterOptions, HF_CONVERTER, runConverter } from './run-converter.ts';
 
@@ -48,11 +49,25 @@ export async function inspectModel(
     await makeHollowCheckpoint(directory, model);
     const args = [directory, '--outfile', join(root, 'none.gguf'), '--outtype', 'f16'];
     const line = await runConverter({ ...options, script: HF_CONVERTER, args, inspect: true });
-    const result = answer.parse(JSON.parse(line));
+    const result = parseAnswer(line);
     if ('error' in result) throw refused(result.error, result.message, model);
     return { ...result, tensors: new Map(Object.entries(result.tensors)) };
   } finally {
     await rm(root, { recursive: true, force: true });
+  }
+}
+
+function parseAnswer(line: string): z.infer<typeof answer> {
+  try {
+    return answer.parse(JSON.parse(line));
+  } catch (error) {
+    throw new WeldlineError(
+      'tool.failed',
+      `llama.cpp's converter was asked what it would make of the model, and printed ` +
+        `"${forPeople(line.slice(0, SAID_LENGTH_MAX))}". weldline doctor says which Python and which ` +
+        'llama.cpp are used; correct what is wrong with them and resume.',
+      { cause: error },
+    );
   }
 }
 

@@ -75,7 +75,7 @@ async function compute(target: string, llamaCpp: LlamaCpp, options: ImatrixOptio
     cwd: dirname(calibration),
     env: variables,
     signal,
-    stallTimeoutMs: STALL_TIMEOUT_MS,
+    stallTimeoutMs: tools.stallTimeoutMs ?? STALL_TIMEOUT_MS,
     logFile: options.logFile,
   });
   await running.catch((error: Error) => {

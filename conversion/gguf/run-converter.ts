@@ -47,7 +47,7 @@ export async function runConverter(options: ConverterOptions): Promise<string> {
     args: [script, ...mode, llamaCpp.converter, options.script, ...options.args],
     env: { ...variables, ...PYTHON_VARIABLES },
     signal: options.signal,
-    stallTimeoutMs: STALL_TIMEOUT_MS,
+    stallTimeoutMs: options.tools.stallTimeoutMs ?? STALL_TIMEOUT_MS,
     logFile: options.logFile,
     onLine: (line) => {
       const percent = PROGRESS_LINE.exec(line)?.[1];

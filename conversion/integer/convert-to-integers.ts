@@ -86,6 +86,7 @@ async function makeIntegers(
   const quantized = await runQuantizer({
     ...{ settings, calibration, sequenceLength, model: merged, directory: work, python },
     variables: tools.variables,
+    stallTimeoutMs: tools.stallTimeoutMs,
     ...{ threads, signal, onProgress, logFile },
   });
   for (const name of await readdir(quantized.output)) {

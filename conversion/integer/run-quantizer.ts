@@ -26,6 +26,7 @@ export interface QuantizerOptions {
   readonly python: PythonTools;
   readonly variables: Readonly<Record<string, string>>;
   readonly threads?: number | undefined;
+  readonly stallTimeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: ConversionProgress) => void) | undefined;
   readonly logFile?: string | undefined;
@@ -85,7 +86,7 @@ export async function runQuantizer(options: QuantizerOptions): Promise<Quantized
       file: python.python,
       args: [SCRIPT, paths.settings],
       env: variables,
-      stallTimeoutMs: STALL_TIMEOUT_MS,
+      stallTimeoutMs: options.stallTimeoutMs ?? STALL_TIMEOUT_MS,
       ...{ signal, logFile, onLine },
     });
   } catch (error) {

@@ -70,6 +70,13 @@ function judgeSuite(
     const message = 'this suite was not to be asked of it';
     return { failures: [], warnings: [{ signal: 'not-evaluated', suite: suite.id, message }] };
   }
+  const notFinite = results.find(
+    (result) => result.suite === suite.id && result.candidate === step.id,
+  )?.notFinite;
+  if (notFinite !== undefined) {
+    const failure: GateSignal = { signal: 'kl-too-large', suite: suite.id, message: notFinite };
+    return { failures: [failure], warnings: [] };
+  }
   const evidence = findEvidence(suite, step, results);
   if (typeof evidence === 'string') {
     const failure: GateSignal = { signal: 'not-evaluated', suite: suite.id, message: evidence };

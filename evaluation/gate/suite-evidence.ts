@@ -35,6 +35,8 @@ export function findEvidence(
   if (own === undefined) return 'there is no result of it';
   if (reference === undefined)
     return `there is no result of ${referenceId}, with which it would be compared`;
+  if (reference.notFinite !== undefined)
+    return `${referenceId}, with which it would be compared, computes no numbers`;
   const other = [reference, ...(base === undefined ? [] : [base])].find(
     ({ suiteDigest }) => suiteDigest !== own.suiteDigest,
   );

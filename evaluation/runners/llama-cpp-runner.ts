@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,6 +14,8 @@ import type {
   Runner,
 } from '../runner.ts';
 import { startLlamaServerRunner } from './llama-server-runner.ts';
+import { readDistributions } from './read-distributions.ts';
+import { toRunnerFailure } from './runner-failure.ts';
 
 /** Reading a large model from a slow disk takes minutes; without a byte of news it hangs. */
 const START_TIMEOUT_MS = 30 * 60_000;
@@ -30,6 +32,7 @@ export interface LlamaCppRunnerOptions {
   readonly variables: Readonly<Record<string, string>>;
   /** Half of the processors by default. Their number changes no answer. */
   readonly threads?: number | undefined;
+  readonly stallTimeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly logFile?: string | undefined;
 }
@@ -73,8 +76,8 @@ export async function startLlamaCppRunner(options: LlamaCppRunnerOptions): Promi
       env: options.variables,
       signal: options.signal,
       logFile: options.logFile,
-      startTimeoutMs: START_TIMEOUT_MS,
-      stallTimeoutMs: STALL_TIMEOUT_MS,
+      startTimeoutMs: options.stallTimeoutMs ?? START_TIMEOUT_MS,
+      stallTimeoutMs: options.stallTimeoutMs ?? STALL_TIMEOUT_MS,
       name,
     }),
   );
@@ -108,17 +111,9 @@ class LlamaCppRunner implements Runner {
     try {
       for (const { index, ...request } of requests) {
         const message = { do: 'distributions', what: `text ${index}`, ...request, file };
-        const reply = await this.#ask(message, signal);
-        const bytes = await readFile(file);
-        await rm(file);
-        yield {
-          index,
-          tokens: Int32Array.from(reply['tokens'] as number[]),
-          from: Number(reply['from']),
-          vocabulary: Number(this.#child.hello['vocabulary']),
-          values: new Float32Array(Uint8Array.from(bytes).buffer),
-          areLogProbabilities: false,
-        };
+        const { vocabulary } = this.#child.hello;
+        const reply = { vocabulary, ...(await this.#ask(message, signal)) };
+        yield { index, ...(await readDistributions(this.identity, file, reply)) };
       }
     } finally {
       await rm(directory, { recursive: true, force: true });
@@ -144,7 +139,6 @@ class LlamaCppRunner implements Runner {
   }
 }
 
-/** What llama.cpp says of a model is about the model, and not about the program. */
 async function asRunnerFailure<T>(
   signal: AbortSignal | undefined,
   action: () => Promise<T>,
@@ -153,7 +147,6 @@ async function asRunnerFailure<T>(
     return await action();
   } catch (error) {
     signal?.throwIfAborted();
-    if (!(error instanceof WeldlineError) || error.code !== 'tool.failed') throw error;
-    throw new WeldlineError('evaluate.runner-failed', error.message, { cause: error });
+    throw toRunnerFailure(error);
   }
 }

@@ -1,8 +1,7 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { WeldlineError } from '../../engine/errors.ts';
 import type { PythonTools } from '../../tools/python-tools.ts';
 import { type SideProcess, startSideProcess } from '../../tools/side-process.ts';
 import type {
@@ -12,6 +11,8 @@ import type {
   Distributions,
   Runner,
 } from '../runner.ts';
+import { readDistributions } from './read-distributions.ts';
+import { toRunnerFailure } from './runner-failure.ts';
 
 /** Loading is silent at times, and reads a hundred gigabytes from slow disks. */
 const START_TIMEOUT_MS = 60 * 60_000;
@@ -32,15 +33,18 @@ export interface TransformersRunnerOptions {
   readonly variables: Readonly<Record<string, string>>;
   /** Threads of the arithmetic; torch's own choice where absent. */
   readonly threads?: number | undefined;
+  readonly stallTimeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly logFile?: string | undefined;
 }
 
 /** `Runner.identity` of the runner that these tools make. */
-export function transformersIdentity({ versions }: PythonTools): string {
-  return ['transformers', 'torch', 'peft']
-    .map((name) => `${name} ${versions[name] ?? 'unknown'}`)
-    .join(', ');
+export function transformersIdentity({ versions, gpu }: PythonTools): string {
+  const packages = ['transformers', 'torch', 'peft'];
+  return [
+    ...packages.map((name) => `${name} ${versions[name] ?? 'unknown'}`),
+    ...(gpu === true ? ['bfloat16 on a GPU'] : []),
+  ].join(', ');
 }
 
 /**
@@ -61,6 +65,8 @@ export async function startTransformersRunner(options: TransformersRunnerOptions
       file: python.python,
       args: [
         ...['-B', script, '--model', model],
+        // Said and not found out, so that no answer is kept as one of another arithmetic.
+        ...['--device', python.gpu === true ? 'cuda' : 'cpu'],
         ...(adapter === undefined ? [] : ['--adapter', adapter]),
         ...(tokenizer === undefined ? [] : ['--tokenizer', tokenizer]),
         ...(threads === undefined ? [] : ['--threads', String(threads)]),
@@ -68,8 +74,8 @@ export async function startTransformersRunner(options: TransformersRunnerOptions
       env: variables,
       signal,
       logFile,
-      startTimeoutMs: START_TIMEOUT_MS,
-      stallTimeoutMs: STALL_TIMEOUT_MS,
+      startTimeoutMs: options.stallTimeoutMs ?? START_TIMEOUT_MS,
+      stallTimeoutMs: options.stallTimeoutMs ?? STALL_TIMEOUT_MS,
       name: `the transformers runner of ${subject}`,
     });
     return new TransformersRunner(transformersIdentity(python), process);
@@ -115,17 +121,8 @@ class TransformersRunner implements Runner {
     try {
       for (const { index, text, addSpecialTokens, positionsMax } of requests) {
         const message = { op: 'distributions', text, addSpecialTokens, positionsMax, file };
-        for await (const { tokens, from, vocabulary } of this.#ask(message, signal)) {
-          const values = toFloats(await readFile(file));
-          await rm(file);
-          yield {
-            index,
-            tokens: Int32Array.from(tokens as number[]),
-            from: Number(from),
-            vocabulary: Number(vocabulary),
-            values,
-            areLogProbabilities: false,
-          };
+        for await (const reply of this.#ask(message, signal)) {
+          yield { index, ...(await readDistributions(this.identity, file, reply)) };
         }
       }
     } finally {
@@ -148,16 +145,4 @@ class TransformersRunner implements Runner {
       throw toRunnerFailure(error);
     }
   }
-}
-
-function toFloats({ buffer, byteOffset, length }: Buffer): Float32Array {
-  // A Float32Array begins at a multiple of four bytes.
-  if (byteOffset % 4 === 0) return new Float32Array(buffer, byteOffset, length / 4);
-  return new Float32Array(buffer.slice(byteOffset, byteOffset + length));
-}
-
-/** What a runner's program says of a model is about the model, and not about the program. */
-function toRunnerFailure(error: unknown): unknown {
-  if (!(error instanceof WeldlineError) || error.code !== 'tool.failed') return error;
-  return new WeldlineError('evaluate.runner-failed', error.message, { cause: error });
 }

@@ -1,7 +1,7 @@
 import { ApplicationFailure, CancelledFailure } from '@temporalio/common';
 import { describe, expect, it } from 'vitest';
 import { dispositionOf, type FailureDetails, toFailure } from '../../activities/failures.ts';
-import { ERROR_CODES, WeldlineError } from '../../engine/errors.ts';
+import { ERROR_CODES, type ErrorCode, WeldlineError } from '../../engine/errors.ts';
 import { KernelMissingError } from '../../kernels/index.ts';
 
 describe('what becomes of a failure', () => {
@@ -53,6 +53,31 @@ describe('what becomes of a failure', () => {
       expect(failure.nonRetryable).toBe(true);
       expect(failure.message).toContain('bug in weldline');
     }
+  });
+
+  it.each([
+    [{ code: 'ENOSPC', syscall: 'write' }, 'disk.full', 'mend'],
+    [{ code: 'EDQUOT', path: '/data/x' }, 'disk.full', 'mend'],
+    [{ code: 'EROFS', path: '/data/x' }, 'output.not-writable', 'mend'],
+    [{ code: 'EIO', syscall: 'read' }, 'disk.write-failed', 'retry'],
+    [{ code: 'EMFILE', path: '/data/x' }, 'disk.write-failed', 'retry'],
+    [{ code: 'ENOENT', path: '/data/x' }, 'source.not-found', 'permanent'],
+    [{ code: 'EACCES', syscall: 'connect' }, 'internal.bug', 'permanent'],
+    [{ code: 'EBADF', path: '/data/x' }, 'internal.bug', 'permanent'],
+  ] as const)('knows %j from a bug, wherever it was thrown', (facts, code, disposition) => {
+    const failure = toFailure(Object.assign(new Error(facts.code), facts)) as ApplicationFailure;
+    expect(failure.type).toBe(code);
+    expect(failure.details).toEqual([{ disposition }]);
+    if ('path' in facts && code !== 'internal.bug') expect(failure.message).toContain(facts.path);
+  });
+
+  it('asks a person about a program that hung twice, and about any other that failed at once', () => {
+    const failing = (code: ErrorCode, attempt: number) =>
+      (toFailure(new WeldlineError(code, 'x'), attempt) as ApplicationFailure).nonRetryable;
+    expect(failing('tool.stalled', 1)).toBe(false);
+    expect(failing('tool.stalled', 2)).toBe(true);
+    expect(failing('tool.failed', 1)).toBe(true);
+    expect(failing('hub.stalled', 40)).toBe(false);
   });
 
   it('waits for a person where the kernel was never built', () => {

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { nameOfAdapters, type ResolvedAdapter } from '../../activities/resolved-adapters.ts';
 import type { Recipe } from '../../config/recipe.ts';
+import { identityOf } from '../../sources/model-input.ts';
 
 function adapter(id: string, letter: string): ResolvedAdapter {
   const path = `/adapters/${id}`;
@@ -37,4 +38,19 @@ test('a method without parameters that is no sum is in the name too', () => {
     (method) => nameOfAdapters([one, two], { method }).adapterDigest,
   );
   expect(new Set(digests).size).toBe(digests.length);
+});
+
+test('adapters in two folders of one commit are two adapters', () => {
+  const commit = 'c'.repeat(40);
+  const inFolder = (folder: string): ResolvedAdapter => ({
+    ...{ id: 'tone', model: `hf://org/tone/${folder}`, weight: 1 },
+    resolved: { kind: 'hub', repo: 'org/tone', revision: 'main', commit, folder, files: [] },
+  });
+  const folders = ['', 'checkpoint-500', 'checkpoint-1000'];
+  const identities = folders.map((folder) => identityOf(inFolder(folder).resolved));
+  expect(new Set(identities).size).toBe(3);
+  expect(identities[0]).toBe(commit);
+  // Names of artefacts show the first digits, which stay those of the commit.
+  const named = nameOfAdapters([inFolder('checkpoint-500')], { method: 'linear' });
+  expect(named.adapterDigest.slice(0, 8)).toBe('cccccccc');
 });

@@ -72,7 +72,7 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
     'a quantisation without calibration data, and says why',
     `${GOOD}convert: [{ awq: { bits: 4 } }, { gptq: { calibration: '' } }]\n`,
     [
-      "13:18 convert.0.awq.calibration: missing; expected the path of JSONL or text of your own: what the model will be used for decides which weights matter, and nobody else's data says that",
+      "13:18 convert.0.awq.calibration: missing; expected the path of JSONL or text of your own, because which weights matter is decided by what the model will be used for, and nobody else's data says that",
       '13:56 convert.1.gptq.calibration: expected the path of JSONL or text of your own',
     ],
   ],

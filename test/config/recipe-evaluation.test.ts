@@ -208,6 +208,11 @@ describe('an endpoint', () => {
       ', models: { merged: 7 }',
       'models.merged: expected the name under which the server has it, got the number 7; quote it: "7"',
     ],
+    [
+      'one model for two candidates, which would pass beside itself',
+      ', models: { "adapter:a": m, merged: m }',
+      'models.merged: adapter:a is "m" already',
+    ],
   ])('is refused for %s', (_, models, problem) => {
     const problems = problemsOf(endpoint(`url: "http://host/v1"${models}`));
     expect(problems).toHaveLength(1);

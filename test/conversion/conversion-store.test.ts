@@ -54,6 +54,25 @@ describe('makeConversion', () => {
     });
   });
 
+  it('keeps files whose names begin with a dot, as models have them', async () => {
+    const conversion = await makeConversion(store, facts, async (directory) => {
+      await writeFile(join(directory, '.tokenizer.py'), 'code');
+      return make(directory);
+    });
+    expect(conversion.manifest.files.map(({ path }) => path)).toContain('.tokenizer.py');
+    expect(await readConversion(conversion.directory)).toEqual(conversion);
+  });
+
+  it('fails where it could not read its own manifest, and is not made for ever', async () => {
+    const making = makeConversion(store, facts, async (directory) => {
+      await make(directory);
+      return { ...findings, bitsPerWeight: Number.NaN };
+    });
+    await expect(making).rejects.toThrow('bitsPerWeight');
+    expect(made).toBe(1);
+    expect(await readdir(store)).toEqual([]);
+  });
+
   it('makes nothing a second time', async () => {
     const first = await makeConversion(store, facts, make);
     expect(await makeConversion(store, facts, make)).toEqual(first);

@@ -1,5 +1,5 @@
 /** The example's calculator on its base and merged, with the real transformers and PEFT. */
-import { appendFile, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, cp, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -78,6 +78,25 @@ beforeAll(async () => {
 afterAll(async () => {
   await rm(root, { recursive: true, force: true });
 });
+
+/** Little-endian bfloat16. */
+const NOT_A_NUMBER = Buffer.from([0xc0, 0x7f]);
+
+/** Overwrites the first bytes of a tensor. */
+async function overwriteTensor(path: string, name: string, bytes: Buffer): Promise<void> {
+  const file = await open(path, 'r+');
+  try {
+    const head = Buffer.alloc(8);
+    await file.read(head, 0, 8, 0);
+    const length = Number(head.readBigUInt64LE());
+    const header = Buffer.alloc(length);
+    await file.read(header, 0, length, 8);
+    const [begin] = JSON.parse(header.toString())[name].data_offsets;
+    await file.write(bytes, 0, bytes.length, 8 + length + begin);
+  } finally {
+    await file.close();
+  }
+}
 
 /** Tools with the right versions, and nothing there that could be started. */
 function noTools(): EvaluationTools {
@@ -199,6 +218,42 @@ describe('the evaluation of a candidate', () => {
       const evaluating = evaluate(alone, { directory: join(root, 'elsewhere'), tools: noTools() });
       await expect(evaluating).rejects.toMatchObject({ code: 'tool.not-found' });
     }
+  });
+
+  it('says that a suite changed since its reference was asked', async () => {
+    const edited = suites.map((suite) => ({ ...suite, digest: 'e'.repeat(64) }));
+    const key = { artefactDigest: models.merged.digest, runner: merged[1]!.runner };
+    const folder = new SuiteFolder(directory, { ...key, suiteDigest: 'e'.repeat(64) });
+    await folder.make();
+    await folder.writeOutcome({ answers: merged[1]!.answers.map(({ text }) => text) });
+    const evaluating = evaluateCandidate({
+      ...{ step: { ...MERGED, suites: ['sums'] }, suites: edited, model: models.merged },
+      ...{ references: { 'adapter:calculator': models['adapter:calculator'].digest } },
+      ...{ tools: noTools(), directory, signal },
+    });
+    await expect(evaluating).rejects.toMatchObject({
+      code: 'evaluate.reference-missing',
+      message: expect.stringMatching(
+        /merged is compared with adapter:calculator.*suite sums.*Resume/,
+      ),
+    });
+  });
+
+  it('takes it for a result that a model computes no numbers', async () => {
+    const broken = join(root, 'broken');
+    await cp(models.merged.directory!, broken, { recursive: true });
+    await overwriteTensor(join(broken, 'model.safetensors'), 'model.norm.weight', NOT_A_NUMBER);
+    const model = { directory: broken, digest: 'f'.repeat(64) };
+    const found = await evaluate(MERGED, { model });
+    expect(found.map(({ suite }) => suite)).toEqual(['prose', 'sums']);
+    for (const result of found) {
+      expect(result.notFinite).toMatch(/logits are not finite/);
+      expect(result).not.toHaveProperty('comparison');
+    }
+    expect(found[1]).toMatchObject({ score: 0 });
+    expect(await evaluate(MERGED, { model, tools: noTools() })).toEqual(found);
+    const asReference = evaluate(REFERENCE, { model: { ...model, digest: '1'.repeat(64) } });
+    await expect(asReference).rejects.toMatchObject({ code: 'evaluate.not-finite' });
   });
 
   it('says which tools are missing', async () => {

@@ -163,11 +163,13 @@ describe('transformers', () => {
     const reason = new Error('enough');
     const starting = start(`${TINY}/base`, undefined, abort.signal);
     const running = () => descendantsWith('transformers_runner.py');
-    await expect.poll(async () => (await running()).length).toBeGreaterThan(0);
+    // A second, which is the default, may pass on a busy machine before anything runs.
+    const patience = { timeout: 30_000 };
+    await expect.poll(async () => (await running()).length, patience).toBeGreaterThan(0);
     const pids = await running();
     abort.abort(reason);
     await expect(starting).rejects.toBe(reason);
-    for (const pid of pids) await expect.poll(() => isRunning(pid)).toBe(false);
+    for (const pid of pids) await expect.poll(() => isRunning(pid), patience).toBe(false);
   });
 
   it('refuses a model that needs code of its own, which is not run', async () => {

@@ -45,8 +45,15 @@ test('runs on the Node.js of the machine and merges the same bytes as the source
   expect(weights.equals(await readFile(join(directory, 'sources/model.safetensors')))).toBe(true);
 });
 
-test('holds the kernels and the workflow bundle, and every file that package.json promises', () => {
-  for (const path of ['kernels/merge.wasm', 'workflows/workflow-bundle.js', 'cli/main.js']) {
+test('holds the kernels, the workflow bundle and what children run, and every file that package.json promises', () => {
+  const needed = [
+    ...['kernels/merge.wasm', 'workflows/workflow-bundle.js', 'cli/main.js', 'tools/leash.js'],
+    ...['tools/gguf/quantize-process.js', 'tools/llama-cpp/run-model.js'],
+    ...['tools/llama-cpp-packages/package-lock.json', 'tools/python/requirements.lock'],
+    ...['tools/python/run_converter.py', 'tools/python/quantize.py'],
+    'tools/python/transformers_runner.py',
+  ];
+  for (const path of needed) {
     expect(existsSync(join(root, 'dist', path)), path).toBe(true);
   }
   const addon = `kernels/${addonName()}`;

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { childVariables } from '../../config/environment.ts';
+import { transformersIdentity } from '../../evaluation/runners/transformers-runner.ts';
 import { findPythonTools } from '../../tools/find-python-tools.ts';
 import { findPython } from '../../tools/python.ts';
 import { KNOWN_VERSIONS, pythonEnvironment } from '../../tools/python-environment.ts';
@@ -27,9 +28,13 @@ const find = (python?: string, toolsDirectory = home) =>
   });
 
 /** A program that answers as a Python with these packages does. */
-async function fakePython(packages: Record<string, string | null>, python = '3.12.1') {
+async function fakePython(
+  packages: Record<string, string | null>,
+  python = '3.12.1',
+  rest: { readonly gpu?: boolean } = {},
+) {
   const path = join(home, 'python');
-  const facts = JSON.stringify({ executable: '/the/real/python', python, packages });
+  const facts = JSON.stringify({ executable: '/the/real/python', python, packages, ...rest });
   await writeFile(path, `#!/bin/sh\necho '${facts}'\n`);
   await chmod(path, 0o755);
   return path;
@@ -60,19 +65,30 @@ describe('findPythonTools', () => {
     });
   });
 
+  it('says whether torch computes on a GPU, which is another arithmetic', async () => {
+    const onGpu = await find(await fakePython(KNOWN, '3.12.1', { gpu: true }));
+    const onCpu = await find(await fakePython(KNOWN, '3.12.1', { gpu: false }));
+    expect(onGpu).toMatchObject({ gpu: true });
+    expect(onCpu).not.toHaveProperty('gpu');
+    // The gate allows for the rounding of bfloat16, and nothing that is kept is taken for the other's.
+    expect(transformersIdentity(onGpu!)).toBe(`${transformersIdentity(onCpu!)}, bfloat16 on a GPU`);
+  });
+
   it("falls back from a user's that lacks packages to what was installed, and says so", async () => {
     const bare = await findPython({ variables });
     const tools = await testPythonTools();
     expect(await find(bare?.path, TEST_TOOLS)).toEqual(tools);
-    expect(lines).toEqual([expect.stringMatching(/^WELDLINE_PYTHON: \/.* has no torch, has no/)]);
+    expect(lines).toEqual([
+      expect.stringMatching(/^Passing over WELDLINE_PYTHON: \/.* has no torch, has no/),
+    ]);
   });
 
   it('does not take another series of a package', async () => {
     const python = await fakePython({ ...KNOWN, torch: '2.110.0', peft: '0.20.1', numpy: null });
     expect(await find(python)).toBeUndefined();
     expect(lines).toEqual([
-      `WELDLINE_PYTHON: ${python} has torch 2.110.0, weldline knows 2.11, has peft 0.20.1, ` +
-        "weldline knows 0.21, has no numpy. An environment of weldline's own is used.",
+      `Passing over WELDLINE_PYTHON: ${python} has torch 2.110.0, weldline knows 2.11, has peft 0.20.1, ` +
+        'weldline knows 0.21, has no numpy.',
     ]);
   });
 

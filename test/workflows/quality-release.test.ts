@@ -201,6 +201,8 @@ describe('a release of all that is served', { timeout: TIMEOUT_MS }, () => {
     expect(waiting).toMatchObject({ stage: 'approve', needs: 'approval' });
     const artefact = result.artefact.replace('1.0.0', '4.0.0');
     expect(await readdir(setup.target)).not.toContain(artefact);
+    const blank = asked.executeUpdate(approveUpdate, { args: [{ by: 'ada', override: ' ' }] });
+    await expect(blank).rejects.toBeInstanceOf(WorkflowUpdateFailedError);
     await asked.executeUpdate(approveUpdate, { args: [{ by: 'ada' }] });
     expect((await asked.result()).approval).toMatchObject({ by: 'ada' });
     expect(await readdir(setup.target)).toContain(artefact);

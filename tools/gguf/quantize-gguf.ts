@@ -22,6 +22,8 @@ export interface QuantizeOptions {
   readonly llamaCpp: LlamaCpp;
   readonly variables: Readonly<Record<string, string>>;
   readonly threads?: number | undefined;
+  /** How long llama.cpp may print nothing; half an hour where it is not given. */
+  readonly stallTimeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onFraction?: ((fraction: number) => void) | undefined;
   readonly logFile?: string | undefined;
@@ -38,7 +40,7 @@ export async function quantizeGguf(options: QuantizeOptions): Promise<void> {
     ...command(options),
     env: options.variables,
     signal: options.signal,
-    stallTimeoutMs: STALL_TIMEOUT_MS,
+    stallTimeoutMs: options.stallTimeoutMs ?? STALL_TIMEOUT_MS,
     logFile: options.logFile,
     onLine: (line) => {
       const [, done, total] = TENSOR_LINE.exec(line) ?? [];

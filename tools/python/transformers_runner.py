@@ -1,6 +1,7 @@
 """Answers prompts with a transformers checkpoint: the far end of evaluation/runners/.
 
-    python transformers_runner.py --model DIR [--adapter DIR] [--tokenizer DIR] [--threads N]
+    python transformers_runner.py --model DIR [--adapter DIR] [--tokenizer DIR] [--device cpu|cuda]
+                                  [--threads N]
 
 Speaks JSON lines over standard input and output; everything else goes to standard error, whose last
 line says why where the model cannot be loaded. The first line it writes is {"ready": true, ...}. Then
@@ -50,6 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--adapter", type=Path)
     parser.add_argument("--tokenizer", type=Path, help="where it is, if not beside the model")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int)
     return parser.parse_args()
 
@@ -71,13 +73,11 @@ class Replies:
         self._file.flush()
 
 
-def quantization_options(directory: Path) -> dict[str, Any]:
+def quantization_options(directory: Path, on_gpu: bool) -> dict[str, Any]:
     """What it takes to run formats whose own kernels need a GPU that may not be there."""
-    import torch
-
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     method = (config.get("quantization_config") or {}).get("quant_method")
-    if torch.cuda.is_available():
+    if on_gpu:
         return {}
     if method == "fp8":
         from transformers import FineGrainedFP8Config
@@ -93,14 +93,15 @@ def quantization_options(directory: Path) -> dict[str, Any]:
 class Model:
     """A checkpoint, with or without an adapter, and its tokenizer."""
 
-    def __init__(self, directory: Path, adapter: Path | None, tokenizer: Path) -> None:
+    def __init__(
+        self, directory: Path, adapter: Path | None, tokenizer: Path, on_gpu: bool
+    ) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         local = {"local_files_only": True, "trust_remote_code": False}
         say(f"loading the tokenizer of {tokenizer}")
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer, **local)
-        on_gpu = torch.cuda.is_available()
         say(f"loading {directory}")
         # On a CPU only the arithmetic is float32; the values are the checkpoint's. Most CPUs do that
         # far faster than bfloat16, and differences between two models are not lost in its rounding.
@@ -109,7 +110,7 @@ class Model:
             dtype=torch.bfloat16 if on_gpu else torch.float32,
             use_safetensors=True,
             **({"device_map": "auto"} if on_gpu else {}),
-            **quantization_options(directory),
+            **quantization_options(directory, on_gpu),
             **local,
         )
         stops = {self.tokenizer.eos_token_id}
@@ -299,7 +300,8 @@ def main() -> int:
         if arguments.threads is not None:
             torch.set_num_threads(arguments.threads)
         tokenizer = arguments.tokenizer or arguments.model
-        model = Model(arguments.model, arguments.adapter, tokenizer)
+        on_gpu = arguments.device == "cuda"
+        model = Model(arguments.model, arguments.adapter, tokenizer, on_gpu)
     except Exception as error:  # noqa: BLE001  (whatever it was, the other end is told)
         say(explain(error))
         return 1

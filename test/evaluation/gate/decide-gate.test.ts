@@ -327,3 +327,29 @@ describe('a merged checkpoint that fails', () => {
     ]);
   });
 });
+
+describe('a model that computes no numbers', () => {
+  const notFinite = 'the logits are not finite';
+  const broken = (id: string): GateInput => {
+    const input = gateInput({ ...SOUND, 'gguf-q2_k': 20 });
+    const results = input.results.map((each) =>
+      each.candidate === id ? { ...each, answers: [], notFinite } : each,
+    );
+    return { ...input, results };
+  };
+
+  it('fails, and holds back nobody else', () => {
+    const input = broken('gguf-q2_k');
+    expect(artefactOf(input, 'gguf-q2_k')).toMatchObject({
+      passed: false,
+      failures: [{ signal: 'kl-too-large', suite: 'support', message: notFinite }],
+    });
+    expect(artefactOf(input).passed).toBe(true);
+  });
+
+  it('is nothing to be compared with', () => {
+    const [failure] = artefactOf(broken('adapter:a')).failures;
+    expect(failure?.signal).toBe('not-evaluated');
+    expect(failure?.message).toContain('adapter:a, with which it would be compared, computes no');
+  });
+});

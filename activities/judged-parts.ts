@@ -1,0 +1,52 @@
+import type { ConversionStep } from '../conversion/conversion-step.ts';
+import { describeSignal, describeWarnings } from '../evaluation/gate/describe-decision.ts';
+import type { GateDecision } from '../evaluation/gate-decision.ts';
+import type { Judged, QualityPlan } from './quality-types.ts';
+
+/** A history and every look at the status hold these lines; the report has all of them. */
+const SIGNALS_SHOWN_MAX = 5;
+const WARNINGS_SHOWN_MAX = 50;
+
+type Planned = Pick<QualityPlan, 'conversions'>;
+
+/** The parts that would be published and are models. */
+export function judgedParts({ conversions }: Planned): readonly string[] {
+  const models = conversions.filter((step) => (step.kind === 'gguf' ? step.wanted : isModel(step)));
+  return ['merged', ...models.map(({ id }) => id)];
+}
+
+function isModel({ kind }: ConversionStep): boolean {
+  return kind !== 'gguf-adapter';
+}
+
+/** What is published by the decision, and why the rest is not. Each part is in one of the lists. */
+export function judgedOutcome(
+  { artefacts }: GateDecision,
+  { conversions }: Planned,
+): Pick<Judged, 'passed' | 'failed' | 'warnings'> {
+  const passed = artefacts.filter((each) => each.passed).map(({ candidate }) => candidate);
+  const failed = artefacts.flatMap(({ candidate, passed: isFine, failures }) =>
+    isFine
+      ? []
+      : [
+          {
+            id: candidate,
+            message: shown(failures.map(describeSignal), SIGNALS_SHOWN_MAX).join('\n'),
+          },
+        ],
+  );
+  // An adapter is what it was, in another format: it goes where the merge goes.
+  const adapters = conversions.filter((step) => !isModel(step)).map(({ id }) => id);
+  const isMergedFine = passed.includes('merged');
+  const message = 'held-back-with-merged: it is published where merged is, which failed';
+  return {
+    passed: [...passed, ...(isMergedFine ? adapters : [])],
+    failed: [...failed, ...(isMergedFine ? [] : adapters.map((id) => ({ id, message })))],
+    warnings: shown(describeWarnings(artefacts), WARNINGS_SHOWN_MAX),
+  };
+}
+
+function shown(lines: readonly string[], countMax: number): readonly string[] {
+  if (lines.length <= countMax) return lines;
+  return [...lines.slice(0, countMax), `And ${lines.length - countMax} more: see the report.`];
+}

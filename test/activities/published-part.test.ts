@@ -1,0 +1,70 @@
+/** That what is published is what was judged, however long a release has waited in between. */
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { publishedPart } from '../../activities/published-part.ts';
+import type { Converted, ReleaseParts } from '../../activities/quality-types.ts';
+import { makeConversion } from '../../conversion/conversion-store.ts';
+import type { ReleaseFacts } from '../../report/release-facts.ts';
+import { reportFacts } from '../../report/report-facts.ts';
+import { temporaryDirectory } from '../doubles/temporary-directory.ts';
+import { sampleInput } from '../report/html/sample-facts.ts';
+
+const FACTS: ReleaseFacts = sampleInput().release;
+
+/** A calibration on a GPU: never twice the same integers. */
+async function makeIntegers(directory: string, content: string): Promise<Converted> {
+  const facts = { id: 'awq-w4a16-g128', kind: 'awq', key: 'a'.repeat(64) } as const;
+  const made = await makeConversion(
+    join(directory, 'conversions'),
+    { ...facts, tools: {}, settings: {} },
+    async (partial) => {
+      await writeFile(join(partial, 'model.safetensors'), content);
+      return { checks: [], warnings: [] };
+    },
+  );
+  return { id: facts.id, directory: made.directory, manifestDigest: made.manifestDigest };
+}
+
+/** The release as the workflow tells it, as far as parts are concerned. */
+function releaseOf(converted: Converted, evaluated: string): ReleaseParts {
+  const quality = {
+    converted: [converted],
+    evaluated: [{ candidate: converted.id, digest: evaluated, results: 'r' }],
+  };
+  return { quality, inputs: { artefact: FACTS.artefact } } as unknown as ReleaseParts;
+}
+
+function publish(converted: Converted, evaluated = converted.manifestDigest) {
+  const release = releaseOf(converted, evaluated);
+  return publishedPart(release, FACTS, async () => reportFacts(sampleInput()), converted.id);
+}
+
+test('a conversion is published as it was evaluated', async () => {
+  const converted = await makeIntegers(await temporaryDirectory(), 'judged');
+  expect(await publish(converted)).toMatchObject({
+    artefact: `${FACTS.artefact}-awq-w4a16-g128`,
+    manifestDigest: converted.manifestDigest,
+    files: [{ path: 'model.safetensors', size: 6 }],
+  });
+});
+
+test('one that was made again while the release waited is not', async () => {
+  const directory = await temporaryDirectory();
+  const converted = await makeIntegers(directory, 'judged');
+  await writeFile(join(converted.directory, 'model.safetensors'), 'damaged');
+  const again = await makeIntegers(directory, 'others');
+  expect(again.directory).toBe(converted.directory);
+  await expect(publish(converted)).rejects.toMatchObject({
+    code: 'convert.missing',
+    message: expect.stringContaining('made again since it was evaluated'),
+  });
+});
+
+test('nor is one whose evaluation was of other files', async () => {
+  const converted = await makeIntegers(await temporaryDirectory(), 'judged');
+  await expect(publish(converted, 'b'.repeat(64))).rejects.toMatchObject({
+    code: 'convert.missing',
+    message: expect.stringContaining('nobody judged'),
+  });
+});
