@@ -31,7 +31,7 @@ export function judgedOutcome(
       : [
           {
             id: candidate,
-            message: shown(failures.map(describeSignal), SIGNALS_SHOWN_MAX).join(' '),
+            message: shown(failures.map(describeSignal), SIGNALS_SHOWN_MAX).join('\n'),
           },
         ],
   );

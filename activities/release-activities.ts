@@ -56,7 +56,7 @@ export function createReleaseActivities({ home, access }: Dependencies) {
     async report(input: ReportInput): Promise<Report> {
       return withHeartbeat('report', async () => {
         const facts = await factsOf(home, input);
-        const directory = reportDirectory(home, input.inputs.artefact);
+        const directory = reportDirectory(home, input.run.workflowId);
         await mkdir(directory, { recursive: true });
         const json = join(directory, 'report.json');
         const markdown = join(directory, 'report.md');

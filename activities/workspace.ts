@@ -46,9 +46,12 @@ export function suiteDirectory(home: string): string {
   return join(evaluationDirectory(home), 'suites');
 }
 
-/** Where the report of a release is written. */
-export function reportDirectory(home: string, artefact: string): string {
-  return join(home, 'reports', artefact);
+/**
+ * Where the report of a release is written. Not named after the artefact: two releases of the same
+ * merge are judged by other suites, and one may wait for a person who reads its report.
+ */
+export function reportDirectory(home: string, workflowId: string): string {
+  return join(home, 'reports', workflowId);
 }
 
 /** What external programs printed for a release. */

@@ -92,6 +92,8 @@ export class Progress {
       parts.push(`${formatDuration(((bytesTotal - bytesDone) / rate) * 1000)} left`);
     }
     if (item !== '') parts.push(item);
+    // A program that is starting tells nothing; a log should show that it is waited for.
+    if (parts.length === 1 && !this.#stream.isTTY) parts.push(formatDuration(1000 * seconds));
     return parts.join('  ');
   }
 }

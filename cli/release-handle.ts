@@ -26,6 +26,9 @@ const QUERY_AFTER_CRASH_TIMEOUT_MS = 30_000;
 /** Bringing the embedded server back takes seconds; on a machine that swaps, more of them. */
 const RESTART_TIMEOUT_MS = 60_000;
 
+/** So many releases are named to a person who asks for one that is not there. */
+const KNOWN_MAX = 5;
+
 /** The workflow id of a release: one run at a time for each name and version. */
 export function releaseId(name: string, version: string): string {
   return `release-${name}-${version}`;
@@ -53,10 +56,13 @@ export async function findRelease(
       }
     }
   }
-  const known: string[] = [];
-  for await (const { workflowId } of client.workflow.list({ query: RELEASES, pageSize: 10 })) {
-    if (known.length < 5) known.push(workflowId);
+  // A release that was run several times is listed for each of them.
+  const ids = new Set<string>();
+  for await (const { workflowId } of client.workflow.list({ query: RELEASES, pageSize: 100 })) {
+    ids.add(workflowId);
+    if (ids.size === KNOWN_MAX) break;
   }
+  const known = [...ids];
   throw new WeldlineError(
     'release.not-found',
     wanted === undefined

@@ -1,6 +1,5 @@
 import { closestName } from '../config/closest-name.ts';
 import { type Environment, readEnvironment } from '../config/environment.ts';
-import { PYTHON_TOOLS_BYTES } from '../tools/doctor.ts';
 import { findLlamaCpp } from '../tools/find-llama-cpp.ts';
 import { findPythonTools } from '../tools/find-python-tools.ts';
 import { installLlamaCpp } from '../tools/install-llama-cpp.ts';
@@ -38,7 +37,8 @@ export async function runToolsInstall(names: readonly string[], output: Output):
   try {
     progress.begin('llama.cpp', LLAMA_CPP_INSTALLED_BYTES);
     const llamaCpp = wanted.has('llamaCpp') ? await provideLlamaCpp(options) : undefined;
-    progress.begin('Python tools', PYTHON_TOOLS_BYTES);
+    // Its packages are counted.
+    progress.begin('Python tools', 0);
     const python = wanted.has('python') ? await providePython(options) : undefined;
     progress.stop();
     if (llamaCpp !== undefined) {

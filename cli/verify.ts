@@ -28,7 +28,7 @@ export async function runVerify(directory: string, output: Output): Promise<numb
     const { id, filesChecked, bytesChecked } = conversion;
     const bytes = formatBytes(bytesChecked);
     output.line(
-      `${target} is intact: ${id}, ${filesChecked} files (${bytes}) equal their digests.`,
+      `${target} is intact: ${id}, ${filesChecked} file(s) (${bytes}) equal their digests.`,
     );
     output.result({ directory: target, ...conversion });
     return EXIT.ok;
@@ -41,7 +41,7 @@ export async function runVerify(directory: string, output: Output): Promise<numb
   progress.clear();
   const { filesChecked, bytesChecked, tensorsChecked } = verification;
   output.line(
-    `${target} is intact: ${filesChecked} files (${formatBytes(bytesChecked)}) equal their ` +
+    `${target} is intact: ${filesChecked} file(s) (${formatBytes(bytesChecked)}) equal their ` +
       `digests, ${tensorsChecked} tensors.`,
   );
   output.result({ directory: target, ...verification });

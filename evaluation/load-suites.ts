@@ -31,13 +31,12 @@ export async function loadSuites(
     return template;
   };
   const loaded: Suite[] = [];
-  for (const suite of suites) loaded.push(await loadSuite(suite, tokenizerDirectory, getTemplate));
+  for (const suite of suites) loaded.push(await loadSuite(suite, getTemplate));
   return loaded;
 }
 
 async function loadSuite(
   { id, data, text: textPath, matcher, newTokensMax }: RecipeSuite,
-  tokenizerDirectory: string,
   getTemplate: () => Promise<ChatTemplate | undefined>,
 ): Promise<Suite> {
   const lines = data === undefined ? [] : parseSuiteLines(await readText(data), data, matcher);
@@ -46,8 +45,8 @@ async function loadSuite(
   if (isChat && template === undefined) {
     throw invalidSuite(
       `${data}`,
-      `has messages, and the model in ${tokenizerDirectory} has no chat template to write them ` +
-        'with (chat_template.jinja, or chat_template in tokenizer_config.json); give prompts',
+      'has messages, and the base model has no chat template to write them with ' +
+        '(chat_template.jinja, or chat_template in tokenizer_config.json); give prompts',
     );
   }
   const exercises = await mapInTurns(lines, (line, index) => toExercise(line, index, template));

@@ -1,6 +1,6 @@
 import type { ArtefactDecision, SuiteDecision } from '../evaluation/gate-decision.ts';
 import { formatBytes, formatSmall } from './figures.ts';
-import { inline } from './inline-markdown.ts';
+import { inline } from './markdown.ts';
 import type { ReportConversion, ReportFacts } from './report-facts.ts';
 import { candidateName, formatInterval, signalWords } from './wording.ts';
 
@@ -35,7 +35,7 @@ function evaluated(
 ${rows.join('\n')}
 
 ${decisions.join('\n')}
-${approval === undefined ? '' : `- ${approvalOf(approval)}\n`}`;
+${approval === undefined ? '' : `- ${inline(describeApproval(approval))}\n`}`;
 }
 
 function suiteCells({ suite, reference, score, referenceScore, kl }: SuiteDecision): string {
@@ -54,9 +54,9 @@ function decisionOf({ passed, failures }: ArtefactDecision): string {
   return `**failed the gate**: ${inline([...new Set(reasons)].join(', '))}`;
 }
 
-function approvalOf({ by, override }: NonNullable<ReportFacts['approval']>): string {
-  const why = override === undefined ? '' : `, over the gate: ${inline(override)}`;
-  return `approved by ${inline(by)}${why}`;
+/** Who released it, and why although the gate had refused it. Not yet safe in Markdown. */
+export function describeApproval({ by, override }: NonNullable<ReportFacts['approval']>): string {
+  return `approved by ${by}${override === undefined ? '' : `, over the gate: ${override}`}`;
 }
 
 function converted(conversions: readonly ReportConversion[]): string {

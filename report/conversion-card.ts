@@ -1,5 +1,6 @@
 import type { ConversionManifest } from '../conversion/conversion-step.ts';
 import { describeArtefact, describeSuite } from '../evaluation/gate/describe-decision.ts';
+import { describeApproval } from './card-quality.ts';
 import { inline, inputCell, yamlString } from './markdown.ts';
 import type { ReleaseFacts } from './release-facts.ts';
 
@@ -26,8 +27,7 @@ ${use(conversion)}
 | | |
 |---|---|
 | artefact | \`${artefact}\` |
-| made of | \`${facts.artefact}\`, manifest \`${facts.manifestDigest}\` |
-| base | ${inputCell(base)} |
+${madeOf(facts, conversion)}| base | ${inputCell(base)} |
 ${adapters.map((adapter) => `| adapter \`${adapter.id}\` | ${inputCell(adapter)} |`).join('\n')}
 ${bitsPerWeight === undefined ? '' : `| bits per weight | ${bitsPerWeight.toFixed(2)} |\n`}${Object.entries(
   conversion.settings,
@@ -61,12 +61,27 @@ function use({ kind, files }: ConversionManifest): string {
   return 'Integer weights in the compressed-tensors format, for vLLM: `vllm serve DIRECTORY`.';
 }
 
-/** What the gate found of it. */
-function evaluated({ gate }: ReleaseFacts, { id }: ConversionManifest): string {
+/** Of an adapter the table says which it is. */
+function madeOf({ artefact, manifestDigest }: ReleaseFacts, { kind }: ConversionManifest): string {
+  return kind === 'gguf-adapter'
+    ? ''
+    : `| made of | \`${artefact}\`, manifest \`${manifestDigest}\` |\n`;
+}
+
+/** What the gate found of it, and who released it all the same. */
+function evaluated({ gate, approval }: ReleaseFacts, { id }: ConversionManifest): string {
   const decision = gate?.artefacts.find(({ candidate }) => candidate === id);
-  if (decision === undefined) return '';
-  const [verdict = '', ...reasons] = describeArtefact(decision);
-  return `## Evaluated\n\n${list([verdict, ...reasons, ...decision.suites.map(describeSuite)])}\n\n`;
+  const approved = approval === undefined ? [] : [describeApproval(approval)];
+  if (decision === undefined) return approved.length === 0 ? '' : section(approved);
+  return section([
+    ...describeArtefact(decision).map((line) => line.trim()),
+    ...decision.suites.map(describeSuite),
+    ...approved,
+  ]);
+}
+
+function section(lines: readonly string[]): string {
+  return `## Evaluated\n\n${list(lines)}\n\n`;
 }
 
 function list(lines: readonly string[]): string {

@@ -5,7 +5,7 @@ import {
 } from '../engine/insight/describe-insight.ts';
 import type { RetentionSummary } from '../engine/insight/retention.ts';
 import { qualitySections } from './card-quality.ts';
-import { inline } from './inline-markdown.ts';
+import { inline, inputCell, yamlString } from './markdown.ts';
 import type { ReleaseFacts } from './release-facts.ts';
 import type { ReportFacts } from './report-facts.ts';
 
@@ -84,13 +84,6 @@ function combined({ options }: ReleaseFacts): string {
   return `| combined | ${combination}, ${parameters.join(', ')} |\n`;
 }
 
-function inputCell(input: ReleaseFacts['inputs'][number] | undefined): string {
-  if (input === undefined) return '';
-  const commit = input.commit === undefined ? '' : ` at commit \`${input.commit}\``;
-  const run = input.trainingRun === undefined ? '' : `, training run ${inline(input.trainingRun)}`;
-  return `${inline(input.model)}${commit}${run}`;
-}
-
 /** How much of the adapters is in the weights, and how they agree with each other. */
 function measured({ insight }: ReleaseFacts): string {
   const { retention, conflicts } = insight ?? {};
@@ -118,9 +111,4 @@ function warnings(facts: ReleaseFacts): string {
 
 function hubName(model: string): string {
   return model.replace(/^hf:\/\//, '');
-}
-
-/** JSON strings are YAML strings. */
-function yamlString(text: string): string {
-  return JSON.stringify(text);
 }

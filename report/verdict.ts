@@ -113,7 +113,7 @@ function evidence(
 }
 
 function nextSteps(
-  { approval, approvalRequired, evaluation }: ReportFacts,
+  { release, approval, approvalRequired, evaluation }: ReportFacts,
   artefacts: readonly ArtefactVerdict[],
 ): readonly Sentence[] {
   const failed = artefacts.some(({ decision }) => decision?.passed === false);
@@ -121,12 +121,14 @@ function nextSteps(
     const why = approval.override === undefined ? '' : `, over the gate: “${approval.override}”`;
     return [{ text: `Approved by ${approval.by}${why}.` }];
   }
+  // By its name: without one the command takes the release that was started last.
+  const approve = `weldline approve ${release.run.workflowId}`;
   const override = {
     text: 'What failed is not published, unless a person overrules the gate:',
-    command: 'weldline approve --override "reason"',
+    command: `${approve} --override "reason"`,
   };
   const stopped = { text: 'What failed is not published: the recipe stops there.' };
-  const asked = { text: 'The recipe asks for a person’s yes:', command: 'weldline approve' };
+  const asked = { text: 'The recipe asks for a person’s yes:', command: approve };
   return [
     ...(failed ? [evaluation?.onFailure === 'stop' ? stopped : override] : []),
     ...(approvalRequired ? [asked] : []),

@@ -206,9 +206,13 @@ async function lookForPython(options: DiagnoseOptions): Promise<DoctorCheck> {
       .filter(([name]) => (KNOWN_VERSIONS[name]?.length ?? 0) > 0)
       .map(([name, each]) => `${name} ${each}`)
       .join(', ');
-    return { ...base, state: 'ok', version, path: found.python };
+    return {
+      ...{ ...base, state: 'ok', version, path: found.python },
+      note: [note, ...passedOver].join('. '),
+    };
   } catch (error) {
-    return { ...base, state: 'unusable', ...problem(error, options.signal), mend };
+    // Only the setting throws, and no installation mends that.
+    return { ...base, state: 'unusable', ...problem(error, options.signal) };
   }
 }
 

@@ -68,7 +68,7 @@ export async function publishRelease(
     if (failed.length === 0) return;
     if (!isOverridden() && recipe.evaluation?.onFailure !== 'stop') {
       const { html = '' } = await report();
-      await approvals.wait(overrideWanted(failed, html));
+      await approvals.wait(overrideWanted(failed, passed.length, html));
     }
     if (isOverridden()) await publish(failed.map(({ id }) => id));
   });
@@ -91,7 +91,7 @@ function partsOf({ quality }: ReleaseParts, judged: Judged | undefined): readonl
 }
 
 function refusals(failed: Judged['failed']): string {
-  const lines = failed.map(({ id, message }) => `  ${id}: ${message}`);
+  const lines = failed.map(({ id, message }) => `  ${id}: ${message.replaceAll('\n', '\n    ')}`);
   return `The gate refused ${failed.map(({ id }) => id).join(', ')}:\n${lines.join('\n')}`;
 }
 
@@ -107,9 +107,10 @@ function approvalWanted(failed: Judged['failed'], report: string): Waiting {
   return { stage: 'approve', code: 'release.approval-required', message, needs: 'approval' };
 }
 
-function overrideWanted(failed: Judged['failed'], report: string): Waiting {
+function overrideWanted(failed: Judged['failed'], passed: number, report: string): Waiting {
+  const published = passed === 0 ? 'Nothing is published.' : 'What passed is published.';
   const message =
-    `${refusals(failed)}\nWhat passed is published. Read ${report}, then publish the rest all the ` +
-    'same (--override "reason") or cancel the release.';
+    `${refusals(failed)}\n${published} Read ${report}, then publish what was refused all the same ` +
+    '(--override "reason") or cancel the release.';
   return { stage: 'publish', code: 'gate.failed', message, needs: 'override' };
 }

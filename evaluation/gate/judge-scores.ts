@@ -48,8 +48,8 @@ export function judgeScores(evidence: SuiteEvidence): Verdict & { readonly score
     warnings.push({ signal: 'suite-too-small', suite: suite.id, message });
   } else if (smallest === undefined) {
     const message =
-      `${counted(reference)} of ${referenceOf(suite)}, on ${outcomes.prompts} prompts: not even the ` +
-      'loss of all of them would be told from chance. Write more prompts that the adapter answers';
+      `${counted(reference)} of ${referenceOf(suite)}: not even the loss of all of them would ` +
+      'be told from chance. Write more prompts that the adapter answers';
     warnings.push({ signal: 'suite-too-small', suite: suite.id, message });
   }
   if (suite.scoreMin !== undefined && score.value < suite.scoreMin) {

@@ -85,7 +85,8 @@ class LlamaServer {
   readonly #lastLines: string[] = [];
   #process: LeashedProcess | undefined;
   #url: string | undefined;
-  #hasEnded = false;
+  /** Its exit code or the signal that ended it, once it has ended. */
+  #ending: string | undefined;
 
   constructor(model: string) {
     this.#name = `llama-server with ${model}`;
@@ -102,14 +103,20 @@ class LlamaServer {
         this.#url ??= /listening on (http:\/\/127\.0\.0\.1:\d+)/.exec(line)?.[1];
       },
     });
-    const onEnd = (): void => {
-      this.#hasEnded = true;
-    };
-    this.#process.ended.then(onEnd, onEnd);
+    this.#process.ended.then(
+      ({ exitCode, signal: killedBy }) => {
+        this.#ending = killedBy ?? `exit code ${exitCode}`;
+      },
+      () => {
+        this.#ending = 'no exit code';
+      },
+    );
     const deadline = performance.now() + START_TIMEOUT_MS;
     try {
       while (!(await this.#isReady())) {
-        if (this.#hasEnded) throw this.#failure('ended before it was ready');
+        if (this.#ending !== undefined) {
+          throw this.#failure(`ended before it was ready (${this.#ending})`);
+        }
         if (performance.now() > deadline) throw this.#failure('was not ready after half an hour');
         await sleep(POLL_MS, undefined, signal === undefined ? {} : { signal });
       }
@@ -148,7 +155,10 @@ class LlamaServer {
     } catch (error) {
       signal.throwIfAborted();
       if (error instanceof WeldlineError) throw error;
-      throw this.#failure(this.#hasEnded ? 'ended' : `did not answer ${what}`, error);
+      throw this.#failure(
+        this.#ending === undefined ? `did not answer ${what}` : `ended (${this.#ending})`,
+        error,
+      );
     }
   }
 

@@ -76,7 +76,8 @@ function checkKeys(line: string, at: string): z.infer<typeof lineSchema> {
   try {
     value = parseJson(line);
   } catch (error) {
-    const why = (error as Error).message;
+    // Node adds a line and a column, and counts from the start of this line.
+    const why = (error as Error).message.replace(/ \(line \d+ column \d+\)$/, '');
     throw invalidSuite(at, `is no JSON: ${why}. Each line is one object, {"prompt", "expected"}`);
   }
   const parsed = lineSchema.safeParse(value);

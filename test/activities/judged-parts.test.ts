@@ -46,7 +46,7 @@ test('what is said of many suites is cut, since a history holds it', () => {
     { format: 'weldline.gate', artefacts },
     { conversions: [] },
   );
-  expect(failed[0]?.message).toMatch(/suite-4\): worse And 75 more: see the report\.$/);
+  expect(failed[0]?.message).toMatch(/suite-4\): worse\nAnd 75 more: see the report\.$/);
   expect(warnings).toHaveLength(51);
   expect(warnings.at(-1)).toBe('And 30 more: see the report.');
 });

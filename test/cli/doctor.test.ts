@@ -133,6 +133,16 @@ describe('weldline doctor', () => {
     }
   });
 
+  it('says why a Python that is set is passed over, where another one is used', async () => {
+    const bare = join(home, 'bare');
+    execFileSync('python3', ['-m', 'venv', '--without-pip', bare]);
+    variables = { ...variables, WELDLINE_PYTHON: join(bare, 'bin', 'python') };
+    variables['WELDLINE_TOOLS'] = TEST_TOOLS;
+    const { state, note } = (await diagnosis('converting.yaml')).get('python');
+    expect(state).toBe('ok');
+    expect(note).toMatch(/to convert to GGUF.* WELDLINE_PYTHON: .* has no torch/);
+  });
+
   it('finds what is set and cannot be used, whether or not a recipe needs it', async () => {
     variables['WELDLINE_LLAMA_CPP'] = join(root, 'nowhere');
     const { ok, get } = await diagnosis('plain.yaml');

@@ -50,12 +50,12 @@ it('shows in a terminal how much of the folder is there, and removes it at the e
 it('redraws in a terminal what an installer counts', () => {
   const progress = new InstallProgress(directory, stream(true));
   progress.begin('Python tools', 10_000_000);
-  progress.step('making an environment');
+  progress.step('Making an environment for Python');
   progress.step('[##--] 1/2 torch 2.11.0');
   progress.step('[####] 2/2 numpy 2.4.6');
   progress.stop();
   const counted = [`${REDRAW}[##--] 1/2 torch 2.11.0`, `${REDRAW}[####] 2/2 numpy 2.4.6`];
   expect(written.replaceAll(REDRAW.repeat(2), REDRAW)).toBe(
-    `making an environment\n${counted.join('')}${REDRAW}`,
+    `Making an environment for Python\n${counted.join('')}${REDRAW}`,
   );
 });

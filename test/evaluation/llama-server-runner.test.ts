@@ -43,7 +43,7 @@ describe('a llama-server', () => {
     const { starting } = await startWith('echo "error: failed to load $2" >&2; exit 1');
     await expect(starting).rejects.toMatchObject({ code: 'evaluate.runner-failed' });
     await expect(starting).rejects.toThrow(
-      /example\.gguf ended before it was ready.*failed to load \/models\/example\.gguf/s,
+      /example\.gguf ended before it was ready \(exit code 1\)\..*failed to load \/models\/example\.gguf/s,
     );
   });
 

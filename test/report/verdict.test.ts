@@ -41,7 +41,7 @@ describe('the verdict', () => {
     const verdict = verdictOf({ failed: { merged: [], 'gguf-q2_k': ['score-drop'] } });
     expect(verdict).toMatchObject({ verdict: 'mixed', each: ['ship', 'hold'] });
     expect(verdict.headline).toBe('Ship 1 of 2 artefacts, do not ship 1');
-    expect(verdict.text).toContain('weldline approve --override "reason"');
+    expect(verdict.text).toContain('weldline approve release-two-tasks --override "reason"');
     const stopped = verdictOf({ failed: { merged: ['score-drop'] }, onFailure: 'stop' });
     expect(stopped).toMatchObject({ verdict: 'hold', headline: 'Do not ship' });
     expect(stopped.text).toContain('the recipe stops there');
@@ -85,7 +85,7 @@ describe('the verdict', () => {
 
   it('asks for the yes that the recipe asks for, until it is there', () => {
     const waiting = verdictOf({ failed: { merged: [] }, approvalRequired: true });
-    expect(waiting.text).toMatch(/asks for a person’s yes: weldline approve$/);
+    expect(waiting.text).toMatch(/asks for a person’s yes: weldline approve release-two-tasks$/);
     const given = { failed: { merged: [] }, approvalRequired: true, approval: { by: 'Ada' } };
     expect(verdictOf(given).text).toMatch(/Approved by Ada\. $/);
   });

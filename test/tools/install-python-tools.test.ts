@@ -99,7 +99,7 @@ describe('installPythonTools', () => {
       message: expect.stringMatching(/DO NOT MATCH THE HASHES[\s\S]*Or set WELDLINE_PYTHON/),
     });
     expect(lines).toEqual([
-      'making an environment',
+      'Making an environment for Python',
       expect.stringMatching(/^\[-{20}\] 1\/\d{2} accelerate 1\.15\.0$/),
     ]);
     const [plain, forGpu] = [false, true].map((isForGpu) => pythonEnvironment(tools(), isForGpu));
@@ -222,7 +222,7 @@ describe('install.py', () => {
     await writeFile(join(home, 'check.py'), check);
     const outputs = (await Promise.all([install(), install()])).sort();
     expect(outputs[0]?.split('\n')).toEqual([
-      'making an environment',
+      'Making an environment for Python',
       '[##########----------] 1/2 tiny_a 1.0',
       '[####################] 2/2 tiny_b 1.0',
       '[####################] 2/2 unpacking',

@@ -165,6 +165,7 @@ describe('a release of all that is served', { timeout: TIMEOUT_MS }, () => {
     expect(judged).toMatchObject({ passed: [], failed: [{ id: 'merged' }] });
     expect(waiting).toMatchObject({ stage: 'publish', code: 'gate.failed', needs: 'override' });
     expect(waiting?.message).toContain('score-below-minimum');
+    expect(waiting?.message).toContain('Nothing is published.');
     const artefact = result.artefact.replace('1.0.0', '2.0.0');
     expect(await readdir(setup.target)).not.toContain(artefact);
 

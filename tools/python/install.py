@@ -39,7 +39,7 @@ def main() -> int:
 def build(directory: Path, locks: list[Path]) -> None:
     is_for_gpu = len(locks) > 1
     environment.require_space(directory.parent, CUDA_SPACE_BYTES if is_for_gpu else SPACE_BYTES)
-    print("making an environment", flush=True)
+    print("Making an environment for Python", flush=True)
     environment.create_environment(directory)
     environment.install(directory, locks, "--only-binary=:all:")
     if not is_for_gpu:

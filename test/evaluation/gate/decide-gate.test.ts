@@ -145,7 +145,7 @@ describe('a drop of the score', () => {
     const { passed, warnings, suites } = artefactOf(gateInput(scores, { prompts: 3 }));
     expect(passed).toBe(true);
     expect(signalsOf(warnings)).toEqual(['fine-tune-absent', 'suite-too-small']);
-    expect(warnings[1]?.message).toContain('3 of 3 right of adapter:a, on 3 prompts: not even');
+    expect(warnings[1]?.message).toContain('3 of 3 right of adapter:a: not even');
     expect(suites[0]).not.toHaveProperty('smallestDropSeen');
   });
 });

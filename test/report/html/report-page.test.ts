@@ -123,7 +123,7 @@ describe('the report', () => {
   it('begins with the verdict, and with what failed and why', () => {
     const verdict = plain(sectionOf(parsePage(page()), 'verdict'));
     expect(verdict).toMatch(
-      /^ ± Ship 6 of 7 artefacts, do not ship 1 6 of 7 .* weldline approve --override "reason" gguf-q2_k ✕ Do not ship 50 MB, 2\.96 bits per weight scores 45\.0 % on calculator \(reference 95\.0 %\), worst of 2 suites KL 0\.41 nats per token Failed: Scores dropped on suite calculator score-drop It answers 9 of 20/,
+      /^ ± Ship 6 of 7 artefacts, do not ship 1 6 of 7 .* weldline approve release-two-tasks --override "reason" gguf-q2_k ✕ Do not ship 50 MB, 2\.96 bits per weight scores 45\.0 % on calculator \(reference 95\.0 %\), worst of 2 suites KL 0\.41 nats per token Failed: Scores dropped on suite calculator score-drop It answers 9 of 20/,
     );
     expect(verdict).toMatch(/ gguf-q4_k_m ✓ Ship .* 1 warning: The suite is too small to tell /);
     const warnings = plain(sectionOf(parsePage(page()), 'warnings'));
