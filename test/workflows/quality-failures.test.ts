@@ -251,8 +251,12 @@ it(
     ] as const;
     let sound: Buffer | undefined;
     for (const [mode, expected, text] of cases) {
-      // What is finished is looked at again, and made again where it is not what it was.
-      if (mode === 'full') await appendFile(await sourceFile(), 'x');
+      if (mode === 'full') {
+        // A source that is not what it was is found, and made again by who resumes.
+        await appendFile(await sourceFile(), 'x');
+        const { code } = await failureOf(converted, 'llama-quantize', mode);
+        expect(code).toBe('convert.source-damaged');
+      }
       const { stage, code, message } = await failureOf(converted, 'llama-quantize', mode);
       expect({ stage, code }, message).toEqual({ stage: 'convert', code: expected });
       expect(message).toMatch(text);
