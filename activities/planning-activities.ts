@@ -1,6 +1,7 @@
 import { mergeOptionsOf } from '../config/recipe.ts';
 import type { ConversionStep } from '../conversion/conversion-step.ts';
 import { previewMerge } from '../engine/plan/plan-merge.ts';
+import { requireServedModels } from '../evaluation/require-served-models.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
 import { openRemotely } from '../sources/model-input.ts';
 import { buildLlamaPrograms } from '../tools/build-llama-programs.ts';
@@ -28,6 +29,10 @@ export function createQualityPlanning(dependencies: Dependencies) {
         const { conversions, candidates } = qualityOf(recipe);
         const needs = needsOf({ conversions, candidates });
         const tools = await findTools(dependencies, needs, signal);
+        await requireServedModels({
+          ...{ candidates, endpoint: recipe.evaluation?.endpoint, signal },
+          key: dependencies.tools.endpointKey,
+        });
         if (tools.llamaCpp !== undefined && conversions.some(isMakingImatrix)) {
           const { variables } = tools;
           await buildLlamaPrograms(tools.llamaCpp, ['llama-imatrix'], { variables, signal });

@@ -2,6 +2,8 @@
 import type { ServerResponse } from 'node:http';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { Secret } from '../../config/secret.ts';
+import type { CandidateStep } from '../../evaluation/candidate.ts';
+import { requireServedModels } from '../../evaluation/require-served-models.ts';
 import type { Answer, Runner } from '../../evaluation/runner.ts';
 import { startEndpointRunner } from '../../evaluation/runners/endpoint-runner.ts';
 import { type OpenAiServer, startOpenAiServer } from '../harness/openai-server.ts';
@@ -162,5 +164,30 @@ describe('an endpoint', () => {
     };
     const answers = await ask(await serve(failing(1, endless)));
     expect(answers).toHaveLength(1);
+  });
+});
+
+describe('models that are served before the merge', () => {
+  const candidates: readonly CandidateStep[] = [
+    { id: 'base', kind: 'base', runner: 'endpoint', suites: ['s'] },
+    { id: 'adapter:tone', kind: 'adapter', runner: 'endpoint', suites: ['s'] },
+    { id: 'merged', kind: 'merged', runner: 'endpoint', suites: ['s'] },
+  ];
+  const models = { base: 'plain', 'adapter:tone': 'tone', merged: 'later' };
+  const key = new Secret(KEY);
+
+  it('are asked for, but not what is made later', async () => {
+    const { url } = await serve(() => false, ['plain', 'tone']);
+    await requireServedModels({ candidates, endpoint: { url, models }, key });
+  });
+
+  it('are missed before the merge', async () => {
+    const { url } = await serve(() => false, ['plain']);
+    await expect(
+      requireServedModels({ candidates, endpoint: { url, models }, key }),
+    ).rejects.toMatchObject({
+      code: 'evaluate.endpoint-failed',
+      message: expect.stringContaining('has no model "tone"'),
+    });
   });
 });
