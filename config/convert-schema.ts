@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { GGUF_TYPE_NAMES, ggufType } from './gguf-types.ts';
-import { parseSize, SIZE_EXPECTATION } from './parse-size.ts';
+import { size } from './size-schema.ts';
 
 /** What a recipe converts the merged checkpoint to. */
 
@@ -11,17 +11,6 @@ const SEQUENCE_LENGTH_MAX = 1 << 20;
 const GROUP_SIZE_MAX = 1 << 14;
 
 const file = (description: string) => z.string().min(1).max(4096).describe(description);
-
-const size = z
-  .union([z.string(), z.int()])
-  .superRefine((value, context) => {
-    try {
-      parseSize(value);
-    } catch (error) {
-      context.addIssue({ code: 'custom', message: (error as Error).message });
-    }
-  })
-  .describe(SIZE_EXPECTATION);
 
 const imatrix = z
   .strictObject({

@@ -4,7 +4,7 @@ import { ADAPTERS_MAX, WEIGHT_MAX } from '../engine/plan/plan.ts';
 import { combination, density, refineParameters } from './combination-schema.ts';
 import { convert } from './convert-schema.ts';
 import { approval, evaluate, refineEvaluation } from './evaluate-schema.ts';
-import { parseSize, SIZE_EXPECTATION } from './parse-size.ts';
+import { size } from './size-schema.ts';
 
 /**
  * The recipe as it is written (snake_case). Every `description` completes the sentence
@@ -78,17 +78,6 @@ function refineRevision(
     context.addIssue({ code: 'custom', path: ['revision'], message: problem });
   }
 }
-
-const size = z
-  .union([z.string(), z.int()])
-  .superRefine((value, context) => {
-    try {
-      parseSize(value);
-    } catch (error) {
-      context.addIssue({ code: 'custom', message: (error as Error).message });
-    }
-  })
-  .describe(SIZE_EXPECTATION);
 
 const text = (description: string) => z.string().min(1).max(500).describe(description);
 

@@ -1,5 +1,5 @@
 /** Starts releases on a test server and follows them. */
-import type { Client, WorkflowHandle } from '@temporalio/client';
+import { type Client, WorkflowFailedError, type WorkflowHandle } from '@temporalio/client';
 import { historyToJSON } from '@temporalio/common/lib/proto-utils.js';
 import type { ActivityProgress } from '../../activities/heartbeat.ts';
 import type { Environment } from '../../config/environment.ts';
@@ -44,6 +44,19 @@ export function waitForStatus(
     return isWanted(status) ? status : undefined;
   };
   return waitFor(what, look, timeoutMs);
+}
+
+/** What a failed release ended with: the code of the activity, not layers of Temporal. */
+export async function failureOf(
+  handle: TestRelease,
+): Promise<{ readonly code: unknown; readonly message: string }> {
+  const error: unknown = await handle.result().then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  if (!(error instanceof WorkflowFailedError)) throw new Error('the release did not fail');
+  const { type, message } = error.cause as unknown as { type: string; message: string };
+  return { code: type, message };
 }
 
 /** The whole history as the JSON that the Temporal tools write, payloads decoded beside it. */

@@ -1,7 +1,7 @@
 /** From adapter to what is served, through Temporal, by the real llama.cpp, PEFT and llm-compressor. */
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { WorkflowFailedError, WorkflowUpdateFailedError } from '@temporalio/client';
+import { WorkflowUpdateFailedError } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { GateDecision } from '../../evaluation/gate-decision.ts';
 import type { RunningWorkers } from '../../workers/main.ts';
@@ -17,6 +17,7 @@ import {
 import { releaseInput } from '../harness/release-setup.ts';
 import {
   activityRuns,
+  failureOf,
   historyText,
   startRelease,
   startTestWorkers,
@@ -65,19 +66,6 @@ function release(recipe: QualityRecipe): Promise<TestRelease> {
 async function decisionOf({ judged }: ReleaseResult): Promise<GateDecision> {
   const path = join(setup.home, 'evaluations', 'decisions', `${judged?.decision}.json`);
   return JSON.parse(await readFile(path, 'utf8'));
-}
-
-async function failureOf(handle: TestRelease): Promise<{ code: unknown; message: string }> {
-  const error: unknown = await handle.result().then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  expect(error).toBeInstanceOf(WorkflowFailedError);
-  const cause = (error as WorkflowFailedError).cause as unknown as {
-    type: string;
-    message: string;
-  };
-  return { code: cause.type, message: cause.message };
 }
 
 describe('a release of all that is served', { timeout: TIMEOUT_MS }, () => {

@@ -16,6 +16,7 @@ import {
 } from '../harness/release-setup.ts';
 import {
   activityRuns,
+  failureOf,
   historyText,
   startRelease,
   startTestWorkers,
@@ -40,20 +41,6 @@ afterAll(async () => {
 
 function release(changes: RecipeChanges): Promise<TestRelease> {
   return startRelease(server.client, releaseInput(recipeOf(setup, changes)));
-}
-
-/** What a failed release ended with: the code of the activity, not layers of Temporal. */
-async function failureOf(handle: TestRelease): Promise<{ code: unknown; message: string }> {
-  const error: unknown = await handle.result().then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  expect(error).toBeInstanceOf(WorkflowFailedError);
-  const cause = (error as WorkflowFailedError).cause as unknown as {
-    type: string;
-    message: string;
-  };
-  return { code: cause.type, message: cause.message };
 }
 
 async function filesUnder(directory: string): Promise<Map<string, string>> {
