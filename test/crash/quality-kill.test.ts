@@ -33,14 +33,13 @@ afterAll(async () => {
   await server.stop();
 });
 
-/** Processes that work on files of this test, by what their command lines name; not the server. */
-function programs(): number[] {
+/** What a worker has started: programs inherit its home in their environment. */
+function programsOf(worker: WorkerProcess): number[] {
   return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== worker.pid)
     .filter((pid) => {
       try {
-        const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-        return command.includes(setup.home) && !command.includes('start-dev');
+        return readFileSync(`/proc/${pid}/environ`, 'utf8').includes(`WELDLINE_HOME=${setup.home}`);
       } catch {
         return false;
       }
@@ -102,7 +101,7 @@ it('goes on after kills without repeating files that are finished or prompts tha
     const converting = await waitFor(
       'its program',
       async () => {
-        const pids = programs();
+        const pids = programsOf(worker);
         return pids.length > 0 ? pids : undefined;
       },
       START_MS,
@@ -123,7 +122,7 @@ it('goes on after kills without repeating files that are finished or prompts tha
       },
       START_MS,
     );
-    const evaluating = programs();
+    const evaluating = programsOf(worker);
     await worker.kill();
     expect(await survivors(evaluating)).toEqual([]);
     const kept = (await journals()).get(journal) ?? '';
