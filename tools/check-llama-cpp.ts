@@ -9,6 +9,7 @@ import { readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { argv, stdout } from 'node:process';
+import { QUANTIZE_PARAMETERS } from './llama-cpp/quantize-parameters.ts';
 
 /** What is used of koffi, which is installed with llama.cpp. */
 interface Koffi {
@@ -30,24 +31,7 @@ function load(name: string): ReturnType<Koffi['load']> {
 const ggml = load('libggml');
 const llama = load('libllama');
 ggml.func('void ggml_backend_load_all_from_path(str directory)')(libraries);
-// llama.h, `llama_model_quantize_params`: it changes between releases.
-koffi.struct('llama_model_quantize_params', {
-  nthread: 'int32_t',
-  ftype: 'int32_t',
-  output_tensor_type: 'int32_t',
-  token_embedding_type: 'int32_t',
-  allow_requantize: 'bool',
-  quantize_output_tensor: 'bool',
-  only_copy: 'bool',
-  pure: 'bool',
-  keep_split: 'bool',
-  dry_run: 'bool',
-  imatrix: 'void *',
-  kv_overrides: 'void *',
-  tt_overrides: 'void *',
-  prune_layers: 'void *',
-  max_buf_size: 'size_t',
-});
+koffi.struct('llama_model_quantize_params', QUANTIZE_PARAMETERS);
 const version = llama.func('str llama_version()')();
 const defaults = llama.func('llama_model_quantize_params llama_model_quantize_default_params()')();
 const devices = ggml.func('size_t ggml_backend_dev_count()')();

@@ -9,6 +9,7 @@ import { checkDiskSpace } from '../engine/plan/disk-space.ts';
 import { extractGitBundle } from './extract-git-bundle.ts';
 import { findOnPath } from './find-on-path.ts';
 import { withInstallLock } from './install-lock.ts';
+import { QUANTIZE_PARAMETERS_BYTES } from './llama-cpp/quantize-parameters.ts';
 import type { LlamaCpp } from './llama-cpp.ts';
 import {
   installDirectory,
@@ -30,7 +31,7 @@ const MODULE = import.meta.url;
 /** Beside its name, the size of `llama_model_quantize_params` and two of its defaults: Q8_0, 8 GiB. */
 const LIBRARY_FACTS = {
   version: LLAMA_LIBRARY_VERSION,
-  size: 64,
+  size: QUANTIZE_PARAMETERS_BYTES,
   ftype: 7,
   bufferBytes: 8 * 1024 ** 3,
 };

@@ -6,6 +6,10 @@
  */
 import { createRequire } from 'node:module';
 import { basename, join } from 'node:path';
+import {
+  QUANTIZE_PARAMETERS,
+  QUANTIZE_PARAMETERS_BYTES,
+} from '../llama-cpp/quantize-parameters.ts';
 import { type ImatrixData, readImatrix } from './read-imatrix.ts';
 
 export interface QuantizeRequest {
@@ -20,8 +24,7 @@ export interface QuantizeRequest {
   readonly threads?: number | undefined;
 }
 
-/** `sizeof(llama_model_quantize_params)` and of the override of llama.h, release v0.4.0. */
-const PARAMETERS_BYTES = 64;
+/** `sizeof(llama_model_kv_override)` of llama.h, release v0.4.0. */
 const OVERRIDE_BYTES = 264;
 /** Other releases have other structs; their memory is not for us to write to. */
 const LIBRARY = 'libllama.v0.4.0.so';
@@ -32,28 +35,11 @@ const TEXT_TAG = 3;
 const KEY_BYTES = 128;
 const TEXT_BYTES_MAX = 127;
 
-const PARAMETERS = {
-  nthread: 'int32',
-  ftype: 'int32',
-  output_tensor_type: 'int32',
-  token_embedding_type: 'int32',
-  allow_requantize: 'bool',
-  quantize_output_tensor: 'bool',
-  only_copy: 'bool',
-  pure: 'bool',
-  keep_split: 'bool',
-  dry_run: 'bool',
-  imatrix: 'void *',
-  kv_overrides: 'void *',
-  tt_overrides: 'void *',
-  prune_layers: 'void *',
-  max_buf_size: 'size_t',
-} as const;
-
 async function main(request: QuantizeRequest): Promise<void> {
   const koffi = createRequire(join(request.modules, 'koffi'))('koffi');
-  const parameters = koffi.struct('llama_model_quantize_params', PARAMETERS);
-  if (koffi.sizeof(parameters) !== PARAMETERS_BYTES) throw new Error('the struct has another size');
+  const parameters = koffi.struct('llama_model_quantize_params', QUANTIZE_PARAMETERS);
+  if (koffi.sizeof(parameters) !== QUANTIZE_PARAMETERS_BYTES)
+    throw new Error('the struct has another size');
   const ggml = koffi.load(join(request.libraries, 'libggml.v0.4.0.so'));
   const llama = koffi.load(join(request.libraries, LIBRARY));
   const version = String(llama.func('const char *llama_version()')());
