@@ -5,10 +5,10 @@
  *
  *     node check-llama-cpp.ts MODULES LIBRARIES
  */
-import { readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { argv, stdout } from 'node:process';
+import { libraryFile } from './llama-cpp/library-file.ts';
 import { QUANTIZE_PARAMETERS } from './llama-cpp/quantize-parameters.ts';
 
 /** What is used of koffi, which is installed with llama.cpp. */
@@ -21,15 +21,8 @@ interface Koffi {
 const [, , modules = '', libraries = ''] = argv;
 const koffi = createRequire(join(modules, 'koffi', 'package.json'))('koffi') as Koffi;
 
-/** `libllama.v0.4.0.so`, `libllama.metal.v0.4.0.dylib`. */
-function load(name: string): ReturnType<Koffi['load']> {
-  const file = readdirSync(libraries).find((each) => each.startsWith(`${name}.`));
-  if (file === undefined) throw new Error(`${libraries} has no ${name}`);
-  return koffi.load(join(libraries, file));
-}
-
-const ggml = load('libggml');
-const llama = load('libllama');
+const ggml = koffi.load(libraryFile(libraries, 'ggml'));
+const llama = koffi.load(libraryFile(libraries, 'llama'));
 ggml.func('void ggml_backend_load_all_from_path(str directory)')(libraries);
 koffi.struct('llama_model_quantize_params', QUANTIZE_PARAMETERS);
 const version = llama.func('str llama_version()')();

@@ -6,6 +6,7 @@
  */
 import { createRequire } from 'node:module';
 import { basename, join } from 'node:path';
+import { libraryFile } from '../llama-cpp/library-file.ts';
 import {
   QUANTIZE_PARAMETERS,
   QUANTIZE_PARAMETERS_BYTES,
@@ -27,7 +28,6 @@ export interface QuantizeRequest {
 /** `sizeof(llama_model_kv_override)` of llama.h, release v0.4.0. */
 const OVERRIDE_BYTES = 264;
 /** Other releases have other structs; their memory is not for us to write to. */
-const LIBRARY = 'libllama.v0.4.0.so';
 const VERSION = '0.4.0';
 /** Of `llama_model_kv_override_type`. */
 const INTEGER_TAG = 0;
@@ -40,8 +40,8 @@ async function main(request: QuantizeRequest): Promise<void> {
   const parameters = koffi.struct('llama_model_quantize_params', QUANTIZE_PARAMETERS);
   if (koffi.sizeof(parameters) !== QUANTIZE_PARAMETERS_BYTES)
     throw new Error('the struct has another size');
-  const ggml = koffi.load(join(request.libraries, 'libggml.v0.4.0.so'));
-  const llama = koffi.load(join(request.libraries, LIBRARY));
+  const ggml = koffi.load(libraryFile(request.libraries, 'ggml'));
+  const llama = koffi.load(libraryFile(request.libraries, 'llama'));
   const version = String(llama.func('const char *llama_version()')());
   if (!version.startsWith(VERSION)) throw new Error(`the library is ${version}, not ${VERSION}`);
 

@@ -1,6 +1,6 @@
-import { readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
+import { libraryFile } from './library-file.ts';
 
 /** The release whose structs are declared here. They change from one to the next. */
 export const LIBLLAMA_VERSION = '0.4.0';
@@ -164,14 +164,8 @@ const CONTEXT_DEFAULTS = {
  */
 export function openLibLlama(modules: string, libraries: string): LibLlama {
   const koffi = createRequire(join(modules, 'package.json'))('koffi') as Koffi;
-  const names = readdirSync(libraries);
-  const load = (name: string): Library => {
-    const file = names.find((each) =>
-      new RegExp(`^lib${name}(\\.v[\\d.]+)?\\.(so|dylib)$`).test(each),
-    );
-    if (file === undefined) throw new Error(`There is no library of ${name} in ${libraries}.`);
-    return koffi.load(join(libraries, file), { global: true });
-  };
+  const load = (name: string): Library =>
+    koffi.load(libraryFile(libraries, name), { global: true });
   load('ggml-base');
   const ggml = load('ggml');
   const llama = load('llama');
