@@ -1,4 +1,5 @@
 import { artefactName } from '../config/artefact-name.ts';
+import { directoryTargets } from '../config/publish-schema.ts';
 import { mergeOptionsOf, type RecipeAdapter } from '../config/recipe.ts';
 import { chooseResources } from '../engine/merge/resources.ts';
 import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
@@ -85,7 +86,7 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         });
         const download = await downloadBytes(access, inputs.base);
         const output = outputBytes(plan);
-        const targets = recipe.publish.map((target) => target.directory.path);
+        const targets = directoryTargets(recipe);
         for (const path of targets) await checkTarget(path);
         await checkDiskSpace([
           { directory: access.cacheDirectory, bytes: download, purpose: 'the base' },

@@ -1,4 +1,5 @@
 import { mkdir, readFile, rm } from 'node:fs/promises';
+import { directoryTargets } from '../config/publish-schema.ts';
 import { mergeOptionsOf } from '../config/recipe.ts';
 import { sha256Of } from '../engine/canonical-json.ts';
 import { toReadError } from '../engine/disk-errors.ts';
@@ -83,8 +84,8 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
         await access.digests.save();
         const text = formatPlan(plan);
         const digest = sha256Of(text);
-        for (const { directory } of recipe.publish) {
-          await checkVersion(directory.path, inputs.artefact, digest);
+        for (const path of directoryTargets(recipe)) {
+          await checkVersion(path, inputs.artefact, digest);
         }
         const workspace = mergeWorkspace(home, digest);
         await mkdir(workspace.root, { recursive: true });

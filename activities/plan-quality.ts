@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { directoryTargets } from '../config/publish-schema.ts';
 import type { Recipe } from '../config/recipe.ts';
 import type { ConversionStep } from '../conversion/conversion-step.ts';
 import type { ConversionTools, ModelFacts } from '../conversion/convert-options.ts';
@@ -77,7 +78,7 @@ export async function preflightQuality(given: QualityPreflight): Promise<Planned
         bytes: conversionBytes(conversions, model),
         purpose: 'the conversions',
       },
-      ...recipe.publish.map(({ directory: { path } }) => ({ directory: path, bytes, purpose })),
+      ...directoryTargets(recipe).map((directory) => ({ directory, bytes, purpose })),
     ]);
     const warnings = await preflightConversions({ ...asked, steps: conversions, model });
     const suites = await loadSuites(wanted, temporary);

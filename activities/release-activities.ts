@@ -33,7 +33,7 @@ export function createReleaseActivities({ home, access }: Dependencies) {
         const publication = await publishToDirectory({
           ...part,
           files: part.files.map((file) => file.path),
-          target: target.directory.path,
+          target: 'directory' in target ? target.directory.path : '',
           signal,
           onFile: (item) => report({ item, bytesDone: 0, bytesTotal: 0 }),
         });

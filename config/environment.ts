@@ -43,6 +43,18 @@ export interface Environment {
   llamaCpp?: string;
   /** Key for the OpenAI-compatible endpoint of a recipe. */
   endpointKey?: Secret;
+  /** The key that `sign: key` signs with. */
+  signing?: {
+    /** Absolute path of a PEM file. */
+    keyFile: string;
+    passphrase?: Secret;
+  };
+  /** Directory of Docker's `config.json`, which has credentials of registries. */
+  dockerConfig: string;
+  /** MLflow's server, and who asks it. */
+  mlflow: { trackingUri?: string; username?: string; password?: Secret; token?: Secret };
+  /** Where Ollama listens: a URL. */
+  ollamaEndpoint?: string;
   /** The Temporal CLI to use instead of the one on PATH or an installed one. */
   temporalCli?: string;
 }
@@ -81,6 +93,7 @@ export function readEnvironment(variables: Variables = process.env): Environment
     ...(threads === undefined ? {} : { threads }),
     ...(memoryBudgetBytes === undefined ? {} : { memoryBudgetBytes }),
     ...(stallTimeoutMs === undefined ? {} : { stallTimeoutMs }),
+    ...readPublishing(get),
     logLevel: readLogLevel(get('WELDLINE_LOG_LEVEL')),
     color: get('NO_COLOR') === undefined,
     ci: !['', '0', 'false'].includes((get('CI') ?? '').toLowerCase()),
@@ -92,7 +105,13 @@ export function readEnvironment(variables: Variables = process.env): Environment
 }
 
 /** Secrets of weldline's own that no child program needs, and settings that would mislead one. */
-const NOT_FOR_CHILDREN = /^(HF_TOKEN|HUGGING_FACE_HUB_TOKEN|WELDLINE_ENDPOINT_KEY|TEMPORAL_.*)$/;
+const NOT_FOR_CHILDREN = new RegExp(
+  `^(${[
+    ...['HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN', 'TEMPORAL_.*'],
+    ...['WELDLINE_ENDPOINT_KEY', 'WELDLINE_SIGNING_.*', 'MLFLOW_TRACKING_(PASSWORD|TOKEN)'],
+    ...['AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)', 'SIGSTORE_ID_TOKEN'],
+  ].join('|')})$`,
+);
 
 /** The environment for a program that weldline runs: its own, less credentials, plus `additions`. */
 export function childVariables(
@@ -143,6 +162,42 @@ function readToken(path: string): string | undefined {
       { cause: error },
     );
   }
+}
+
+/** What publishing and signing take from the environment, by the names of the tools of each target. */
+function readPublishing(
+  get: Get,
+): Pick<Environment, 'signing' | 'dockerConfig' | 'mlflow' | 'ollamaEndpoint'> {
+  const secret = (name: string) => {
+    const value = get(name);
+    return value === undefined ? undefined : new Secret(value);
+  };
+  const keyFile = get('WELDLINE_SIGNING_KEY');
+  const passphrase = secret('WELDLINE_SIGNING_PASSPHRASE');
+  const trackingUri = get('MLFLOW_TRACKING_URI');
+  const username = get('MLFLOW_TRACKING_USERNAME');
+  const password = secret('MLFLOW_TRACKING_PASSWORD');
+  const token = secret('MLFLOW_TRACKING_TOKEN');
+  const ollama = get('OLLAMA_HOST');
+  return {
+    ...(keyFile === undefined
+      ? {}
+      : {
+          signing: {
+            keyFile: toPath('WELDLINE_SIGNING_KEY', keyFile),
+            ...(passphrase && { passphrase }),
+          },
+        }),
+    dockerConfig: toPath('DOCKER_CONFIG', get('DOCKER_CONFIG') ?? '~/.docker'),
+    mlflow: {
+      ...(trackingUri && { trackingUri }),
+      ...(username && { username }),
+      ...(password && { password }),
+      ...(token && { token }),
+    },
+    // As Ollama's own client reads it: a host without a scheme is one of HTTP.
+    ...(ollama && { ollamaEndpoint: ollama.includes('://') ? ollama : `http://${ollama}` }),
+  };
 }
 
 function readEndpoint(value: string): string {

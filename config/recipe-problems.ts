@@ -1,7 +1,7 @@
 import type { z } from 'zod';
 import { WeldlineError } from '../engine/errors.ts';
 import { closestName } from './closest-name.ts';
-import { KEYS_NOT_SUPPORTED, recipeJsonSchema, type SchemaNode } from './recipe-schema.ts';
+import { recipeJsonSchema, type SchemaNode } from './recipe-schema.ts';
 import type { Position, RecipeText } from './recipe-text.ts';
 
 interface Problem extends Position {
@@ -51,7 +51,7 @@ function problemsOf(issue: Issue, text: RecipeText, schema: SchemaNode): Problem
       return {
         ...text.keyPositionOf([...path, key]),
         path: dotted([...path, key]),
-        message: unknownKey(path, key, known),
+        message: unknownKey(key, known),
         within: dotted(path),
         ...(closest === undefined ? {} : { meant: dotted([...path, closest]) }),
       };
@@ -67,11 +67,7 @@ function problemsOf(issue: Issue, text: RecipeText, schema: SchemaNode): Problem
   ];
 }
 
-function unknownKey(path: Path, key: string, known: readonly string[]): string {
-  const pattern = path.map((segment) => (typeof segment === 'number' ? '*' : segment)).join('.');
-  if (KEYS_NOT_SUPPORTED[pattern]?.includes(key)) {
-    return 'not supported by this version of weldline; remove it';
-  }
+function unknownKey(key: string, known: readonly string[]): string {
   const closest = closestName(key, known);
   return closest === undefined
     ? `unknown key; known here: ${known.join(', ')}`

@@ -4,6 +4,7 @@ import { ADAPTERS_MAX, WEIGHT_MAX } from '../engine/plan/plan.ts';
 import { combination, density, refineParameters } from './combination-schema.ts';
 import { convert } from './convert-schema.ts';
 import { approval, evaluate, refineEvaluation } from './evaluate-schema.ts';
+import { publish, refineTargets, sign } from './publish-schema.ts';
 import { size } from './size-schema.ts';
 
 /**
@@ -15,12 +16,12 @@ import { size } from './size-schema.ts';
 const NAME_LENGTH_MAX = 100;
 /** More threads than any machine this runs on has; a larger number is a slip. */
 const THREADS_MAX = 1024;
-/** Far above any real list of targets; keeps a release's fan-out bounded. */
-const PUBLISH_TARGETS_MAX = 20;
 
 const HUB_REFERENCE = /^hf:\/\/[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*(@[^\s@]+)?$/;
 const REVISION = /^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]*$/;
-const MODEL_EXPECTATION = 'a path or hf://org/name[@revision]';
+const MODEL_EXPECTATION =
+  'a path, hf://org/name[@revision], s3://bucket/prefix, oci://registry/repository:tag or https://…';
+const MODEL_SCHEMES = ['hf', 's3', 'oci', 'http', 'https'];
 const REVISION_EXPECTATION = 'a branch, tag or commit of the hub repository';
 
 function nameLike(description: string) {
@@ -50,9 +51,10 @@ const model = z
 function modelProblem(value: string): string | undefined {
   const scheme = /^([A-Za-z][\w+.-]*):\/\//.exec(value)?.[1];
   if (scheme === undefined) return undefined;
-  if (scheme !== 'hf') {
-    return `${scheme}:// is not supported by this version: expected ${MODEL_EXPECTATION}`;
+  if (!MODEL_SCHEMES.includes(scheme)) {
+    return `${scheme}:// is not supported: expected ${MODEL_EXPECTATION}`;
   }
+  if (scheme !== 'hf') return undefined;
   if (!HUB_REFERENCE.test(value)) return `expected ${MODEL_EXPECTATION}`;
   const at = value.indexOf('@');
   if (at >= 0 && !REVISION.test(value.slice(at + 1))) {
@@ -85,6 +87,13 @@ const base = z
   .strictObject({
     model,
     revision: revision.optional(),
+    fetch: z
+      .enum(['download', 'stream'])
+      .optional()
+      .describe(
+        'download or stream: whether the base is stored here, or its weights are read from where ' +
+          'it is while they are merged (default download)',
+      ),
     merge_onto: z
       .enum(MERGE_ONTO)
       .optional()
@@ -94,7 +103,7 @@ const base = z
       ),
   })
   .superRefine(refineRevision)
-  .describe('a mapping with the base model: {model, revision, merge_onto}');
+  .describe('a mapping with the base model: {model, revision, fetch, merge_onto}');
 
 const adapter = z
   .strictObject({
@@ -137,14 +146,6 @@ const merge = z
   })
   .describe('a mapping with merge options: {dtype, max_shard_size, threads, memory_budget}');
 
-const publishTarget = z
-  .strictObject({
-    directory: z
-      .strictObject({ path: z.string().min(1).max(4096).describe('the path of a directory') })
-      .describe('a mapping {path}'),
-  })
-  .describe('a mapping with one target: {directory: {path}}');
-
 /** What of a recipe decides how adapters are combined. */
 interface RecipeShape {
   readonly adapters: readonly z.infer<typeof adapter>[];
@@ -166,16 +167,32 @@ export const recipeSchema = z
     convert: convert.optional(),
     evaluate: evaluate.optional(),
     approval: approval.optional(),
-    publish: z
-      .array(publishTarget)
-      .max(PUBLISH_TARGETS_MAX)
+    sign: sign.optional(),
+    archive_adapters: z
+      .boolean()
       .optional()
-      .describe('a list of targets; without it the release stays in the workspace'),
+      .describe(
+        'true or false: whether each release carries its adapters, so that it can be merged again ' +
+          '(default true)',
+      ),
+    publish: publish.optional(),
   })
   .superRefine(refineCombination)
   .superRefine(refineParameters)
   .superRefine(refineEvaluation)
+  .superRefine(refineTargets)
+  .superRefine(refineStreams)
   .describe('a mapping with name, version, base and adapters');
+
+/** Only what is elsewhere can be streamed, and only while it is merged. */
+function refineStreams(
+  { base }: { readonly base: { readonly model: string; readonly fetch?: string | undefined } },
+  context: z.RefinementCtx,
+): void {
+  if (base.fetch !== 'stream' || /^(hf|s3|https?):\/\//.test(base.model)) return;
+  const message = 'stream is for bases at hf://, s3:// or https://; leave fetch out';
+  context.addIssue({ code: 'custom', path: ['base', 'fetch'], message });
+}
 
 /** Several adapters need a method and ids that differ; `sequential` takes no weights. */
 function refineCombination({ adapters, combination }: RecipeShape, context: z.RefinementCtx): void {
@@ -199,14 +216,6 @@ function refineCombination({ adapters, combination }: RecipeShape, context: z.Re
 }
 
 export type RecipeDocument = z.infer<typeof recipeSchema>;
-
-/**
- * Keys the design has and this version does not: refused by name, because a recipe must not be
- * released without what it asks for. Keyed by path, list indices written `*`.
- */
-export const KEYS_NOT_SUPPORTED: Readonly<Record<string, readonly string[]>> = {
-  'publish.*': ['hub', 's3', 'oci'],
-};
 
 /** The part of a JSON Schema that errors are made from. */
 export interface SchemaNode {

@@ -8,6 +8,7 @@ import type { MergeOnto } from '../engine/plan/merge-onto-choices.ts';
 import type { MergeOptions } from '../engine/plan/plan.ts';
 import { combinationParameters } from './combination-schema.ts';
 import { parseSize } from './parse-size.ts';
+import { type PublishTarget, toTargets } from './publish-schema.ts';
 import { recipeInvalid } from './recipe-problems.ts';
 import { type RecipeDocument, recipeSchema } from './recipe-schema.ts';
 import { refuseSecrets } from './recipe-secrets.ts';
@@ -20,10 +21,15 @@ import {
 } from './release-quality.ts';
 
 export interface ModelReference {
-  /** An absolute path or `hf://org/name`, never with `@revision`. */
+  /** An absolute path, `hf://org/name` (never with `@revision`), or another URI as it was written. */
   model: string;
   /** Branch, tag or commit; only for `hf://`. */
   revision?: string;
+}
+
+export interface RecipeBase extends ModelReference {
+  /** Present where weights are read from where they are while they are merged. */
+  fetch?: 'stream';
 }
 
 export interface RecipeAdapter extends ModelReference {
@@ -44,16 +50,11 @@ export interface RecipeMerge {
   mergeOnto?: MergeOnto;
 }
 
-/** Where a release goes besides the workspace it is made in. */
-export interface PublishTarget {
-  directory: { path: string };
-}
-
 /** What to release, with paths absolute, sizes in bytes and defaults filled in. */
 export interface Recipe {
   name: string;
   version: string;
-  base: ModelReference;
+  base: RecipeBase;
   adapters: readonly [RecipeAdapter, ...RecipeAdapter[]];
   combination: Pick<Combination, 'method' | 'parameters'>;
   merge: RecipeMerge;
@@ -62,6 +63,10 @@ export interface Recipe {
   evaluation?: RecipeEvaluation;
   /** Whether a person must agree before anything is published. */
   approval?: 'required';
+  /** How `model.sig` is made; absent: it is not. */
+  sign?: 'key' | 'keyless';
+  /** Present where releases do not carry their adapters. */
+  archiveAdapters?: false;
   /** Empty when the recipe names none: the release then stays in the workspace. */
   publish: readonly PublishTarget[];
 }
@@ -160,14 +165,17 @@ function toRecipe(document: RecipeDocument, directory: string): Recipe {
   return {
     name: document.name,
     version: document.version,
-    base: toModelReference(document.base, directory),
+    base: {
+      ...toModelReference(document.base, directory),
+      ...(document.base.fetch === 'stream' ? { fetch: 'stream' as const } : {}),
+    },
     adapters: [first, ...others],
     combination: toCombination(document),
     merge: toMerge(document.merge ?? {}, document.base.merge_onto),
     ...toQuality(document, first.id, directory),
-    publish: (document.publish ?? []).map((target) => ({
-      directory: { path: toPath(target.directory.path, directory) },
-    })),
+    ...(document.sign === undefined ? {} : { sign: document.sign }),
+    ...(document.archive_adapters === false ? { archiveAdapters: false as const } : {}),
+    publish: toTargets(document.publish ?? [], (path) => toPath(path, directory)),
   };
 }
 
@@ -228,6 +236,7 @@ function toModelReference(
   source: { model: string; revision?: string | undefined },
   directory: string,
 ): ModelReference {
+  if (/^(s3|oci|https?):\/\//.test(source.model)) return { model: source.model };
   if (!source.model.startsWith('hf://')) return { model: toPath(source.model, directory) };
   const at = source.model.indexOf('@');
   const model = at < 0 ? source.model : source.model.slice(0, at);

@@ -12,21 +12,22 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   cli: [
     ...['workflows', 'workers', 'activities', 'config', 'sources', 'publishers', 'tools'],
-    ...['conversion', 'evaluation', 'report', 'engine', 'kernels'],
+    ...['conversion', 'evaluation', 'attest', 'report', 'engine', 'kernels'],
   ],
   workers: [
     ...['activities', 'config', 'sources', 'publishers', 'tools', 'conversion', 'evaluation'],
-    ...['report', 'engine', 'kernels'],
+    ...['attest', 'report', 'engine', 'kernels'],
   ],
   activities: [
     ...['config', 'sources', 'publishers', 'tools', 'conversion', 'evaluation', 'report'],
-    ...['engine', 'kernels'],
+    ...['attest', 'engine', 'kernels'],
   ],
   evaluation: ['conversion', 'tools', 'config', 'engine'],
   conversion: ['tools', 'config', 'engine'],
   tools: ['config', 'engine'],
   sources: ['engine'],
-  publishers: ['engine'],
+  publishers: ['config', 'engine'],
+  attest: ['config', 'engine'],
   report: ['evaluation', 'conversion', 'config', 'engine'],
   config: ['engine'],
   engine: ['kernels'],

@@ -1,0 +1,19 @@
+import type { Environment } from '../config/environment.ts';
+import type { PublishTarget } from '../config/publish-schema.ts';
+import { WeldlineError } from '../engine/errors.ts';
+import { PATIENCE, type Patience, type Publisher } from './publisher.ts';
+
+/** What publishers take from the environment. */
+export type PublishEnvironment = Pick<
+  Environment,
+  'hub' | 'dockerConfig' | 'mlflow' | 'ollamaEndpoint'
+>;
+
+/** The publisher of one target of a recipe; code of a target is loaded when it is used. */
+export async function createPublisher(
+  target: PublishTarget,
+  _environment: PublishEnvironment,
+  _patience: Patience = PATIENCE,
+): Promise<Publisher> {
+  throw new WeldlineError('internal.bug', `no publisher for ${Object.keys(target).join(', ')}`);
+}
