@@ -104,7 +104,9 @@ async function followRecord(target: string, linkName: string, path: string): Pro
     if (latest === undefined) return;
     const artefact = artefactNameOf(latest.alias);
     if ((await absentAs(undefined, readlink(path))) !== artefact) {
-      const draft = join(target, `.${linkName}.${randomBytes(6).toString('hex')}.link`);
+      // Among the records, where nobody sees it if it is left behind.
+      const hex = randomBytes(6).toString('hex');
+      const draft = join(recordsOf(target), linkName, `.${hex}.link`);
       await makeLink(artefact, draft);
       await rename(draft, path);
       await syncDirectory(target);

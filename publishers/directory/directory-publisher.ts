@@ -101,7 +101,7 @@ export class DirectoryPublisher implements Publisher {
     if (occupant.kind !== 'artefact') throw notPublished(location);
     try {
       await this.#requireNoAlias(id, location);
-      return await pruneArtefact(location, occupant.record.kind, new Date(), isDryRun);
+      return await pruneArtefact(this.name, artefactNameOf(id), occupant.record.kind, isDryRun);
     } catch (error) {
       throw toPublishError(error, location);
     }
