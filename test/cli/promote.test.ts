@@ -25,7 +25,12 @@ let second: string;
 beforeEach(async () => {
   directory = await temporaryDirectory();
   [first, second] = [join(directory, 'first'), join(directory, 'second')];
-  variables = { WELDLINE_HOME: join(directory, 'home'), HF_HOME: join(directory, 'hub') };
+  variables = {
+    WELDLINE_HOME: join(directory, 'home'),
+    HF_HOME: join(directory, 'hub'),
+    // There are many commands here, and most of their time is the compilation of zod.
+    NODE_COMPILE_CACHE: process.env['NODE_COMPILE_CACHE'] ?? '',
+  };
 });
 
 const weldline = (...args: string[]): Promise<CommandResult> => runCommand(args, { variables });
