@@ -1,3 +1,4 @@
+import type { ConversionManifest } from '../conversion/conversion-step.ts';
 import type { InsightSummary } from '../engine/insight/measure-merge.ts';
 import type { Manifest } from '../engine/manifest.ts';
 import type { Provenance } from '../engine/seal.ts';
@@ -45,6 +46,46 @@ export interface ReleaseFacts {
   readonly gate?: GateDecision;
   /** A person's word on it; absent where none was asked for. */
   readonly approval?: ReleaseApproval;
+}
+
+/** What `release.json` says of one artefact: the facts of its release, and what is its own. */
+export interface ArtefactRecord {
+  /** Name of the release; the artefact's is this and, for a conversion, its id behind it. */
+  readonly release: string;
+  readonly part?: string;
+  readonly kind: 'merged' | ConversionManifest['kind'];
+  /** SHA-256 of `weldline.json` or `conversion.json`. */
+  readonly manifestDigest: string;
+  /** Of a conversion. */
+  readonly conversion?: ConversionManifest;
+  /** What else was made of the same merge; of the merged checkpoint only. */
+  readonly conversions?: readonly {
+    readonly id: string;
+    readonly manifestDigest: string;
+    readonly tools: ConversionManifest['tools'];
+    readonly settings: ConversionManifest['settings'];
+  }[];
+  /** When each stage ran so far; ISO 8601, UTC. */
+  readonly stages: readonly {
+    readonly stage: string;
+    readonly startedAt: string;
+    readonly finishedAt?: string;
+  }[];
+  /** Every file of the artefact but this one and those that are made after it. */
+  readonly contents: Manifest['files'];
+}
+
+/**
+ * The text of `release.json`. What the manifest of a merge says of its tensors is left out of a
+ * conversion's.
+ */
+export function formatRecord(facts: ReleaseFacts, record: ArtefactRecord): string {
+  const { files, insight, tensors, verification, configEdits, rules, ...common } = facts;
+  const ofMerge = { files, insight, tensors, verification, configEdits, rules };
+  const { release, part } = record;
+  const artefact = part === undefined ? release : `${release}-${part}`;
+  const own = { ...common, ...(part === undefined ? ofMerge : {}), ...record, artefact };
+  return `${JSON.stringify(own, null, 2)}\n`;
 }
 
 /** What a person said to a release that waited for them. */
