@@ -15,5 +15,9 @@ export async function createPublisher(
   _environment: PublishEnvironment,
   _patience: Patience = PATIENCE,
 ): Promise<Publisher> {
+  if ('directory' in target) {
+    const { DirectoryPublisher } = await import('./directory/directory-publisher.ts');
+    return new DirectoryPublisher(target.directory.path);
+  }
   throw new WeldlineError('internal.bug', `no publisher for ${Object.keys(target).join(', ')}`);
 }
