@@ -14,8 +14,9 @@ from model_signing._signing import signing as payloads
 
 
 def sign(question):
+    passphrase = question.get("passphrase")  # it wants bytes, whatever its types say
     config = signing.Config().use_elliptic_key_signer(
-        private_key=question["key"], password=question.get("passphrase")
+        private_key=question["key"], password=passphrase and passphrase.encode()
     )
     config.sign(pathlib.Path(question["model"]), pathlib.Path(question["signature"]))
     return "signed"
