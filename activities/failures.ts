@@ -29,6 +29,7 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'attest.unavailable': 'retry',
   'source.unauthorized': 'mend',
   'source.unavailable': 'retry',
+  'source.digest-mismatch': 'retry',
   'merge.worker-crashed': 'retry',
   'hub.unauthorized': 'mend',
   'hub.gated': 'mend',

@@ -18,12 +18,8 @@ import { type Verification, verifyMerge } from '../engine/verify/verify-merge.ts
 import { compileKernel, type KernelModule } from '../kernels/index.ts';
 import { checkTrainedOn } from '../sources/adapter-lineage.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
-import {
-  checkUnchanged,
-  type ModelAccess,
-  openInput,
-  type ResolvedModel,
-} from '../sources/model-input.ts';
+import type { ModelAccess, ResolvedModel } from '../sources/model-input.ts';
+import { checkUnchanged, openInput } from '../sources/open-input.ts';
 import { checkTargets } from './check-targets.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
