@@ -25,7 +25,7 @@ export async function mergeShard(options: MergeShardOptions): Promise<CompletedS
       reportProgress(options, shard.size);
       return finished;
     }
-    const inputs = await readInputState(options.plan, shard, options.roots);
+    const inputs = await readInputState(options.plan, shard, options.roots, options.streamed);
     const original = await findOriginal(options);
     const result =
       original === undefined
@@ -57,8 +57,8 @@ async function findFinished(options: MergeShardOptions): Promise<CompletedShard 
 }
 
 async function checkUnchanged(options: MergeShardOptions, inputs: string): Promise<void> {
-  const { plan, shard, roots } = options;
-  if ((await readInputState(plan, shard, roots)) === inputs) return;
+  const { plan, shard, roots, streamed } = options;
+  if ((await readInputState(plan, shard, roots, streamed)) === inputs) return;
   throw new WeldlineError(
     'merge.input-changed',
     `An input of ${shard.file} was written to or replaced while it was merged. Leave the inputs ` +

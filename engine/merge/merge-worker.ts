@@ -7,6 +7,7 @@ import type { SharedNorms } from './bands/column-norms.ts';
 import type { Cuts } from './bands/find-cuts.ts';
 import { InputFiles } from './input-files.ts';
 import { isStopped, takeNext, waitUntilHashed } from './merge-control.ts';
+import { type ReadRequest, RemoteReads } from './read-request.ts';
 import { asThread } from './run-threads.ts';
 import { WindowMaker } from './window-maker.ts';
 import { WindowWriter } from './window-writer.ts';
@@ -25,6 +26,8 @@ export interface MergeWorkerData {
   readonly windows: WindowCut;
   /** Directory of each input, by its id. */
   readonly roots: Readonly<Record<string, string>>;
+  /** Ids of the inputs whose weights the main thread reads. */
+  readonly streamed: readonly string[];
   readonly outputPath: string;
   /** See `merge-control.ts`. */
   readonly control: SharedArrayBuffer;
@@ -37,9 +40,10 @@ export type WindowMessage =
   | { readonly kind: 'made'; readonly index: number; readonly bytes: Uint8Array }
   | { readonly kind: 'written'; readonly index: number; readonly isDirect: boolean };
 
-function run(data: MergeWorkerData, report: (message: WindowMessage) => void): void {
+function run(data: MergeWorkerData, report: (message: WindowMessage | ReadRequest) => void): void {
   const control = new Int32Array(data.control);
-  const files = new InputFiles(data.roots);
+  const reads = new RemoteReads(control, report);
+  const files = new InputFiles(data.roots, { inputs: data.streamed, reads });
   const writer = new WindowWriter(data.outputPath);
   try {
     const kernel = createKernel(data.module, data.arena);

@@ -2,6 +2,7 @@ import type { KernelModule } from '../../kernels/index.ts';
 import type { Plan, PlannedShard } from '../plan/plan.ts';
 import type { MergeResources } from './resources.ts';
 import type { MergeDirectory } from './shard-file.ts';
+import type { StreamedInputs } from './streamed-input.ts';
 
 /** How far a merge is: of one shard, or, with the bytes of all, of the whole model. */
 export interface MergeProgress {
@@ -18,6 +19,8 @@ export interface MergeShardOptions {
   readonly shard: PlannedShard;
   /** Directory of each input, by its id. */
   readonly roots: Readonly<Record<string, string>>;
+  /** Inputs whose weights are read where they are. */
+  readonly streamed?: StreamedInputs | undefined;
   readonly directory: MergeDirectory;
   readonly resources: MergeResources;
   readonly kernel: KernelModule;

@@ -1,14 +1,17 @@
 import { createHash } from 'node:crypto';
 import { assert } from '../errors.ts';
+import type { PlannedShard, PlannedTensor } from '../plan/plan.ts';
 import { layoutFile } from '../safetensors/layout.ts';
 import { createNorms } from './bands/column-norms.ts';
 import { type Cuts, findCuts } from './bands/find-cuts.ts';
+import { BlockReader, blockCounts } from './block-reader.ts';
 import type { CompletedShard } from './journal.ts';
 import { createControl, letGo } from './merge-control.ts';
 import { runMergeThreads } from './merge-threads.ts';
 import type { WindowMessage } from './merge-worker.ts';
 import type { ShardFile } from './shard-file.ts';
 import { type MergeShardOptions, reportProgress } from './shard-options.ts';
+import { referencesOf } from './tensor-work.ts';
 import { firstEndingAfter, type WindowCut, windowAt, windowCount } from './windows.ts';
 
 /**
@@ -48,18 +51,31 @@ export async function writeWindows(
     header: layoutFile(shard.tensors).header,
     windows,
     roots,
+    streamed: Object.keys(options.streamed ?? {}),
     outputPath: file.path,
     control,
     isHashed,
   };
+  const reader = openReader(options, begin);
   try {
-    await runMergeThreads(data, resources.threads, (message) => log.add(message), signal);
+    await runMergeThreads(data, resources.threads, (message) => log.add(message), reader, signal);
   } finally {
+    await reader?.close();
     await log.flush();
   }
   const { size } = shard;
   if (!isHashed) return { size, sha256: createHash('sha256').digest('hex') };
   return { size, sha256: log.finish() };
+}
+
+/** What reads streamed inputs for the threads, from the first tensor that is still to be made. */
+function openReader(options: MergeShardOptions, begin: number): BlockReader | undefined {
+  const { shard, streamed, resources } = options;
+  if (streamed === undefined) return undefined;
+  const { threads } = resources;
+  const blocksMax = resources.streaming?.blocks ?? blockCounts(threads).least;
+  const order = tensorsFrom(shard, begin).flatMap(referencesOf);
+  return new BlockReader(streamed, order, { blocksMax, threads });
 }
 
 /**
@@ -69,7 +85,7 @@ export async function writeWindows(
 function cutsFrom(options: MergeShardOptions, begin: number): Promise<Cuts> {
   const { shard, resources, kernel: module, roots, signal } = options;
   return findCuts({
-    tensors: shard.tensors.filter(({ offset, byteLength }) => offset + byteLength > begin),
+    tensors: tensorsFrom(shard, begin),
     module,
     arena: resources.bands?.dense,
     threads: resources.threads,
@@ -77,6 +93,10 @@ function cutsFrom(options: MergeShardOptions, begin: number): Promise<Cuts> {
     onFound: ({ name }) => reportProgress(options, begin, name),
     signal,
   });
+}
+
+function tensorsFrom({ tensors }: PlannedShard, begin: number): readonly PlannedTensor[] {
+  return tensors.filter(({ offset, byteLength }) => offset + byteLength > begin);
 }
 
 /** Hashes windows in file order as they are made, and journals what of the file is written. */
