@@ -17,7 +17,7 @@ const REQUESTS_MAX = 8;
  * edge between two, and the rest is read ahead.
  */
 export function blockCounts(threads: number): { readonly least: number; readonly most: number } {
-  return { least: 2 * threads + 2, most: 2 * threads + 2 * REQUESTS_MAX };
+  return { least: 2 * threads + 4, most: 2 * threads + 2 * REQUESTS_MAX };
 }
 
 /** A stretch of a file, at a multiple of {@link BLOCK_BYTES}. */
@@ -136,8 +136,9 @@ export class BlockReader {
       if (room !== undefined) {
         const block = this.#load(place, room);
         block.pins++;
-        // Not where reading ahead would have been: begin anew from here.
-        this.#frontier = position + 1;
+        // A thread that fell behind only wants its block again; what is further back is a new pass.
+        const isBehind = position < this.#frontier && this.#frontier - position <= this.#blocksMax;
+        if (!isBehind) this.#frontier = position + 1;
         this.#readAhead();
         return block;
       }
@@ -216,8 +217,8 @@ export class BlockReader {
     used.sort(([, a], [, b]) => a.lastUse - b.lastUse);
     const [victim] = isNeeded && used.length === 0 ? idle : used;
     if (victim === undefined) return undefined;
-    // A block is part of several windows: another thread may be about to read on in it.
-    if (!isNeeded && used.length <= this.#threads) return undefined;
+    // A window is part of two blocks, a block of several windows: threads are about to read on.
+    if (!isNeeded && used.length <= 2 * this.#threads) return undefined;
     this.#blocks.delete(victim[0]);
     return victim[1].room;
   }
