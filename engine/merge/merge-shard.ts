@@ -5,6 +5,7 @@ import { WeldlineError } from '../errors.ts';
 import { withCombinedFactors } from './combined-factors.ts';
 import { readInputState } from './input-state.ts';
 import type { CompletedShard } from './journal.ts';
+import { sendShard } from './send-shard.ts';
 import { readCompletion, ShardFile } from './shard-file.ts';
 import { type MergeShardOptions, reportProgress } from './shard-options.ts';
 import { copyOriginal, findOriginal } from './untouched-shard.ts';
@@ -18,7 +19,10 @@ import { writeWindows } from './write-windows.ts';
  * @throws WeldlineError `merge.*`, `disk.*`; the signal's reason if it is aborted
  */
 export async function mergeShard(options: MergeShardOptions): Promise<CompletedShard> {
-  const { shard, directory, signal } = options;
+  const { shard, directory, sink, signal } = options;
+  if (sink !== undefined) {
+    return sendShard({ ...options, sink, signal: signal ?? new AbortController().signal });
+  }
   try {
     const finished = await findFinished(options);
     if (finished !== undefined) {

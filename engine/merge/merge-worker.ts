@@ -28,7 +28,8 @@ export interface MergeWorkerData {
   readonly roots: Readonly<Record<string, string>>;
   /** Ids of the inputs whose weights the main thread reads. */
   readonly streamed: readonly string[];
-  readonly outputPath: string;
+  /** Where what was made is written; undefined where whoever hashes it takes it, too. */
+  readonly outputPath: string | undefined;
   /** See `merge-control.ts`. */
   readonly control: SharedArrayBuffer;
   /** Whether somebody looks at each window before its memory is used again. */
@@ -44,7 +45,7 @@ function run(data: MergeWorkerData, report: (message: WindowMessage | ReadReques
   const control = new Int32Array(data.control);
   const reads = new RemoteReads(control, report);
   const files = new InputFiles(data.roots, { inputs: data.streamed, reads });
-  const writer = new WindowWriter(data.outputPath);
+  const writer = data.outputPath === undefined ? undefined : new WindowWriter(data.outputPath);
   try {
     const kernel = createKernel(data.module, data.arena);
     const bands =
@@ -57,12 +58,14 @@ function run(data: MergeWorkerData, report: (message: WindowMessage | ReadReques
       const window = windowAt(data.windows, index);
       const bytes = maker.make(window);
       if (data.isHashed) report({ kind: 'made', index, bytes });
-      writer.write(bytes, window.begin);
-      report({ kind: 'written', index, isDirect: writer.isDirect });
+      if (writer !== undefined) {
+        writer.write(bytes, window.begin);
+        report({ kind: 'written', index, isDirect: writer.isDirect });
+      }
       if (data.isHashed) waitUntilHashed(control, index);
     }
   } finally {
-    writer.close();
+    writer?.close();
     files.close();
   }
 }

@@ -2,6 +2,7 @@ import type { KernelModule } from '../../kernels/index.ts';
 import type { Plan, PlannedShard } from '../plan/plan.ts';
 import type { MergeResources } from './resources.ts';
 import type { MergeDirectory } from './shard-file.ts';
+import type { ShardSink } from './shard-sink.ts';
 import type { StreamedInputs } from './streamed-input.ts';
 
 /** How far a merge is: of one shard, or, with the bytes of all, of the whole model. */
@@ -22,6 +23,8 @@ export interface MergeShardOptions {
   /** Inputs whose weights are read where they are. */
   readonly streamed?: StreamedInputs | undefined;
   readonly directory: MergeDirectory;
+  /** Takes shards as they are made; they are then not written to `directory`. */
+  readonly sink?: ShardSink | undefined;
   readonly resources: MergeResources;
   readonly kernel: KernelModule;
   readonly onProgress?: ((progress: MergeProgress) => void) | undefined;

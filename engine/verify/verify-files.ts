@@ -4,6 +4,7 @@ import { WeldlineError } from '../errors.ts';
 import type { Manifest } from '../manifest.ts';
 import type { ModelFiles } from '../model-files.ts';
 import type { PlannedShard } from '../plan/plan.ts';
+import { readAhead } from '../read-ahead.ts';
 import { NonFiniteScan } from './find-non-finite.ts';
 
 /** Read at a time: a multiple of what threads and networks move. */
@@ -67,14 +68,10 @@ async function digestSource(
   visit: (piece: Uint8Array, offset: number) => void,
 ): Promise<string> {
   const hash = createHash('sha256');
-  const room = new Uint8Array(Math.min(PIECE_BYTES, source.size));
-  for (let offset = 0; offset < source.size; offset += PIECE_BYTES) {
-    signal?.throwIfAborted();
-    const length = Math.min(PIECE_BYTES, source.size - offset);
-    const piece = await source.read(offset, length, room);
-    hash.update(piece);
-    visit(piece, offset);
-    onBytes?.(length);
+  for await (const { bytes, offset } of readAhead(source, PIECE_BYTES, signal)) {
+    hash.update(bytes);
+    visit(bytes, offset);
+    onBytes?.(bytes.length);
   }
   return hash.digest('hex');
 }
