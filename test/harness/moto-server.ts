@@ -17,12 +17,32 @@ export interface MotoServer {
   stop(): Promise<void>;
 }
 
-/** Ends when its standard input does, so that it cannot outlive who started it. */
+/**
+ * Ends when its standard input does, so that it cannot outlive who started it. moto looks at the
+ * condition of a write and then writes, without a lock; real servers do both at once. And it takes a
+ * body that was cut off for a whole one.
+ */
 const PROGRAM = `
-import os, sys, threading
+import io, os, sys, threading
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-from moto.server import main
-main(["-H", "127.0.0.1", "-p", "0"])
+moto, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+def serve(environ, start_response):
+    if environ["REQUEST_METHOD"] not in ("PUT", "POST", "DELETE"):
+        return moto(environ, start_response)
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    body = environ["wsgi.input"].read(length)
+    if len(body) < length:
+        start_response("400 Bad Request", [])
+        return []
+    environ["wsgi.input"] = io.BytesIO(body)
+    with lock:
+        return list(moto(environ, start_response))
+
+run_simple("127.0.0.1", 0, serve, threaded=True)
 `;
 
 /** What S3 clients of this process and of children find; moto takes any credentials. */
