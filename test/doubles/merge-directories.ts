@@ -3,6 +3,7 @@ import { join, relative } from 'node:path';
 import { type MergedModel, mergeModel } from '../../engine/merge/merge-model.ts';
 import { chooseResources, resourcesFor } from '../../engine/merge/resources.ts';
 import type { MergeProgress } from '../../engine/merge/shard-options.ts';
+import type { StreamedInputs } from '../../engine/merge/streamed-input.ts';
 import type { MergeOptions, Plan } from '../../engine/plan/plan.ts';
 import { planMerge } from '../../engine/plan/plan-merge.ts';
 import { FileDigests } from '../../sources/file-digests.ts';
@@ -55,6 +56,8 @@ export async function planDirectories(
 export interface MergeDirectoriesOptions extends Directories {
   readonly output: string;
   readonly plan?: Plan;
+  /** Inputs whose weights are read from elsewhere; `base` need not have them then. */
+  readonly streamed?: StreamedInputs;
   readonly options?: MergeOptions;
   readonly threads?: number;
   /** With windows of this size, a multiple of the page size, whatever memory they take. */
@@ -77,6 +80,7 @@ export async function mergeDirectories(
   const merged = await mergeModel({
     plan,
     roots: { base, a: adapter, ...options.others },
+    ...(options.streamed && { streamed: options.streamed }),
     output,
     resources,
     provenance: { inputs: {} },
