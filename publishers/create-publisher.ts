@@ -19,5 +19,9 @@ export async function createPublisher(
     const { createS3Publisher } = await import('./s3/s3-publisher.ts');
     return createS3Publisher({ ...environment.s3, ...target.s3 }, { patience });
   }
+  if ('directory' in target) {
+    const { DirectoryPublisher } = await import('./directory/directory-publisher.ts');
+    return new DirectoryPublisher(target.directory.path);
+  }
   throw new WeldlineError('internal.bug', `no publisher for ${Object.keys(target).join(', ')}`);
 }
