@@ -7,7 +7,7 @@ import type { ArtefactFile } from '../publisher.ts';
 import type { Claim } from './claim.ts';
 import { checksumOfParts, type Multipart, openMultipart, type UploadedPart } from './multipart.ts';
 import { readRecordedDigest, recordDigest } from './recorded-digests.ts';
-import type { ObjectHead, S3Objects } from './s3-objects.ts';
+import type { S3Objects } from './s3-objects.ts';
 
 /** Enough to fill a line with round trips of a tenth of a second; each has a part in memory. */
 const PARTS_IN_FLIGHT_MAX = 4;
@@ -18,6 +18,8 @@ export interface UploadOptions {
   readonly objects: S3Objects;
   readonly artefact: string;
   readonly file: ArtefactFile;
+  /** Bytes of what is at its key now; undefined where nothing is. */
+  readonly sizeThere: number | undefined;
   /** Of all parts but the last; a file that has no more is sent at once. */
   readonly partBytes: number;
   readonly claim: Claim;
@@ -32,9 +34,8 @@ export interface UploadOptions {
  *   is not what the artefact says, and what the server makes of it
  */
 export async function uploadFile(options: UploadOptions): Promise<number> {
-  const { file, partBytes, objects } = options;
-  const there = await objects.head(keyOf(options));
-  if (there !== undefined && (await isHeld(options, there))) return 0;
+  const { file, partBytes, sizeThere } = options;
+  if (sizeThere === file.size && (await isHeld(options))) return 0;
   const handle = await open(file.source, 'r').catch((error: unknown) => {
     throw toReadError(error, file.source);
   });
@@ -50,10 +51,11 @@ function keyOf({ objects, artefact, file }: UploadOptions): string {
   return `${objects.root}${artefact}/${file.path}`;
 }
 
-/** Whether an object is the file, by the best that is known of it. */
-async function isHeld(options: UploadOptions, head: ObjectHead): Promise<boolean> {
+/** Whether the object at its key is the file, by the best that is known of it. */
+async function isHeld(options: UploadOptions): Promise<boolean> {
   const { objects, artefact, file } = options;
-  if (head.size !== file.size) return false;
+  const head = await objects.head(keyOf(options));
+  if (head?.size !== file.size) return false;
   if (head.checksum !== undefined && !head.isChecksumOfParts) {
     return head.checksum === toBase64(file.sha256);
   }
@@ -71,8 +73,8 @@ async function uploadWhole(options: UploadOptions, handle: FileHandle): Promise<
   if ((await handle.stat()).size !== file.size) throw changedFile(file);
   if (createHash('sha256').update(bytes).digest('hex') !== file.sha256) throw changedFile(file);
   await claim.hold();
-  await objects.put(keyOf(options), bytes);
-  await verify(options, toBase64(file.sha256));
+  const { isChecked } = await objects.put(keyOf(options), bytes);
+  if (!isChecked) await verify(options, toBase64(file.sha256));
   onBytes(file.size);
   return file.size;
 }
@@ -98,8 +100,7 @@ async function uploadInParts(options: UploadOptions, handle: FileHandle): Promis
       const isOver = error instanceof ForeignUpload || (await isGone(upload, error));
       if (!isOver || attempt === UPLOADS_MAX) throw error;
       // Who finished it may have been another publication of this very file.
-      const there = await objects.head(key);
-      if (there !== undefined && (await isHeld(options, there))) return bytesSent;
+      if (await isHeld(options)) return bytesSent;
     }
   }
 }

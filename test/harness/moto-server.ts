@@ -24,11 +24,11 @@ export interface MotoServer {
  */
 const PROGRAM = `
 import io, os, sys, threading
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.server import create_backend_app
 from werkzeug.serving import run_simple
 
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-moto, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
+moto, lock = create_backend_app("s3"), threading.Lock()
 
 def serve(environ, start_response):
     if environ["REQUEST_METHOD"] not in ("PUT", "POST", "DELETE"):
