@@ -26,6 +26,7 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'publish.verify-failed': 'retry',
   'source.unauthorized': 'mend',
   'source.unavailable': 'retry',
+  'source.digest-mismatch': 'retry',
   'merge.worker-crashed': 'retry',
   'hub.unauthorized': 'mend',
   'hub.gated': 'mend',

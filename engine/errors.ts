@@ -113,6 +113,7 @@ export const ERROR_CODES = [
   'source.unauthorized',
   'source.unavailable',
   'source.changed',
+  'source.digest-mismatch',
   'hub.not-found',
   'hub.unauthorized',
   'hub.gated',

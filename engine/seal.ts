@@ -15,11 +15,16 @@ import { ENGINE_VERSION } from './version.ts';
 /** What the manifest says beyond the plan. */
 export interface Provenance {
   readonly recipe?: Manifest['recipe'];
-  /** By input id: the name a recipe gives it, the hub commit, the training run. */
+  /** By input id: the name a recipe gives it, the hub commit or other pin, the training run. */
   readonly inputs: Readonly<
     Record<
       string,
-      { readonly model: string; readonly commit?: string; readonly trainingRun?: string }
+      {
+        readonly model: string;
+        readonly commit?: string;
+        readonly pin?: string;
+        readonly trainingRun?: string;
+      }
     >
   >;
 }
