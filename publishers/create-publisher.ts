@@ -12,8 +12,12 @@ export type PublishEnvironment = Pick<
 /** The publisher of one target of a recipe; code of a target is loaded when it is used. */
 export async function createPublisher(
   target: PublishTarget,
-  _environment: PublishEnvironment,
-  _patience: Patience = PATIENCE,
+  environment: PublishEnvironment,
+  patience: Patience = PATIENCE,
 ): Promise<Publisher> {
+  if ('oci' in target) {
+    const { openOciPublisher } = await import('./oci/oci-publisher.ts');
+    return openOciPublisher(target.oci, environment.dockerConfig, patience);
+  }
   throw new WeldlineError('internal.bug', `no publisher for ${Object.keys(target).join(', ')}`);
 }

@@ -43,8 +43,14 @@ export async function mountBlob(
 ): Promise<boolean> {
   const to = `blobs/uploads/?mount=${encodeURIComponent(blob.digest)}&from=${encodeURIComponent(from.repository)}`;
   // Those who may not read there are told in many ways; the blob is sent then.
-  const accept = [400, 401, 403, 404, 405];
-  const response = await client.ask({ method: 'POST', ...{ to, signal, what: blob.name, accept } });
+  const accept = [400, 403, 404, 405];
+  let response: Response;
+  try {
+    response = await client.ask({ method: 'POST', ...{ to, signal, what: blob.name, accept } });
+  } catch (error) {
+    if ((error as Partial<WeldlineError>).details?.['status'] === 401) return false;
+    throw error;
+  }
   await response.body?.cancel();
   if (response.status === 201) return true;
   if (response.status === 202) await cancelUpload(client, locationOf(client, response), signal);
@@ -99,4 +105,17 @@ export function notTheSame(client: RegistryClient, blob: Blob, problem: string):
     `${nameOfPlace(client.place)}: ${blob.name} (${blob.digest}) ${problem}. Nothing was tagged. ` +
       'Check the file and the connection, and run again.',
   );
+}
+
+/** @returns false where the registry does not do it */
+export async function deleteBlob(
+  client: RegistryClient,
+  digest: string,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const to = `blobs/${digest}`;
+  const accept = [400, 403, 404, 405];
+  const response = await client.ask({ method: 'DELETE', to, signal, what: digest, accept });
+  await response.body?.cancel();
+  return response.ok || response.status === 404;
 }

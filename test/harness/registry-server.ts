@@ -14,9 +14,13 @@ export const REGISTRY_PASSWORD = 'canary-registry-51c9';
 /** Of the password, with bcrypt, which is all that the registry takes. */
 const HTPASSWD = `${REGISTRY_USER}:$2b$04$weldlinetestsweldlineeDLzx.Q08MEwaXCKB2wg6jwfKBqLxK5O\n`;
 
+const PAIR = Buffer.from(`${REGISTRY_USER}:${REGISTRY_PASSWORD}`).toString('base64');
+
 export interface RegistryServer {
   /** `http://127.0.0.1:<port>`. */
   readonly origin: string;
+  /** The header that it asks for, if it does. */
+  readonly authorization: string;
   close(): Promise<void>;
 }
 
@@ -58,6 +62,7 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Regi
     const port = await portOf(child.stderr, ended);
     return {
       origin: `http://127.0.0.1:${port}`,
+      authorization: `Basic ${PAIR}`,
       async close() {
         process.off('exit', kill);
         kill();
@@ -88,4 +93,13 @@ async function portOf(log: NodeJS.ReadableStream, ended: Promise<void>): Promise
   const port = await Promise.race([listening, ended, late]);
   if (typeof port === 'string') return port;
   throw new Error(`the registry did not start: ${lines.join('\n')}`);
+}
+
+/** As `docker login` leaves it. */
+export async function writeDockerConfig(
+  directory: string,
+  registries: readonly string[],
+): Promise<void> {
+  const auths = Object.fromEntries(registries.map((registry) => [registry, { auth: PAIR }]));
+  await writeFile(join(directory, 'config.json'), JSON.stringify({ auths }));
 }
