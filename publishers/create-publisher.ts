@@ -19,5 +19,9 @@ export async function createPublisher(
     const { openOciPublisher } = await import('./oci/oci-publisher.ts');
     return openOciPublisher(target.oci, environment.dockerConfig, patience);
   }
+  if ('directory' in target) {
+    const { DirectoryPublisher } = await import('./directory/directory-publisher.ts');
+    return new DirectoryPublisher(target.directory.path);
+  }
   throw new WeldlineError('internal.bug', `no publisher for ${Object.keys(target).join(', ')}`);
 }

@@ -1,8 +1,10 @@
 import { createReadStream } from 'node:fs';
 import { toReadError } from '../../engine/disk-errors.ts';
 import { WeldlineError } from '../../engine/errors.ts';
-import type { Blob } from '../../remote/oci/blobs.ts';
+import { uploadBlob } from '../../remote/oci/blob-upload.ts';
+import { type Blob, hasBlob } from '../../remote/oci/blobs.ts';
 import { digestOfBytes } from '../../remote/oci/manifest.ts';
+import type { RegistryClient } from '../../remote/oci/registry-client.ts';
 import type { ArtefactFile } from '../publisher.ts';
 
 /** A file of an artefact, read while it is sent; need not exist where the registry has it. */
@@ -39,6 +41,16 @@ export function bytesBlob(bytes: Uint8Array, name: string): Blob {
       yield bytes.subarray(offset, offset + length);
     },
   };
+}
+
+/** Sends a small one, unless it is there. */
+export async function ensureBlob(
+  client: RegistryClient,
+  blob: Blob,
+  signal: AbortSignal,
+): Promise<void> {
+  if (await hasBlob(client, blob, signal)) return;
+  await uploadBlob(client, blob, { signal, onBytes: () => undefined });
 }
 
 function shorter(source: string, size: number): WeldlineError {

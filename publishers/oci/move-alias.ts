@@ -1,5 +1,3 @@
-import { uploadBlob } from '../../remote/oci/blob-upload.ts';
-import { hasBlob } from '../../remote/oci/blobs.ts';
 import { putManifest } from '../../remote/oci/manifests.ts';
 import type { RegistryClient } from '../../remote/oci/registry-client.ts';
 import { type AliasState, artefactNameOf, type MoveAlias } from '../publisher.ts';
@@ -10,7 +8,7 @@ import {
   isSameState,
   stateOf,
 } from './alias-record.ts';
-import { bytesBlob } from './file-blob.ts';
+import { bytesBlob, ensureBlob } from './file-blob.ts';
 import { aliasMoved, conflict, notPublished } from './oci-errors.ts';
 import { locationOf, readArtefact, readRecord, readTag } from './oci-repository.ts';
 import { aliasTagOf, recordTagOf, tagOf } from './tags.ts';
@@ -72,10 +70,7 @@ async function writeRecord(
   record: AliasRecord,
   signal: AbortSignal,
 ): Promise<void> {
-  const empty = bytesBlob(EMPTY_CONFIG, 'the empty configuration');
-  if (!(await hasBlob(client, empty, signal))) {
-    await uploadBlob(client, empty, { signal, onBytes: () => undefined });
-  }
+  await ensureBlob(client, bytesBlob(EMPTY_CONFIG, 'the empty configuration'), signal);
   await putManifest(client, recordTagOf(tag), aliasManifest(record), signal);
 }
 

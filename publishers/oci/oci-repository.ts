@@ -12,8 +12,8 @@ import { type AliasRecord, aliasRecordOf, stateOf } from './alias-record.ts';
 import { recordOf } from './model-manifest.ts';
 import { aliasTagOf, isRecordTag, recordTagOf, tagOf } from './tags.ts';
 
-/** Manifests that are read side by side. */
-const READS_AT_ONCE = 6;
+/** Enough to hide round trips; registries count requests. */
+const REQUESTS_AT_ONCE = 6;
 
 export type Alias = AliasState & { readonly alias: string; readonly part?: string };
 
@@ -84,15 +84,11 @@ export async function readRepository(
   signal: AbortSignal,
 ): Promise<RepositoryContent> {
   const all = new Map<string, Tagged>();
-  const waiting = await listTags(client, signal);
-  const worker = async (): Promise<void> => {
-    for (let tag = waiting.pop(); tag !== undefined; tag = waiting.pop()) {
-      const tagged = await readTag(client, tag, signal);
-      // One that was taken away meanwhile is not there.
-      if (tagged.kind !== 'nothing') all.set(tag, tagged);
-    }
-  };
-  await Promise.all(Array.from({ length: READS_AT_ONCE }, worker));
+  await sideBySide(await listTags(client, signal), async (tag) => {
+    const tagged = await readTag(client, tag, signal);
+    // One that was taken away meanwhile is not there.
+    if (tagged.kind !== 'nothing') all.set(tag, tagged);
+  });
   const artefacts: (Tagged & { kind: 'artefact' })[] = [];
   const aliases: Alias[] = [];
   for (const [tag, tagged] of all) {
@@ -101,6 +97,18 @@ export async function readRepository(
     else aliases.push(...aliasAt(tag, tagged.found, all.get(recordTagOf(tag))));
   }
   return { artefacts, aliases, all };
+}
+
+/** Runs small requests, a few at a time. */
+export async function sideBySide<T>(
+  items: readonly T[],
+  work: (item: T) => Promise<void>,
+): Promise<void> {
+  const waiting = items.values();
+  const worker = async (): Promise<void> => {
+    for (const item of waiting) await work(item);
+  };
+  await Promise.all(Array.from({ length: REQUESTS_AT_ONCE }, worker));
 }
 
 function aliasAt(tag: string, found: FoundArtefact, beside: Tagged | undefined): readonly Alias[] {

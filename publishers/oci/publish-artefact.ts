@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { uploadBlob } from '../../remote/oci/blob-upload.ts';
 import { type Blob, hasBlob, mountBlob } from '../../remote/oci/blobs.ts';
-import { getManifest, putManifest } from '../../remote/oci/manifests.ts';
+import { putManifest } from '../../remote/oci/manifests.ts';
 import { nameOfPlace, parseOciUri } from '../../remote/oci/oci-place.ts';
 import type { RegistryClient } from '../../remote/oci/registry-client.ts';
 import {
@@ -10,10 +10,10 @@ import {
   type Published,
   type PublishOptions,
 } from '../publisher.ts';
-import { bytesBlob, fileBlob } from './file-blob.ts';
+import { bytesBlob, ensureBlob, fileBlob } from './file-blob.ts';
 import { type ModelDocuments, modelDocuments } from './model-manifest.ts';
 import { conflict, verifyFailed } from './oci-errors.ts';
-import { locationOf, readArtefact } from './oci-repository.ts';
+import { locationOf, readArtefact, sideBySide } from './oci-repository.ts';
 import { tagOf } from './tags.ts';
 
 type Result = Omit<Published, 'target'>;
@@ -29,11 +29,8 @@ export async function publishArtefact(
   if (existing !== undefined) return existing;
   const documents = modelDocuments(artefact);
   const bytesSent = await sendFiles(client, artefact, options);
-  await sendBlob(client, bytesBlob(documents.config, 'its configuration'), { signal });
+  await ensureBlob(client, bytesBlob(documents.config, 'its configuration'), signal);
   await putManifest(client, documents.digest, documents.bytes, signal);
-  if ((await getManifest(client, documents.digest, signal)) === undefined) {
-    throw verifyFailed(client, 'the manifest is not there after it was sent');
-  }
   return (
     (await claimTag(client, artefact, documents, signal)) ?? {
       location: locationOf(client, tagOf(artefactNameOf(artefact))),
@@ -99,20 +96,37 @@ async function sendFiles(
   { signal, onProgress, publishedAt }: PublishOptions,
 ): Promise<number> {
   const siblings = siblingsIn(client, publishedAt);
-  const bytesTotal = artefact.files.reduce((sum, { size }) => sum + size, 0);
+  const blobs = artefact.files.map(fileBlob);
+  const present = await findPresent(client, blobs, signal);
+  const bytesTotal = blobs.reduce((sum, { size }) => sum + size, 0);
   let bytesBefore = 0;
   let bytesSent = 0;
-  for (const file of artefact.files) {
+  for (const blob of blobs) {
     const report = (bytes: number): void => {
-      const bytesDone = bytesBefore + Math.min(bytes, file.size);
-      onProgress({ item: file.path, bytesDone, bytesTotal });
+      onProgress({ item: blob.name, bytesDone: bytesBefore + bytes, bytesTotal });
     };
     report(0);
-    const blob = fileBlob(file);
-    bytesSent += await sendBlob(client, blob, { signal, siblings, onBytes: report });
-    bytesBefore += file.size;
+    signal.throwIfAborted();
+    if (!present.has(blob.digest)) {
+      bytesSent += await sendBlob(client, blob, { signal, siblings, onBytes: report });
+      present.add(blob.digest);
+    }
+    bytesBefore += blob.size;
   }
   return bytesSent;
+}
+
+/** Digests of blobs that the registry has, asked for side by side: there may be a hundred. */
+async function findPresent(
+  client: RegistryClient,
+  blobs: readonly Blob[],
+  signal: AbortSignal,
+): Promise<Set<string>> {
+  const present = new Set<string>();
+  await sideBySide(blobs, async (blob) => {
+    if (await hasBlob(client, blob, signal)) present.add(blob.digest);
+  });
+  return present;
 }
 
 interface SendOptions {
@@ -122,13 +136,12 @@ interface SendOptions {
   readonly onBytes?: (bytes: number) => void;
 }
 
-/** @returns bytes that were sent: none if the registry has it, here or in a repository beside */
+/** @returns bytes that were sent: none if a repository beside has it */
 async function sendBlob(
   client: RegistryClient,
   blob: Blob,
   { signal, siblings = [], onBytes = () => undefined }: SendOptions,
 ): Promise<number> {
-  if (await hasBlob(client, blob, signal)) return 0;
   for (const repository of siblings) {
     const mounted = await mountBlob(client, blob, { repository }, signal);
     if (mounted && (await hasBlob(client, blob, signal))) return 0;

@@ -1,11 +1,10 @@
-import { uploadBlob } from '../../remote/oci/blob-upload.ts';
-import { deleteBlob, hasBlob } from '../../remote/oci/blobs.ts';
+import { deleteBlob } from '../../remote/oci/blobs.ts';
 import type { Descriptor } from '../../remote/oci/manifest.ts';
 import { deleteManifest, putManifest } from '../../remote/oci/manifests.ts';
 import type { RegistryClient } from '../../remote/oci/registry-client.ts';
 import { type ArtefactId, artefactNameOf } from '../publisher.ts';
 import { isPrunable } from '../release-record.ts';
-import { bytesBlob } from './file-blob.ts';
+import { bytesBlob, ensureBlob } from './file-blob.ts';
 import { pathOfLayer, prunedDocuments, recordOf } from './model-manifest.ts';
 import { aliased, notPublished } from './oci-errors.ts';
 import {
@@ -53,10 +52,7 @@ export async function pruneArtefact(
     await readConfig(client, manifest.config, signal),
     rest,
   );
-  const config = bytesBlob(documents.config, 'its configuration');
-  if (!(await hasBlob(client, config, signal))) {
-    await uploadBlob(client, config, { signal, onBytes: () => undefined });
-  }
+  await ensureBlob(client, bytesBlob(documents.config, 'its configuration'), signal);
   await putManifest(client, tag, documents.bytes, signal);
   await deleteManifest(client, digest, signal);
   const kept = new Set(rest.map((layer) => layer.digest));

@@ -36,8 +36,7 @@ export async function uploadBlob(
   for (;;) {
     const before = upload.sent;
     try {
-      await sendRest(client, blob, upload, options);
-      break;
+      return await sendRest(client, blob, upload, options);
     } catch (error) {
       signal.throwIfAborted();
       if (!(error instanceof WeldlineError)) throw error;
@@ -53,8 +52,6 @@ export async function uploadBlob(
       await recover(client, blob, upload, signal);
     }
   }
-  if (await hasBlob(client, blob, signal)) return;
-  throw notTheSame(client, blob, 'is not there after it was sent');
 }
 
 interface Upload {
@@ -164,6 +161,8 @@ async function finishUpload(
   });
   if (response.status !== 400) {
     await response.body?.cancel();
+    const stored = response.headers.get('docker-content-digest') ?? blob.digest;
+    if (stored !== blob.digest) throw notTheSame(client, blob, `was stored as ${stored}`);
     return;
   }
   const isOther = /DIGEST_INVALID|SIZE_INVALID/.test(await response.text());

@@ -73,13 +73,12 @@ class TestReader {
     const { layers } = (await answer.json()) as {
       layers: { digest: string; annotations: Record<string, string> }[];
     };
-    const files = new Map<string, Buffer>();
-    for (const { digest, annotations } of layers) {
+    const files = layers.map(async ({ digest, annotations }) => {
       const blob = await fetch(`${this.#base}/blobs/${digest}`, { headers: this.#headers });
       const path = annotations['org.opencontainers.image.title'] ?? digest;
-      files.set(path, Buffer.from(await blob.arrayBuffer()));
-    }
-    return files;
+      return [path, Buffer.from(await blob.arrayBuffer())] as const;
+    });
+    return new Map(await Promise.all(files));
   }
 }
 
