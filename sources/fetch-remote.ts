@@ -10,6 +10,7 @@ import path from 'node:path';
 import { assert } from '../engine/errors.ts';
 import { type FetchedBytes, type FetchOptions, fetchBlobs } from './fetch-blobs.ts';
 import type { BlobPaths } from './hub-cache.ts';
+import { isPlainPath } from './hub-path.ts';
 import { rangeReaderOf } from './range-reader.ts';
 import type { RemoteModel, RemoteSource } from './remote-source.ts';
 
@@ -61,9 +62,8 @@ function placeOf(modelsDirectory: string, { kind, pin }: RemoteModel): string {
 }
 
 function remotePaths(modelsDirectory: string, model: RemoteModel, filePath: string): BlobPaths {
+  assert(isPlainPath(filePath), `a source lists the path ${filePath.slice(0, 120)}`);
   const steps = filePath.split('/');
-  const isPlain = steps.every((step) => step !== '' && step !== '.' && step !== '..');
-  assert(isPlain && !filePath.includes('\0'), `a source lists the path ${filePath}`);
   const place = placeOf(modelsDirectory, model);
   const state = path.join(place, 'state', ...steps);
   return {

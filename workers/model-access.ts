@@ -24,5 +24,6 @@ export function modelAccess(environment: Environment): ModelAccess {
 
 /** Their libraries take a while to load and are needed by few. */
 async function loadSource(kind: RemoteModel['kind']): Promise<RemoteSource> {
+  if (kind === 'http') return (await import('../sources/http-source.ts')).httpSource();
   throw new WeldlineError('source.unsupported-scheme', `No source of kind ${kind} is built in.`);
 }
