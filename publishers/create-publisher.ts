@@ -12,8 +12,13 @@ export type PublishEnvironment = Pick<
 /** The publisher of one target of a recipe; code of a target is loaded when it is used. */
 export async function createPublisher(
   target: PublishTarget,
-  _environment: PublishEnvironment,
-  _patience: Patience = PATIENCE,
+  environment: PublishEnvironment,
+  patience: Patience = PATIENCE,
 ): Promise<Publisher> {
+  if ('hub' in target) {
+    const { HubPublisher } = await import('./hub/hub-publisher.ts');
+    const { endpoint, token } = environment.hub;
+    return new HubPublisher(target.hub, { endpoint, token, patience });
+  }
   throw new WeldlineError('internal.bug', `no publisher for ${Object.keys(target).join(', ')}`);
 }
