@@ -20,5 +20,9 @@ export async function createPublisher(
     const { endpoint, token } = environment.hub;
     return new HubPublisher(target.hub, { endpoint, token, patience });
   }
+  if ('directory' in target) {
+    const { DirectoryPublisher } = await import('./directory/directory-publisher.ts');
+    return new DirectoryPublisher(target.directory.path);
+  }
   throw new WeldlineError('internal.bug', `no publisher for ${Object.keys(target).join(', ')}`);
 }
