@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
+import { type CiIdentity, readCiIdentity } from './ci-identity.ts';
 import { parseSize } from './parse-size.ts';
 import { Secret } from './secret.ts';
 
@@ -49,6 +50,8 @@ export interface Environment {
     keyFile: string;
     passphrase?: Secret;
   };
+  /** Whom `sign: keyless` signs as. */
+  identity?: CiIdentity;
   /** Directory of Docker's `config.json`, which has credentials of registries. */
   dockerConfig: string;
   /** MLflow's server, and who asks it. */
@@ -110,6 +113,7 @@ const NOT_FOR_CHILDREN = new RegExp(
     ...['HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN', 'TEMPORAL_.*'],
     ...['WELDLINE_ENDPOINT_KEY', 'WELDLINE_SIGNING_.*', 'MLFLOW_TRACKING_(PASSWORD|TOKEN)'],
     ...['AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)', 'SIGSTORE_ID_TOKEN'],
+    ...['ACTIONS_ID_TOKEN_REQUEST_(URL|TOKEN)'],
   ].join('|')})$`,
 );
 
@@ -167,7 +171,7 @@ function readToken(path: string): string | undefined {
 /** What publishing and signing take from the environment, by the names of the tools of each target. */
 function readPublishing(
   get: Get,
-): Pick<Environment, 'signing' | 'dockerConfig' | 'mlflow' | 'ollamaEndpoint'> {
+): Pick<Environment, 'signing' | 'identity' | 'dockerConfig' | 'mlflow' | 'ollamaEndpoint'> {
   const secret = (name: string) => {
     const value = get(name);
     return value === undefined ? undefined : new Secret(value);
@@ -179,6 +183,7 @@ function readPublishing(
   const password = secret('MLFLOW_TRACKING_PASSWORD');
   const token = secret('MLFLOW_TRACKING_TOKEN');
   const ollama = get('OLLAMA_HOST');
+  const identity = readCiIdentity(get);
   return {
     ...(keyFile === undefined
       ? {}
@@ -188,6 +193,7 @@ function readPublishing(
             ...(passphrase && { passphrase }),
           },
         }),
+    ...(identity && { identity }),
     dockerConfig: toPath('DOCKER_CONFIG', get('DOCKER_CONFIG') ?? '~/.docker'),
     mlflow: {
       ...(trackingUri && { trackingUri }),

@@ -166,6 +166,13 @@ export const ERROR_CODES = [
   'publish.verify-failed',
   'publish.aliased',
   'publish.alias-moved',
+  // signatures, provenance, bills of materials
+  'attest.key-invalid',
+  'attest.no-identity',
+  'attest.unavailable',
+  'attest.signature-invalid',
+  'attest.not-covered',
+  'attest.unsupported',
   // evaluation
   'evaluate.suite-invalid',
   'evaluate.template-failed',
