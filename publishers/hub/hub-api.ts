@@ -93,17 +93,29 @@ export class HubApi {
   /** @returns false where the repository is there already */
   async createRepository(repo: string, isPrivate: boolean | undefined, signal: AbortSignal) {
     const [organization, name] = repo.split('/');
-    const visibility = isPrivate === undefined ? {} : { private: isPrivate };
+    const visibility = isPrivate ? 'private' : 'public';
     const response = await this.call({
       method: 'POST',
       path: '/api/repos/create',
       name: nameOf(repo),
-      json: { type: 'model', name, organization, ...visibility },
+      // Without a visibility it is what the organization has set.
+      json: { type: 'model', name, organization, ...(isPrivate !== undefined && { visibility }) },
       accept: [409],
       signal,
     });
     await response.body?.cancel();
     return response.ok;
+  }
+
+  /** Whether everybody can see a repository. */
+  async isPublic(repo: string, signal: AbortSignal): Promise<boolean> {
+    const name = nameOf(repo);
+    const response = await this.call({ path: `/api/models/${repo}`, name, signal });
+    const { private: isPrivate } = ((await readJson(response, name)) ?? {}) as Record<
+      string,
+      unknown
+    >;
+    return isPrivate === false;
   }
 
   /** Undefined where there is no such repository, or it may not be seen. */

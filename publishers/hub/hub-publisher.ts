@@ -13,15 +13,16 @@ import {
 } from '../publisher.ts';
 import { parseReleaseRecord } from '../release-record.ts';
 import { moveHubAlias, readAliases } from './hub-aliases.ts';
-import { nameOf, readJson } from './hub-answers.ts';
+import { nameOf } from './hub-answers.ts';
 import { type HubAccess, HubApi, type Refs } from './hub-api.ts';
 import { commitArtefact, releasedFiles } from './hub-commit.ts';
 import { checkNames, locationOf, repoOf } from './hub-names.ts';
+import { requirePrivate, requireToken, requireWriter } from './hub-permissions.ts';
 
 export interface HubTarget {
   /** `org/name`; conversions go to `org/name-<conversion>`. */
   readonly repo: string;
-  /** Of repositories that are made; what exists stays as it is. */
+  /** How repositories are made; one that exists and is public is refused if true. */
   readonly private?: boolean | undefined;
 }
 
@@ -54,8 +55,9 @@ export class HubPublisher implements Publisher {
   async check(id: ArtefactId, planDigest: string | undefined, signal: AbortSignal): Promise<void> {
     checkNames(this.#target.repo, id);
     const repo = this.#repoOf(id);
-    await this.#requireWriter(repo, signal);
+    await requireWriter(this.#api, repo, signal);
     const refs = await this.#api.refs(repo, signal);
+    if (refs !== undefined) await this.#requireVisibility(repo, signal);
     const tagged = refs?.tags.get(id.release);
     if (tagged === undefined) return;
     const found = await this.#read(id, tagged, signal);
@@ -68,7 +70,7 @@ export class HubPublisher implements Publisher {
   async publish(artefact: Artefact, options: PublishOptions): Promise<Published> {
     const { signal, onProgress } = options;
     signal.throwIfAborted();
-    this.#requireToken();
+    requireToken(this.#api, this.name);
     checkNames(this.#target.repo, artefact);
     const repo = this.#repoOf(artefact);
     const refs = await this.#api.refs(repo, signal);
@@ -76,7 +78,7 @@ export class HubPublisher implements Publisher {
     if (existing !== undefined) return { ...existing, existed: true, bytesSent: 0 };
     if (refs === undefined) {
       await this.#api.createRepository(repo, this.#target.private, signal);
-    }
+    } else await this.#requireVisibility(repo, signal);
     for (const { path: item, size: bytesTotal } of artefact.files) {
       if (item !== RELEASE_FILE) onProgress({ item, bytesDone: 0, bytesTotal });
       signal.throwIfAborted();
@@ -113,7 +115,7 @@ export class HubPublisher implements Publisher {
 
   /** The commit stays in the history, where its id still finds it; the hub has no call against that. */
   async withdraw(id: ArtefactId, signal: AbortSignal): Promise<void> {
-    this.#requireToken();
+    requireToken(this.#api, this.name);
     const repo = this.#repoOf(id);
     const refs = await this.#api.refs(repo, signal);
     if (refs === undefined) return;
@@ -146,7 +148,7 @@ export class HubPublisher implements Publisher {
 
   async moveAlias(move: MoveAlias, signal: AbortSignal): Promise<void> {
     const { alias, part, to, from, history } = move;
-    this.#requireToken();
+    requireToken(this.#api, this.name);
     if (alias === MAIN) {
       throw new WeldlineError(
         'publish.rejected',
@@ -250,38 +252,8 @@ export class HubPublisher implements Publisher {
     }
   }
 
-  #requireToken(): void {
-    if (this.#api.access.token !== undefined) return;
-    throw new WeldlineError(
-      'publish.unauthorized',
-      `${this.name}: there is no token. Set HF_TOKEN to one that may write there ` +
-        `(${this.#api.access.endpoint}/settings/tokens).`,
-    );
-  }
-
-  async #requireWriter(repo: string, signal: AbortSignal): Promise<void> {
-    this.#requireToken();
-    const name = nameOf(repo);
-    const call = { path: '/api/whoami-v2', name, signal };
-    const who = ((await readJson(await this.#api.call(call), name)) ?? {}) as Record<
-      string,
-      unknown
-    >;
-    const auth = who['auth'] as { accessToken?: { role?: unknown } } | undefined;
-    const role = auth?.accessToken?.role;
-    const owner = repo.split('/')[0];
-    const orgs = Array.isArray(who['orgs']) ? (who['orgs'] as { name?: unknown }[]) : [];
-    const isMember = who['name'] === owner || orgs.some((org) => org?.name === owner);
-    // Of other kinds of tokens only the hub knows what they may do.
-    const problem =
-      role === 'read'
-        ? 'the token may only read'
-        : role === 'write' && !isMember
-          ? `the token is of ${String(who['name'])}, who is not a member of ${owner}`
-          : undefined;
-    if (problem === undefined) return;
-    const error = new WeldlineError('publish.unauthorized', `${name}: ${problem}.`);
-    throw this.#api.explained(error);
+  async #requireVisibility(repo: string, signal: AbortSignal): Promise<void> {
+    if (this.#target.private === true) await requirePrivate(this.#api, repo, signal);
   }
 
   #conflict(id: ArtefactId, what: string): WeldlineError {

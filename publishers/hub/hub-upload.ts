@@ -95,6 +95,8 @@ class UploadRequests {
       ...(body && { body: body.content }),
       patience: this.#api.access.patience,
       name: body?.name ?? nameOf(repo),
+      // Of most chunks Xet's store has not heard.
+      accept: pathname.includes('/v1/chunks/') ? [404] : [],
       signal: init.signal ? AbortSignal.any([init.signal, signal]) : signal,
     });
     // Read here, so that the client cannot wait for a body that stalls.

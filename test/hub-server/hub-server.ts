@@ -28,6 +28,8 @@ export interface HubServerOptions extends AccessRules {
   readonly partBytes?: number;
   /** Larger objects are refused, as the hub does above a quota. */
   readonly objectBytesMax?: number;
+  /** Whether objects may go up by Xet. */
+  readonly hasXet?: boolean;
   /** Whether objects go up to the hub's own origin, so that a proxy before it sees them. */
   readonly uploadsAtHub?: boolean;
 }
@@ -63,6 +65,7 @@ export async function startHubServer(options: HubServerOptions): Promise<HubServ
   const hub = await listen(options.port ?? 0, (...call) => service.serveHub(...call));
   const storage = await listen(0, (...call) => service.serveStorage(...call));
   service.links = new StorageLinks(originOf(storage), options.linkLifeMs);
+  service.storageOrigin = originOf(storage);
   service.uploadOrigin = originOf(options.uploadsAtHub ? hub : storage);
   return {
     endpoint: originOf(hub),

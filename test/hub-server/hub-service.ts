@@ -17,6 +17,7 @@ import { ObjectStore } from './object-store.ts';
 import { sendFile } from './send-file.ts';
 import { StorageLinks } from './storage-links.ts';
 import { isWriteCall, serveWriteCall } from './write-api.ts';
+import { XetStore } from './xet-store.ts';
 
 const PART_BYTES = 16 * 1024 * 1024;
 
@@ -28,12 +29,15 @@ export class HubService {
   repositories: Map<string, CatalogRepository>;
   links = new StorageLinks('');
   uploadOrigin = '';
+  storageOrigin = '';
   readonly #objects: ObjectStore;
+  readonly #xet: XetStore;
 
   constructor(options: HubServerOptions, repositories: Map<string, CatalogRepository>) {
     this.options = options;
     this.repositories = repositories;
     this.#objects = new ObjectStore(join(options.root, '.objects'));
+    this.#xet = new XetStore(this.#objects);
   }
 
   async serveHub(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
@@ -75,7 +79,10 @@ export class HubService {
         partBytes,
         objectBytesMax,
         uploadOrigin: this.uploadOrigin,
+        storageOrigin: this.storageOrigin,
+        hasXet: this.options.hasXet ?? false,
         objects: this.#objects,
+        xet: this.#xet,
         repositories: () => this.repositories,
       },
     });
@@ -85,10 +92,12 @@ export class HubService {
     const logged = this.#log('storage', request, url.pathname);
     const fault = this.faults.take('storage', url.pathname);
     if (answerFault(response, fault) || fault?.kind === 'stall') return;
+    const onBytes = (bytes: number): void => {
+      logged.bytesReceived += bytes;
+    };
     try {
-      await takeUpload(request, response, url, this.#objects, (bytes) => {
-        logged.bytesReceived += bytes;
-      });
+      if (url.pathname.startsWith('/v1/')) await this.#xet.serve(request, response, url);
+      else await takeUpload(request, response, url, this.#objects, onBytes);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       refuse(response, error.refusal);
@@ -96,7 +105,7 @@ export class HubService {
   }
 
   async serveStorage(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
-    if (url.pathname.startsWith('/upload/')) return this.#takeUpload(request, response, url);
+    if (/^\/(upload|v1)\//.test(url.pathname)) return this.#takeUpload(request, response, url);
     const sha256 = url.pathname.slice(1);
     const file = this.#fileWith(sha256);
     const logged = this.#log('storage', request, file?.path ?? url.pathname);

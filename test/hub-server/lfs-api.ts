@@ -10,6 +10,8 @@ export interface LfsOptions {
   readonly hubOrigin: string;
   /** Larger objects go up in parts of this many bytes. */
   readonly partBytes: number;
+  /** Offers Xet to those who can. */
+  readonly hasXet: boolean;
   /** Refuses larger objects one by one, as the hub does with those above the quota. */
   readonly objectBytesMax: number;
 }
@@ -20,6 +22,7 @@ interface BatchObject {
 }
 
 interface Batch {
+  readonly transfers: readonly string[];
   readonly objects: readonly BatchObject[];
 }
 
@@ -30,7 +33,9 @@ export async function answerBatch(
   repo: string,
   options: LfsOptions,
 ): Promise<void> {
-  const { objects = [] } = await readJson<Batch>(request);
+  const { objects = [], transfers = [] } = await readJson<Batch>(request);
+  const byXet = options.hasXet && transfers.includes('xet');
+  const actions = byXet ? xetActions : actionsFor;
   const answers = [];
   for (const { oid, size } of objects) {
     const there = await options.objects.lfsFile(repo, oid, oid);
@@ -38,11 +43,11 @@ export async function answerBatch(
       answers.push({ oid, size, error: { code: 403, message: 'Storage quota exceeded' } });
     } else
       answers.push(
-        there ? { oid, size } : { oid, size, actions: actionsFor(repo, oid, size, options) },
+        there ? { oid, size } : { oid, size, actions: actions(repo, oid, size, options) },
       );
   }
   response.setHeader('content-type', 'application/vnd.git-lfs+json');
-  sendJson(response, { transfer: 'basic', objects: answers });
+  sendJson(response, { transfer: byXet ? 'xet' : 'basic', objects: answers });
 }
 
 function actionsFor(repo: string, oid: string, size: number, options: LfsOptions): object {
@@ -65,6 +70,10 @@ function actionsFor(repo: string, oid: string, size: number, options: LfsOptions
     },
     verify,
   };
+}
+
+function xetActions(repo: string, _oid: string, _size: number, { hubOrigin }: LfsOptions): object {
+  return { upload: { href: `${hubOrigin}/api/models/${repo}/xet-write-token/main`, header: {} } };
 }
 
 /** A link of a batch: an object, or a part of one. */

@@ -12,9 +12,12 @@ import {
   createTag,
   deleteRef,
 } from './model-writes.ts';
+import type { XetStore } from './xet-store.ts';
 
 export interface WriteApiOptions extends Omit<LfsOptions, 'hubOrigin'> {
   readonly accounts: Accounts;
+  readonly xet: XetStore;
+  readonly storageOrigin: string;
   readonly repositories: () => Map<string, CatalogRepository>;
 }
 
@@ -33,7 +36,7 @@ interface Call {
 }
 
 const REPOSITORY_CALL =
-  /^\/api\/models\/(.+?)\/(preupload|commit|tag|branch|refs|commits|paths-info)(?:\/([^/]+))?$/;
+  /^\/api\/models\/(.+?)\/(preupload|commit|tag|branch|refs|commits|paths-info|xet-write-token)(?:\/([^/]+))?$/;
 const BATCH_CALL = /^\/(.+?)\.git\/info\/lfs\/objects\/batch$/;
 
 /** Whether a request is one of those that only come with writing. */
@@ -115,6 +118,10 @@ async function onRepository(call: Call, repo: string, kind: string, name: string
   const reads = request.method === 'GET' || kind === 'paths-info';
   if (!reads) requireWriter(options.accounts, request, repo);
   const repository = requireRepository(call, repo);
+  if (kind === 'xet-write-token') {
+    requireWriter(options.accounts, request, repo);
+    return sendJson(response, options.xet.tokenFor(repo, options.storageOrigin));
+  }
   if (kind === 'refs') return sendJson(response, refs(repository));
   if (kind === 'commits') return sendJson(response, history(requireCommit(repository, name)));
   if (kind === 'paths-info') {
