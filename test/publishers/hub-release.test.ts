@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,6 +12,7 @@ import { bytesOf, testArtefact } from '../harness/test-artefact.ts';
 
 /** Objects above this go up in parts. */
 const PART_BYTES = 60_000;
+const QUOTA_BYTES = 12_000_000;
 const NEXT = `${RELEASE}.1`;
 
 let hub: HubUnderTest;
@@ -22,7 +23,11 @@ let repositories = 0;
 
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), 'weldline-publisher-'));
-  hub = await startHubUnderTest({ partBytes: PART_BYTES, pageSize: 3, objectBytesMax: 30_000_000 });
+  hub = await startHubUnderTest({
+    partBytes: PART_BYTES,
+    pageSize: 3,
+    objectBytesMax: QUOTA_BYTES,
+  });
 });
 afterAll(async () => {
   await hub.close();
@@ -63,7 +68,6 @@ async function made(path: string, content: string | Buffer): Promise<ArtefactFil
   const source = join(directory, `file-${randomBytes(6).toString('hex')}`);
   await writeFile(source, content);
   const bytes = Buffer.from(content);
-  const { createHash } = await import('node:crypto');
   const sha256 = createHash('sha256').update(bytes).digest('hex');
   return { path, size: bytes.length, sha256, source };
 }
@@ -136,22 +140,21 @@ describe('a release on the hub', () => {
   it('commits on top of what somebody committed meanwhile', async () => {
     await publish(await artefactOf());
     const next = await artefactOf(NEXT);
-    const publishing = publisher.publish(next, {
+    hub.proxy.clear();
+    // Until the weights are there somebody else has committed on the parent that was found.
+    hub.proxy.fail({ kind: 'slow', path: /complete_multipart/, delayMs: 200 });
+    let meanwhile: Promise<void> | undefined;
+    await publisher.publish(next, {
       signal: signal(),
       publishedAt: [],
-      // The parent is known by then, and not used yet.
       onProgress: ({ item, bytesDone }) => {
-        if (item === 'model.safetensors' && bytesDone > 0)
-          meanwhile ??= commitByHand('N.md', 'ours');
+        if (item !== 'model.safetensors' || bytesDone === 0) return;
+        meanwhile ??= commitByHand('NOTES.md', 'ours');
       },
     });
-    let meanwhile: Promise<void> | undefined;
-    hub.proxy.fail({ kind: 'slow', path: /\/batch$/, delayMs: 1 });
-    hub.proxy.fail({ kind: 'slow', path: /complete_multipart/, delayMs: 200 });
-    await publishing;
     await meanwhile;
     const files = await hub.filesAt(repo, NEXT);
-    expect(String(files?.get('N.md'))).toBe('ours');
+    expect(String(files?.get('NOTES.md'))).toBe('ours');
     expect(commitsTo('main').map(({ status }) => status)).toEqual([412, 200]);
     // The weights went up once.
     expect(uploads()).toBe(fileOf(next, 'model.safetensors').size);
@@ -173,7 +176,7 @@ describe('a release on the hub', () => {
     const artefact = await testArtefact(
       directory,
       { release: RELEASE },
-      { weights: randomBytes(12e6) },
+      { weights: randomBytes(QUOTA_BYTES) },
     );
     const { source } = fileOf(artefact, 'model.safetensors');
     const content = await readFile(source);
@@ -197,7 +200,7 @@ describe('a release on the hub', () => {
   });
 
   it('says that the hub takes no more', async () => {
-    const weights = randomBytes(31_000_000);
+    const weights = randomBytes(QUOTA_BYTES + 1);
     const artefact = await testArtefact(directory, { release: RELEASE }, { weights });
     const failed = publish(artefact);
     await expect(failed).rejects.toMatchObject({ code: 'publish.rejected' });
