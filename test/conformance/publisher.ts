@@ -1,156 +1,218 @@
-import { randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { MANIFEST_FILE } from '../../engine/manifest.ts';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeEach, describe, expect } from 'vitest';
+import type { PublishTarget } from '../../config/publish-schema.ts';
+import {
+  type Artefact,
+  type ArtefactDescription,
+  type ArtefactId,
+  artefactNameOf,
+  type Published,
+  type Publisher,
+  type PublishOptions,
+} from '../../publishers/publisher.ts';
+import type { FaultyProxy } from '../harness/faulty-proxy.ts';
+import { type TestArtefactOptions, testArtefact } from '../harness/test-artefact.ts';
+import { testAliases } from './publisher-aliases.ts';
+import { testArtefacts } from './publisher-artefacts.ts';
+import { testFaults } from './publisher-faults.ts';
+import { testPublication } from './publisher-publication.ts';
 
-/** What is handed to a publisher; `files` and the manifest are in `source`. */
-export interface PublisherInput {
-  readonly source: string;
-  readonly files: readonly string[];
-  readonly manifestFile: string;
-  readonly artefact: string;
-  readonly manifestDigest: string;
-  readonly texts: Readonly<Record<string, string>>;
-  readonly signal: AbortSignal;
-  readonly onFile: (path: string) => void;
-}
-
-/** One target, fresh for each test. */
+/** One target, empty for each test; a server behind it may be shared by all of them. */
 export interface PublisherUnderTest {
-  publish(input: PublisherInput): Promise<{ location: string; existed: boolean }>;
-  /** Files of a published artefact by name; undefined where nothing is published by that name. */
-  read(artefact: string): Promise<ReadonlyMap<string, Buffer> | undefined>;
-  /** Everything that is at the target, published or not. */
-  list(): Promise<readonly string[]>;
+  /** With little patience: see {@link TEST_PATIENCE}. */
+  readonly publisher: Publisher;
+  /**
+   * Files that a foreign client finds under an artefact's version, by path; undefined where it finds
+   * no version. Not asked through the proxy.
+   */
+  read(id: ArtefactId): Promise<ReadonlyMap<string, Buffer> | undefined>;
+  /** The same under an alias. */
+  readAlias?(alias: string, part?: string): Promise<ReadonlyMap<string, Buffer> | undefined>;
+  /** Names of all artefacts at the target, and of whatever else lies there: leftovers, uploads. */
+  everything(): Promise<readonly string[]>;
+  /** Between the publisher and its server. */
+  readonly proxy?: FaultyProxy;
+  /** How a process of its own reaches the same target (by the server itself or the proxy). */
+  readonly child?: {
+    readonly target: PublishTarget;
+    readonly env: Readonly<Record<string, string>>;
+  };
+  /** What must not be seen in any error. */
+  readonly secrets?: readonly string[];
+  /** For targets that only point at others. */
+  publishedAt?(artefact: Artefact): readonly Published[];
   cleanUp(): Promise<void>;
 }
 
-const ARTEFACT = 'merged-tiny-1.0.0-adapter-tone-3';
-const WEIGHTS = randomBytes(300_000);
+/** In what a target differs from others; the least is assumed to differ. */
+export interface PublisherTraits {
+  /** Of the artefacts that it takes; `merged`, and `gguf` as another part. */
+  readonly only?: 'gguf';
+  /** Points at files that other targets hold: nothing about files is tested. */
+  readonly holds?: 'references';
+  /** Which files a foreign client sees; all. */
+  readonly shows?: (path: string) => boolean;
+  /** Has `prune`. */
+  readonly prunes?: boolean;
+  /** Two who move an alias at once may both be told that they did: the target has no compare-and-swap. */
+  readonly aliasesRace?: boolean;
+  /** Speaks to a server through a proxy: faults are tested. */
+  readonly hasServer?: boolean;
+}
+
+/** What tests of publishers hand them as `Patience`. */
+export const TEST_PATIENCE = {
+  attemptsMax: 4,
+  backoffMs: 5,
+  stallTimeoutMs: 700,
+  retryAfterMaxMs: 2_000,
+} as const;
+
+export const RELEASE = 'merged-tiny-1.0.0-adapter-tone-3';
+
+/** What the tests of a publisher share: its target and short ways to it. */
+export class Stage {
+  readonly traits: PublisherTraits;
+  under!: PublisherUnderTest;
+  directory!: string;
+
+  constructor(traits: PublisherTraits) {
+    this.traits = traits;
+  }
+
+  get publisher(): Publisher {
+    return this.under.publisher;
+  }
+
+  /** An id of what the target takes. */
+  id(release = RELEASE): ArtefactId {
+    return this.traits.only === undefined ? { release } : { release, part: 'gguf-q4_k_m' };
+  }
+
+  get kind(): ArtefactDescription['kind'] {
+    return this.traits.only ?? 'merged';
+  }
+
+  artefact(id = this.id(), options: TestArtefactOptions = {}): Promise<Artefact> {
+    return testArtefact(this.directory, id, options);
+  }
+
+  publish(artefact: Artefact, options: Partial<PublishOptions> = {}): Promise<Published> {
+    return this.publisher.publish(artefact, {
+      signal: signal(),
+      onProgress: () => undefined,
+      publishedAt: this.under.publishedAt?.(artefact) ?? [],
+      ...options,
+    });
+  }
+
+  /** Exactly its files are there, with their bytes, and weldline finds it too. */
+  async expectPublished(artefact: Artefact, isPruned = false): Promise<void> {
+    const seen = await this.under.read(artefact);
+    await this.expectFiles(artefact, seen);
+    const found = await this.publisher.find(idOf(artefact), signal());
+    const { manifestDigest, planDigest } = artefact;
+    expect(found).toMatchObject({ ...idOf(artefact), manifestDigest, planDigest, isPruned });
+    expect(Date.parse(found?.createdAt ?? '')).toBe(Date.parse(artefact.description.createdAt));
+  }
+
+  async expectFiles(
+    artefact: Artefact,
+    seen: ReadonlyMap<string, Buffer> | undefined,
+  ): Promise<void> {
+    const { shows = () => this.traits.holds !== 'references' } = this.traits;
+    const shown = artefact.files.filter(({ path }) => shows(path));
+    expect([...(seen?.keys() ?? ['nothing'])].sort()).toEqual(shown.map((f) => f.path).sort());
+    for (const { path, source } of shown) {
+      expect(seen?.get(path)?.equals(await readFile(source)), path).toBe(true);
+    }
+  }
+
+  /** Nobody sees the version: neither a foreign client nor weldline. */
+  async expectInvisible(id: ArtefactId): Promise<void> {
+    expect(await this.under.read(id), artefactNameOf(id)).toBeUndefined();
+    expect(await this.publisher.find(idOf(id), signal()), artefactNameOf(id)).toBeUndefined();
+    const listed = await this.publisher.list(signal());
+    expect(listed.map(artefactNameOf)).not.toContain(artefactNameOf(id));
+  }
+
+  /** The error of something that must fail with one for people, without secrets and stack. */
+  async errorOf(failing: Promise<unknown>): Promise<{ code: string; message: string }> {
+    const error = await failing.then(
+      (value) => Promise.reject(new Error(`expected an error, not ${JSON.stringify(value)}`)),
+      (thrown: unknown) => thrown as { name: string; code: string; message: string },
+    );
+    expect(error, String(error)).toMatchObject({ name: 'WeldlineError' });
+    expect(error.code, error.message).not.toBe('internal.bug');
+    expect(error.message).not.toMatch(/\n\s+at |undefined|\[object/);
+    for (const secret of this.under.secrets ?? []) expect(everyText(error)).not.toContain(secret);
+    return error;
+  }
+
+  /** Publishes in a process that ends at a file, or by itself. */
+  async publishInChild(artefact: Artefact, file?: string): Promise<Published | undefined> {
+    const { child } = this.under;
+    if (child === undefined) throw new Error('the test of this publisher has no child');
+    const script = fileURLToPath(new URL('../harness/publish-child.ts', import.meta.url));
+    const args = [JSON.stringify(child.target), JSON.stringify(artefact), ...(file ? [file] : [])];
+    const env = { ...process.env, ...child.env };
+    const running = spawn(process.execPath, [script, ...args], {
+      env,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const pieces: Buffer[] = [];
+    running.stdout.on('data', (piece: Buffer) => pieces.push(piece));
+    const end = await new Promise((resolve) =>
+      running.once('close', (code, by) => resolve(by ?? code)),
+    );
+    expect(end).toBe(file === undefined ? 0 : 'SIGKILL');
+    return file === undefined
+      ? (JSON.parse(String(Buffer.concat(pieces))) as Published)
+      : undefined;
+  }
+}
+
+export function signal(): AbortSignal {
+  return new AbortController().signal;
+}
+
+export function idOf({ release, part }: ArtefactId): ArtefactId {
+  return part === undefined ? { release } : { release, part };
+}
+
+/** Message, stack and details of an error and of all its causes. */
+function everyText(error: unknown): string {
+  if (!(error instanceof Error)) return JSON.stringify(error) ?? '';
+  const details = JSON.stringify((error as { details?: unknown }).details ?? {});
+  return `${error.message} ${error.stack} ${details} ${everyText(error.cause)}`;
+}
 
 /**
  * What every publisher must do.
  * @param open makes an empty target
  */
-export function testPublisher(name: string, open: () => Promise<PublisherUnderTest>): void {
+export function testPublisher(
+  name: string,
+  open: () => Promise<PublisherUnderTest>,
+  traits: PublisherTraits = {},
+): void {
   describe(`${name} as a publisher`, () => {
-    let directory: string;
-    let target: PublisherUnderTest;
+    const stage = new Stage(traits);
     beforeEach(async () => {
-      directory = await mkdtemp(join(tmpdir(), 'weldline-publisher-'));
-      target = await open();
+      stage.directory = await mkdtemp(join(tmpdir(), 'weldline-publisher-'));
+      stage.under = await open();
     });
     afterEach(async () => {
-      await target.cleanUp();
-      await rm(directory, { recursive: true, force: true });
+      await stage.under?.cleanUp();
+      await rm(stage.directory, { recursive: true, force: true });
     });
-
-    /** A sealed merge whose manifest says `content`. */
-    async function sealedMerge(content = 'one'): Promise<PublisherInput> {
-      const source = join(directory, content);
-      await mkdir(source, { recursive: true });
-      await writeFile(join(source, 'model.safetensors'), WEIGHTS);
-      await writeFile(join(source, 'config.json'), '{}');
-      await writeFile(join(source, MANIFEST_FILE), content);
-      const manifestDigest = Buffer.from(content.padEnd(32, '.')).toString('hex');
-      const release = JSON.stringify({ manifestDigest });
-      return {
-        source,
-        files: ['config.json', 'model.safetensors'],
-        manifestFile: MANIFEST_FILE,
-        artefact: ARTEFACT,
-        manifestDigest,
-        texts: { 'README.md': '# A model', 'release.json': release },
-        signal: new AbortController().signal,
-        onFile: () => undefined,
-      };
-    }
-
-    async function expectPublished(input: PublisherInput, manifest: string): Promise<void> {
-      const files = await target.read(input.artefact);
-      const expected = { ...input.texts, 'config.json': '{}', [MANIFEST_FILE]: manifest };
-      expect([...(files?.keys() ?? [])].sort()).toEqual(
-        [...Object.keys(expected), 'model.safetensors'].sort(),
-      );
-      for (const [path, text] of Object.entries(expected)) {
-        expect(files?.get(path)?.toString('utf8'), path).toBe(text);
-      }
-      expect(files?.get('model.safetensors')?.equals(WEIGHTS)).toBe(true);
-    }
-
-    it('publishes every file, the manifest and the texts', async () => {
-      const input = await sealedMerge();
-      const named: string[] = [];
-      const result = await target.publish({ ...input, onFile: (path) => named.push(path) });
-      expect(result.existed).toBe(false);
-      expect(result.location).toContain(ARTEFACT);
-      expect(named).toEqual([...input.files, MANIFEST_FILE]);
-      await expectPublished(input, 'one');
-    });
-
-    it('leaves the same release as it is when it is published again', async () => {
-      const input = await sealedMerge();
-      const first = await target.publish(input);
-      const texts = { ...input.texts, 'README.md': '# Another text' };
-      const again = await target.publish({ ...input, texts });
-      expect(again).toEqual({ location: first.location, existed: true });
-      await expectPublished(input, 'one');
-    });
-
-    it('refuses another release under the same name and leaves the first', async () => {
-      const input = await sealedMerge();
-      const { location } = await target.publish(input);
-      const refused = target.publish(await sealedMerge('two'));
-      await expect(refused).rejects.toMatchObject({ code: 'publish.conflict' });
-      await expect(refused).rejects.toThrow(location);
-      await expectPublished(input, 'one');
-    });
-
-    it('publishes other artefacts side by side, also where one name begins with the other', async () => {
-      const input = await sealedMerge();
-      const names = [ARTEFACT, `${ARTEFACT}.1`, `${ARTEFACT}-rc`];
-      await Promise.all(names.map((artefact) => target.publish({ ...input, artefact })));
-      for (const artefact of names) await expectPublished({ ...input, artefact }, 'one');
-      expect([...(await target.list())].sort()).toEqual([...names].sort());
-    });
-
-    it('publishes nothing when it is cancelled, and everything when it is tried again', async () => {
-      const input = await sealedMerge();
-      for (const stopAt of [...input.files, MANIFEST_FILE]) {
-        const controller = new AbortController();
-        const onFile = (path: string): void => {
-          if (path === stopAt) controller.abort(new Error('stop'));
-        };
-        const signal = controller.signal;
-        const attempt = target.publish({ ...input, signal, onFile });
-        if (stopAt === MANIFEST_FILE) await attempt.catch(() => undefined);
-        else await expect(attempt).rejects.toThrow('stop');
-        if (stopAt !== MANIFEST_FILE) expect(await target.read(ARTEFACT)).toBeUndefined();
-      }
-      await target.publish(input);
-      await expectPublished(input, 'one');
-      expect(await target.list()).toEqual([ARTEFACT]);
-    });
-
-    it('survives attempts that overlap', async () => {
-      const input = await sealedMerge();
-      const attempts = await Promise.allSettled(
-        Array.from({ length: 8 }, () => target.publish(input)),
-      );
-      // One that was overtaken may fail; whoever tries last must find it published or do it.
-      const { existed } = await target.publish(input);
-      expect(existed || attempts.every(({ status }) => status === 'rejected')).toBe(true);
-      await expectPublished(input, 'one');
-      expect(await target.list()).toEqual([ARTEFACT]);
-    });
-
-    it('says that a file of the source is missing', async () => {
-      const input = await sealedMerge();
-      await rm(join(input.source, 'config.json'));
-      await expect(target.publish(input)).rejects.toMatchObject({ name: 'WeldlineError' });
-      expect(await target.read(ARTEFACT)).toBeUndefined();
-    });
+    testPublication(stage);
+    testArtefacts(stage);
+    testAliases(stage);
+    if (traits.hasServer === true) testFaults(stage);
   });
 }

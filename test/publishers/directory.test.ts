@@ -1,23 +1,10 @@
 import { spawnSync } from 'node:child_process';
 import { chmod, mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { checkTarget, publishToDirectory } from '../../publishers/directory.ts';
-import { testPublisher } from '../conformance/publisher.ts';
 import { readFiles, writeFiles } from '../doubles/merge-directories.ts';
 import { temporaryDirectory } from '../doubles/temporary-directory.ts';
-
-testPublisher('a directory', async () => {
-  const root = await mkdtemp(join(tmpdir(), 'weldline-target-'));
-  const target = join(root, 'not', 'made', 'yet');
-  return {
-    publish: (input) => publishToDirectory({ ...input, target }),
-    read: (artefact) => readFiles(join(target, artefact)).catch(() => undefined),
-    list: () => readdir(target),
-    cleanUp: () => rm(root, { recursive: true, force: true }),
-  };
-});
 
 const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
 
