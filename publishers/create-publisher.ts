@@ -9,11 +9,18 @@ export type PublishEnvironment = Pick<
   'hub' | 'dockerConfig' | 'mlflow' | 'ollamaEndpoint'
 >;
 
+const OLLAMA_ENDPOINT = 'http://127.0.0.1:11434';
+
 /** The publisher of one target of a recipe; code of a target is loaded when it is used. */
 export async function createPublisher(
   target: PublishTarget,
-  _environment: PublishEnvironment,
-  _patience: Patience = PATIENCE,
+  environment: PublishEnvironment,
+  patience: Patience = PATIENCE,
 ): Promise<Publisher> {
+  if ('ollama' in target) {
+    const { OllamaPublisher } = await import('./ollama/ollama-publisher.ts');
+    const { model, endpoint = environment.ollamaEndpoint ?? OLLAMA_ENDPOINT } = target.ollama;
+    return new OllamaPublisher({ model, endpoint }, patience);
+  }
   throw new WeldlineError('internal.bug', `no publisher for ${Object.keys(target).join(', ')}`);
 }
