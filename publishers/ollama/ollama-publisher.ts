@@ -22,6 +22,7 @@ import {
   type OllamaRecord,
   readAliasRecord,
   readRecord,
+  recordOf,
   writeAliasRecord,
   writeRecord,
 } from './ollama-record.ts';
@@ -96,12 +97,10 @@ export class OllamaPublisher implements Publisher {
       const meanwhile = await this.#publishedAs(artefact, signal);
       if (meanwhile !== undefined) return { ...meanwhile, existed: true, bytesSent };
       await this.#create(artefact, weights, settings, signal);
-      const made = await this.#publishedAs(artefact, signal);
-      if (made !== undefined) return { ...made, existed: false, bytesSent };
-      throw new WeldlineError(
-        'publish.unavailable',
-        `${this.#uri(this.#tag(artefact))} is gone right after it was made. Look at Ollama's log.`,
-      );
+      await this.#expectOurs(artefact, signal);
+      const record = recordOf(artefact, weights.sha256);
+      const { location, pinned } = this.#found({ tag: this.#tag(artefact), record });
+      return { target: this.kind, location, pinned, existed: false, bytesSent };
     });
   }
 
@@ -192,11 +191,20 @@ export class OllamaPublisher implements Publisher {
         parameters,
         license: [
           ...(license === undefined ? [] : [license]),
-          writeRecord(artefact, weights.sha256),
+          writeRecord(recordOf(artefact, weights.sha256)),
         ],
       },
       signal,
     );
+  }
+
+  /** What Ollama says it made is made, unless another was made over it. */
+  async #expectOurs(artefact: Artefact, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#publishedAs(artefact, signal);
+    } catch (error) {
+      if (error instanceof WeldlineError && error.code === 'publish.conflict') throw error;
+    }
   }
 
   /** Where an artefact is, if it is; something else in its place is a conflict. */

@@ -34,11 +34,16 @@ const release = z.object({
 });
 const alias = z.object({ alias: z.string(), history: z.array(z.string()) });
 
-/** A record as the text of a licence. */
-export function writeRecord(artefact: Artefact, weights: string): string {
+/** @param weights SHA-256 of its GGUF, hex */
+export function recordOf(artefact: Artefact, weights: string): OllamaRecord {
   const { release: name, part, manifestDigest, planDigest, description } = artefact;
   const { createdAt } = description;
-  const record = { release: name, part, manifestDigest, planDigest, createdAt, weights };
+  const id = { release: name, ...(part !== undefined && { part }) };
+  return { ...id, manifestDigest, planDigest, createdAt, weights };
+}
+
+/** A record as the text of a licence. */
+export function writeRecord(record: OllamaRecord): string {
   return RELEASE_LINE + JSON.stringify(record);
 }
 
@@ -56,7 +61,8 @@ export function readRecord(license: string): OllamaRecord | undefined {
 
 /** Undefined for a model that is no alias. */
 export function readAliasRecord(license: string): AliasRecord | undefined {
-  return lineOf(license, ALIAS_LINE, alias);
+  // Behind the release's: what stands before it is the text of somebody else.
+  return lineOf(license.slice(license.lastIndexOf(RELEASE_LINE)), ALIAS_LINE, alias);
 }
 
 function lineOf<T>(license: string, start: string, schema: z.ZodType<T>): T | undefined {
