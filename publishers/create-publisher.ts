@@ -17,6 +17,10 @@ export async function createPublisher(
   environment: PublishEnvironment,
   patience: Patience = PATIENCE,
 ): Promise<Publisher> {
+  if ('directory' in target) {
+    const { DirectoryPublisher } = await import('./directory/directory-publisher.ts');
+    return new DirectoryPublisher(target.directory.path);
+  }
   if ('ollama' in target) {
     const { OllamaPublisher } = await import('./ollama/ollama-publisher.ts');
     const { model, endpoint = environment.ollamaEndpoint ?? OLLAMA_ENDPOINT } = target.ollama;
