@@ -18,11 +18,6 @@ export async function createPublisher(
   environment: PublishEnvironment,
   patience: Patience = PATIENCE,
 ): Promise<Publisher> {
-  if ('hub' in target) {
-    const { HubPublisher } = await import('./hub/hub-publisher.ts');
-    const { endpoint, token } = environment.hub;
-    return new HubPublisher(target.hub, { endpoint, token, patience });
-  }
   if ('directory' in target) {
     const { DirectoryPublisher } = await import('./directory/directory-publisher.ts');
     return new DirectoryPublisher(target.directory.path);
