@@ -1,3 +1,4 @@
+import type { SigningEnvironment } from '../attest/signer.ts';
 import type { Environment } from '../config/environment.ts';
 import type { PublishEnvironment } from '../publishers/create-publisher.ts';
 import type { ModelAccess } from '../sources/model-input.ts';
@@ -18,8 +19,8 @@ export interface Dependencies {
   >;
   /** How targets are reached. */
   readonly publishing: PublishEnvironment;
-  /** What `sign: key` signs with. */
-  readonly signing: Environment['signing'];
+  /** Who signs. */
+  readonly identity: SigningEnvironment;
   /** Keeps conversions and evaluations from filling the machine's memory together. */
   readonly memory: MemorySlots;
 }

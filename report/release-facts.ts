@@ -56,8 +56,9 @@ export interface ArtefactRecord {
   readonly kind: 'merged' | ConversionManifest['kind'];
   /** SHA-256 of `weldline.json` or `conversion.json`. */
   readonly manifestDigest: string;
-  /** Of a conversion. */
+  /** Of a conversion; and the manifest of the merge that it was made of. */
   readonly conversion?: ConversionManifest;
+  readonly merge?: Manifest;
   /** What else was made of the same merge; of the merged checkpoint only. */
   readonly conversions?: readonly {
     readonly id: string;

@@ -36,7 +36,7 @@ export function dependencies(environment: Environment): Dependencies {
     memoryBudgetBytes: environment.memoryBudgetBytes ?? MEMORY_BUDGET_BYTES_DEFAULT,
     tools: environment,
     publishing: environment,
-    signing: environment.signing,
+    identity: environment,
     memory: new MemorySlots(totalmem()),
   };
 }

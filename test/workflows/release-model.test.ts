@@ -52,6 +52,9 @@ async function filesUnder(directory: string): Promise<Map<string, string>> {
   return files;
 }
 
+/** What is said of the checkpoint, beside its weights. */
+const DOCUMENTS = ['README.md', 'bom.cdx.json', 'provenance.intoto.json', 'release.json'];
+
 describe('a release', () => {
   let handle: TestRelease;
   let result: ReleaseResult;
@@ -92,7 +95,9 @@ describe('a release', () => {
     expect([...published.keys()].sort()).toEqual(
       [
         ...expected.keys(),
-        ...['adapter_config.json', 'adapter_model.safetensors'].map((name) => `adapters/tone/${name}`),
+        ...['adapter_config.json', 'adapter_model.safetensors'].map(
+          (name) => `adapters/tone/${name}`,
+        ),
         ...DOCUMENTS,
       ].sort(),
     );
