@@ -1,3 +1,4 @@
+import { createSigner, type SigningEnvironment } from '../attest/signer.ts';
 import type { PublishTarget } from '../config/publish-schema.ts';
 import type { Recipe } from '../config/recipe.ts';
 import type { ConversionStep } from '../conversion/conversion-step.ts';
@@ -43,4 +44,16 @@ function partsOf(
       .map(({ id, kind }) => ({ part: id, kind })),
   ];
   return artefacts === undefined ? parts : parts.filter(({ part }) => artefacts.includes(part));
+}
+
+/**
+ * Checks that a release can be signed before hours are spent on it.
+ * @returns what a person should know of the signer
+ * @throws WeldlineError `attest.*`
+ */
+export async function checkSigning(
+  { sign }: Recipe,
+  identity: SigningEnvironment,
+): Promise<readonly string[]> {
+  return sign === undefined ? [] : (await createSigner(sign, identity)).warnings;
 }

@@ -14,7 +14,7 @@ import {
   type ResolvedModel,
   resolveModel,
 } from '../sources/model-input.ts';
-import { checkTargets } from './check-targets.ts';
+import { checkSigning, checkTargets } from './check-targets.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { namedAdapters, nameOfAdapters, resolvedAdapters } from './resolved-adapters.ts';
@@ -87,6 +87,7 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         const download = await downloadBytes(access, inputs.base);
         const output = outputBytes(plan);
         const targets = directoryTargets(recipe);
+        const ofSigning = await checkSigning(recipe, limits.identity);
         await checkTargets(recipe, inputs.artefact, undefined, limits.publishing, signal);
         await checkDiskSpace([
           { directory: access.cacheDirectory, bytes: download, purpose: 'the base' },
@@ -95,7 +96,7 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         ]);
         const tensors = plan.shards.flatMap((shard) => shard.tensors);
         return {
-          warnings: plan.warnings,
+          warnings: [...plan.warnings, ...ofSigning],
           tensorsMerged: tensors.filter(isMerged).length,
           downloadBytes: download,
           outputBytes: output,
