@@ -93,8 +93,25 @@ function frontMatter(facts: ReleaseFacts, head: Head): string {
       'model-index': [{ name: head.name, results: results(facts, head) }],
     }),
   };
-  // As YAML 1.1 reads it: there "no" and "1e3" are no strings, and the hub's Python client reads so.
-  return `---\n${stringify(fields, { version: '1.1', lineWidth: 0, directives: false })}---\n`;
+  return `---\n${toYaml(fields)}---\n`;
+}
+
+/**
+ * YAML that 1.1 reads as it was meant: there `no` is false and `1e-7` a text, and the hub's Python
+ * client reads so.
+ */
+function toYaml(fields: object): string {
+  return stringify(fields, {
+    version: '1.1',
+    lineWidth: 0,
+    directives: false,
+    customTags: (tags) =>
+      tags.map((tag) =>
+        typeof tag === 'object' && tag.tag === 'tag:yaml.org,2002:float' && tag.format === undefined
+          ? { ...tag, stringify: ({ value }) => String(value).replace(/^(-?\d+)e/, '$1.0e') }
+          : tag,
+      ),
+  });
 }
 
 /** A link to a file of the base leads there, unless the file is published beside the card too. */

@@ -44,7 +44,15 @@ const results = REPORT.evaluation?.results ?? [];
 const withLicense = { path: 'LICENSE', size: 1, sha256: 'a'.repeat(64) };
 const local = facts({ inputs: facts().inputs.map((input) => ({ ...input, model: 'tiny' })) });
 const q8 = conversion('gguf', 'gguf-q8_0');
+/** A merge as near as they come: figures with an exponent. */
+const near = (kl: number) => {
+  const suites = [{ suite: 's', reference: 'base', prompts: 20, kl }];
+  const artefact = { ...{ candidate: 'merged', passed: true, failures: [], warnings: [] }, suites };
+  return modelCard(facts({ gate: { format: 'weldline.gate', artefacts: [artefact] } }));
+};
 const CARDS = {
+  near: near(1e-7),
+  nearer: near(1.5e-9),
   merged: modelCard(facts(), REPORT),
   'merged with its licence': modelCard(facts({ files: [withLicense] }), REPORT),
   'merged from directories': modelCard(local),
@@ -141,6 +149,8 @@ describe('the head of a card', () => {
         args: { evaluator, reference: 'adapter calculator on its base' },
       },
     ]);
+    expect(cards.near.results).toMatchObject([{ value: 1e-7 }]);
+    expect(cards.nearer.results).toMatchObject([{ value: 1.5e-9 }]);
     expect(cards.gguf.results.map(({ suite, metric }) => `${suite}/${metric}`)).toEqual([
       ...['calculator/accuracy', 'calculator/perplexity', 'calculator/kl_divergence'],
       ...['extractor/accuracy', 'extractor/kl_divergence'],
