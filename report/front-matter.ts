@@ -1,4 +1,4 @@
-import { stringify } from 'yaml';
+import { type CollectionTag, type ScalarTag, stringify } from 'yaml';
 import type { ConversionManifest } from '../conversion/conversion-step.ts';
 import type { BaseLicense } from './base-card.ts';
 import type { CandidateMetric } from './candidate-metrics.ts';
@@ -105,13 +105,19 @@ function toYaml(fields: object): string {
     version: '1.1',
     lineWidth: 0,
     directives: false,
-    customTags: (tags) =>
-      tags.map((tag) =>
-        typeof tag === 'object' && tag.tag === 'tag:yaml.org,2002:float' && tag.format === undefined
-          ? { ...tag, stringify: ({ value }) => String(value).replace(/^(-?\d+)e/, '$1.0e') }
-          : tag,
-      ),
+    customTags: (tags) => tags.map((tag) => (isFloat(tag) ? withPoint(tag) : tag)),
   });
+}
+
+type Tag = ScalarTag | CollectionTag | string;
+
+function isFloat(tag: Tag): tag is ScalarTag {
+  if (typeof tag !== 'object' || 'nodeClass' in tag) return false;
+  return tag.tag === 'tag:yaml.org,2002:float' && tag.format === undefined;
+}
+
+function withPoint(tag: ScalarTag): ScalarTag {
+  return { ...tag, stringify: ({ value }) => String(value).replace(/^(-?\d+)e/, '$1.0e') };
 }
 
 /** A link to a file of the base leads there, unless the file is published beside the card too. */
