@@ -4,6 +4,7 @@ import type { Manifest } from '../engine/manifest.ts';
 import type { Provenance } from '../engine/seal.ts';
 import type { Verification } from '../engine/verify/verify-merge.ts';
 import type { GateDecision } from '../evaluation/gate-decision.ts';
+import type { BaseCard } from './base-card.ts';
 
 /** The workflow run that made a release. */
 export interface ReleaseRun {
@@ -42,6 +43,8 @@ export interface ReleaseFacts {
   /** What was measured before the merge; absent if an earlier version planned it. */
   readonly insight?: Omit<InsightSummary, 'warnings'>;
   readonly files: Manifest['files'];
+  /** What the base says of itself; absent if nobody read it. */
+  readonly baseCard?: BaseCard;
   /** What the gate decided of each part; absent without evaluation. */
   readonly gate?: GateDecision;
   /** A person's word on it; absent where none was asked for. */
@@ -109,6 +112,7 @@ export interface ReleaseFactsInput {
   readonly verification: Verification;
   readonly insight?: InsightSummary | undefined;
   readonly run: ReleaseRun;
+  readonly baseCard?: BaseCard | undefined;
   readonly gate?: GateDecision | undefined;
   readonly approval?: ReleaseApproval | undefined;
 }
@@ -146,6 +150,7 @@ export function releaseFacts(input: ReleaseFactsInput): ReleaseFacts {
     verification,
     ...(insight && { insight: { retention: insight.retention, conflicts: insight.conflicts } }),
     files,
+    ...(input.baseCard && { baseCard: input.baseCard }),
     ...(input.gate && { gate: input.gate }),
     ...(input.approval && { approval: input.approval }),
   };
