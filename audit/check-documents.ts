@@ -6,7 +6,7 @@ import { PROVENANCE_FILE } from '../attest/provenance-terms.ts';
 import { readTextFile } from '../engine/model-files.ts';
 import type { FoundFile } from './artefact-digests.ts';
 import { type ArtefactRecord, RELEASE_FILE, type ReleaseRecord } from './artefact-record.ts';
-import { PRUNED_FILE } from './check-files.ts';
+import { wasPruned } from './check-files.ts';
 import { type Finding, failed, namesOf, notChecked, verified } from './claim.ts';
 import type { OpenedArtefact } from './open-artefact.ts';
 
@@ -52,12 +52,9 @@ function differencesOf(
   { record, found }: Subject,
   listed: readonly { readonly path: string; readonly sha256: string }[],
 ): string[] {
-  const isPruned = found.has(PRUNED_FILE);
-  const wrong = listed.flatMap(({ path, sha256 }) => {
-    const file = found.get(path);
-    if (file === undefined && isPruned) return [];
-    return file?.sha256 === sha256 ? [] : [path];
-  });
+  const wrong = listed
+    .filter(({ path, sha256 }) => !wasPruned(path, found) && found.get(path)?.sha256 !== sha256)
+    .map(({ path }) => path);
   const names = new Set(listed.map(({ path }) => path));
   const own = [...record.files.map(({ path }) => path), record.manifestFile];
   return [...wrong, ...own.filter((path) => !names.has(path))];
