@@ -20,12 +20,8 @@ import { compileKernel, type KernelModule } from '../kernels/index.ts';
 import { checkVersion } from '../publishers/directory.ts';
 import { checkTrainedOn } from '../sources/adapter-lineage.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
-import {
-  checkUnchanged,
-  type ModelAccess,
-  openInput,
-  type ResolvedModel,
-} from '../sources/model-input.ts';
+import type { ModelAccess, ResolvedModel } from '../sources/model-input.ts';
+import { checkUnchanged, openInput } from '../sources/open-input.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { measurePlan } from './plan-insight.ts';

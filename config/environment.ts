@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
+import { type CiIdentity, readCiIdentity } from './ci-identity.ts';
 import { parseSize } from './parse-size.ts';
 import { Secret } from './secret.ts';
 
@@ -49,6 +50,8 @@ export interface Environment {
     keyFile: string;
     passphrase?: Secret;
   };
+  /** Whom `sign: keyless` signs as. */
+  identity?: CiIdentity;
   /** S3 servers other than AWS; credentials are found by the SDK. */
   s3: { endpoint?: string };
   /** Directory of Docker's `config.json`, which has credentials of registries. */
@@ -112,6 +115,7 @@ const NOT_FOR_CHILDREN = new RegExp(
     ...['HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN', 'TEMPORAL_.*'],
     ...['WELDLINE_ENDPOINT_KEY', 'WELDLINE_SIGNING_.*', 'MLFLOW_TRACKING_(PASSWORD|TOKEN)'],
     ...['AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)', 'SIGSTORE_ID_TOKEN'],
+    ...['ACTIONS_ID_TOKEN_REQUEST_(URL|TOKEN)'],
   ].join('|')})$`,
 );
 
@@ -169,7 +173,7 @@ function readToken(path: string): string | undefined {
 /** What publishing and signing take from the environment, by the names of the tools of each target. */
 function readPublishing(
   get: Get,
-): Pick<Environment, 'signing' | 's3' | 'dockerConfig' | 'mlflow' | 'ollamaEndpoint'> {
+): Pick<Environment, 'signing' | 'identity' | 's3' | 'dockerConfig' | 'mlflow' | 'ollamaEndpoint'> {
   const secret = (name: string) => {
     const value = get(name);
     return value === undefined ? undefined : new Secret(value);
@@ -181,6 +185,8 @@ function readPublishing(
   const password = secret('MLFLOW_TRACKING_PASSWORD');
   const token = secret('MLFLOW_TRACKING_TOKEN');
   const ollama = get('OLLAMA_HOST');
+  const s3 = ['AWS_ENDPOINT_URL_S3', 'AWS_ENDPOINT_URL'].find((each) => get(each) !== undefined);
+  const identity = readCiIdentity(get);
   return {
     ...(keyFile === undefined
       ? {}
@@ -190,7 +196,8 @@ function readPublishing(
             ...(passphrase && { passphrase }),
           },
         }),
-    s3: readS3(get),
+    ...(identity && { identity }),
+    s3: s3 === undefined ? {} : { endpoint: readEndpoint(s3, get(s3) ?? '') },
     dockerConfig: toPath('DOCKER_CONFIG', get('DOCKER_CONFIG') ?? '~/.docker'),
     mlflow: {
       ...(trackingUri && { trackingUri }),
@@ -201,12 +208,6 @@ function readPublishing(
     // As Ollama's own client reads it: a host without a scheme is one of HTTP.
     ...(ollama && { ollamaEndpoint: ollama.includes('://') ? ollama : `http://${ollama}` }),
   };
-}
-
-/** By the names that AWS's own tools have for it, the narrower one first. */
-function readS3(get: Get): Environment['s3'] {
-  const name = ['AWS_ENDPOINT_URL_S3', 'AWS_ENDPOINT_URL'].find((each) => get(each) !== undefined);
-  return name === undefined ? {} : { endpoint: readEndpoint(name, get(name) ?? '') };
 }
 
 function readEndpoint(name: string, value: string): string {

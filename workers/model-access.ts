@@ -1,14 +1,29 @@
 import { join } from 'node:path';
 import type { Environment } from '../config/environment.ts';
+import { WeldlineError } from '../engine/errors.ts';
 import { FileDigests } from '../sources/file-digests.ts';
 import type { ModelAccess } from '../sources/model-input.ts';
+import type { RemoteModel, RemoteSource } from '../sources/remote-source.ts';
 
-/** How this process reaches models: the hub of the environment and its cache. */
+/** How this process reaches models: the hub of the environment and its cache, and other places. */
 export function modelAccess(environment: Environment): ModelAccess {
   const { hub, home } = environment;
+  const sources = new Map<RemoteModel['kind'], Promise<RemoteSource>>();
   return {
     hub: { endpoint: hub.endpoint, token: hub.token?.reveal() },
     cacheDirectory: hub.cacheDirectory,
+    modelsDirectory: join(home, 'cache', 'models'),
     digests: new FileDigests(join(home, 'cache', 'file-digests.json')),
+    remote: (kind) => {
+      const source = sources.get(kind) ?? loadSource(kind);
+      sources.set(kind, source);
+      return source;
+    },
   };
+}
+
+/** Their libraries take a while to load and are needed by few. */
+async function loadSource(kind: RemoteModel['kind']): Promise<RemoteSource> {
+  if (kind === 'http') return (await import('../sources/http-source.ts')).httpSource();
+  throw new WeldlineError('source.unsupported-scheme', `No source of kind ${kind} is built in.`);
 }
