@@ -1,10 +1,13 @@
-import { mkdir } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { writeFileDurably } from '../engine/durable-files.ts';
+import { digestFile, writeFileDurably } from '../engine/durable-files.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import { readManifest } from '../engine/verify/verify-merge.ts';
 import type { GateDecision } from '../evaluation/gate-decision.ts';
-import { publishToDirectory } from '../publishers/directory.ts';
+import { DirectoryPublisher } from '../publishers/directory/directory-publisher.ts';
+import { type ArtefactFile, type Published, RELEASE_FILE } from '../publishers/publisher.ts';
 import { reportPage } from '../report/html/report-page.ts';
 import { modelCard } from '../report/model-card.ts';
 import { type ReleaseFacts, releaseFacts } from '../report/release-facts.ts';
@@ -12,7 +15,7 @@ import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { readInsight } from './plan-insight.ts';
 import { releaseProvenance } from './provenance.ts';
-import { publishedPart } from './published-part.ts';
+import { type PublishedPart, publishedPart } from './published-part.ts';
 import type { PublishInput, ReleaseParts, ReportInput } from './quality-types.ts';
 import { releaseReport } from './release-report.ts';
 import { readStored } from './stored-json.ts';
@@ -30,15 +33,11 @@ export function createReleaseActivities({ home, access }: Dependencies) {
         const facts = await factsOf(home, input);
         const readReport = () => releaseReport(home, input, facts);
         const part = await publishedPart(input, facts, readReport, input.part);
-        const publication = await publishToDirectory({
-          ...part,
-          files: part.files.map((file) => file.path),
-          target: 'directory' in target ? target.directory.path : '',
-          signal,
-          onFile: (item) => report({ item, bytesDone: 0, bytesTotal: 0 }),
-        });
+        const directory = 'directory' in target ? target.directory.path : '';
+        const onFile = (item: string) => report({ item, bytesDone: 0, bytesTotal: 0 });
+        const { existed, location } = await publishPart(part, facts, directory, signal, onFile);
+        const publication = { location, existed };
         // Also where it was there already: a version stands for bytes, not for a name.
-        const { location } = publication;
         const changed = await access.digests.findChanged(location, part.files, signal);
         await access.digests.save();
         if (changed === undefined) {
@@ -70,6 +69,42 @@ export function createReleaseActivities({ home, access }: Dependencies) {
       });
     },
   };
+}
+
+/** The texts of a part are files while it is published. */
+async function publishPart(
+  part: PublishedPart,
+  facts: ReleaseFacts,
+  directory: string,
+  signal: AbortSignal,
+  onFile: (path: string) => void,
+): Promise<Published> {
+  const texts = await mkdtemp(join(tmpdir(), 'weldline-texts-'));
+  try {
+    const described = part.files.map((file) => ({ ...file, source: join(part.source, file.path) }));
+    const manifest = join(part.source, part.manifestFile);
+    described.push({ path: part.manifestFile, source: manifest, ...(await digestFile(manifest)) });
+    const { [RELEASE_FILE]: release = '', ...others } = part.texts;
+    for (const [path, text] of [...Object.entries(others), [RELEASE_FILE, release] as const]) {
+      const source = join(texts, path);
+      await writeFile(source, text);
+      const sha256 = createHash('sha256').update(text).digest('hex');
+      described.push({ path, size: Buffer.byteLength(text), sha256, source });
+    }
+    const files: readonly ArtefactFile[] = described;
+    const { manifestDigest, artefact: name } = part;
+    const { run, version, plan: planDigest } = facts;
+    const description = {
+      ...{ name: facts.name, version, kind: 'merged' as const, base: '', adapters: [], run },
+      ...{ createdAt: run.startedAt, metrics: {}, labels: {} },
+    };
+    const artefact = { release: name, manifestDigest, planDigest, files, description };
+    const onProgress = ({ item }: { item: string }) => onFile(item);
+    const publisher = new DirectoryPublisher(directory);
+    return await publisher.publish(artefact, { signal, onProgress, publishedAt: [] });
+  } finally {
+    await rm(texts, { recursive: true, force: true });
+  }
 }
 
 async function factsOf(home: string, input: ReleaseParts): Promise<ReleaseFacts> {
