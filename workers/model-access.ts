@@ -15,7 +15,7 @@ export function modelAccess(environment: Environment): ModelAccess {
     modelsDirectory: join(home, 'cache', 'models'),
     digests: new FileDigests(join(home, 'cache', 'file-digests.json')),
     remote: (kind) => {
-      const source = sources.get(kind) ?? loadSource(kind);
+      const source = sources.get(kind) ?? loadSource(kind, environment);
       sources.set(kind, source);
       return source;
     },
@@ -23,7 +23,13 @@ export function modelAccess(environment: Environment): ModelAccess {
 }
 
 /** Their libraries take a while to load and are needed by few. */
-async function loadSource(kind: RemoteModel['kind']): Promise<RemoteSource> {
+async function loadSource(
+  kind: RemoteModel['kind'],
+  environment: Environment,
+): Promise<RemoteSource> {
   if (kind === 'http') return (await import('../sources/http-source.ts')).httpSource();
+  if (kind === 'oci') {
+    return (await import('../sources/oci-source.ts')).ociSource(environment.dockerConfig);
+  }
   throw new WeldlineError('source.unsupported-scheme', `No source of kind ${kind} is built in.`);
 }
