@@ -11,6 +11,12 @@ export const PRUNED_FILE = 'pruned.json';
 /** What programs load models or code from; beside a merge that nobody published, the rest is notes. */
 const LOADED = /\.(?:safetensors|bin|pt|pth|ckpt|gguf|py|json|jinja|model)$/;
 
+/** Whether a file is missing because pruning removes such files, which are weights. */
+export function wasPruned(path: string, found: ReadonlyMap<string, FoundFile>): boolean {
+  const isWeights = /\.(?:safetensors|gguf)$/.test(path) && !path.startsWith('adapters/');
+  return isWeights && found.has(PRUNED_FILE) && !found.has(path);
+}
+
 /** Checks that every file that is listed is there as it was, and that nothing else is. */
 export function checkFiles(record: ArtefactRecord, found: ReadonlyMap<string, FoundFile>): Finding {
   const { listed, contradicted } = listedFiles(record);
@@ -21,8 +27,9 @@ export function checkFiles(record: ArtefactRecord, found: ReadonlyMap<string, Fo
         'One of them was changed; fetch the release again from where it was published.',
     );
   }
-  const isPruned = found.has(PRUNED_FILE);
   const absent = [...listed.keys()].filter((path) => !found.has(path));
+  const pruned = absent.filter((path) => wasPruned(path, found));
+  const missing = absent.filter((path) => !pruned.includes(path));
   const changed = [...listed].flatMap(([path, { size, sha256 }]) => {
     const file = found.get(path);
     return file === undefined || (file.size === size && file.sha256 === sha256) ? [] : [path];
@@ -30,7 +37,7 @@ export function checkFiles(record: ArtefactRecord, found: ReadonlyMap<string, Fo
   const unlisted = [...found.keys()].filter((path) => isForeign(path, record, listed));
   const problems = [
     ...(changed.length > 0 ? [`not the file that was made: ${namesOf(changed)}`] : []),
-    ...(absent.length > 0 && !isPruned ? [`missing: ${namesOf(absent)}`] : []),
+    ...(missing.length > 0 ? [`missing: ${namesOf(missing)}`] : []),
     ...(unlisted.length > 0 ? [`there, and listed nowhere: ${namesOf(unlisted)}`] : []),
   ];
   if (problems.length > 0) {
@@ -38,10 +45,10 @@ export function checkFiles(record: ArtefactRecord, found: ReadonlyMap<string, Fo
     return failed(code, `${problems.join('; ')}. Fetch it again from where it was published.`);
   }
   const bytes = [...listed.values()].reduce((sum, { size }) => sum + size, 0);
-  if (absent.length > 0) {
+  if (pruned.length > 0) {
     return notChecked(
-      `${namesOf(absent)} were pruned; the ${listed.size - absent.length} files that stayed have ` +
-        'their digests',
+      `pruned: ${namesOf(pruned)}; the ${listed.size - pruned.length} files that stayed have their ` +
+        'digests',
     );
   }
   return verified(`${listed.size} files (${bytes} bytes) have their sizes and digests`);

@@ -3,8 +3,10 @@ import { canonicalJson } from '../../engine/canonical-json.ts';
 import {
   type Descriptor,
   digestOfBytes,
+  FILE_PATH,
   MANIFEST_TYPE,
   type Manifest,
+  TITLE,
 } from '../../remote/oci/manifest.ts';
 import { type Artefact, type ArtefactFile, artefactNameOf } from '../publisher.ts';
 import type { ReleaseRecord } from '../release-record.ts';
@@ -18,10 +20,7 @@ const LAYER_TYPES = {
   doc: 'application/vnd.cncf.model.doc.v1.raw',
   code: 'application/vnd.cncf.model.code.v1.raw',
 } as const;
-const FILE_PATH = 'org.cncf.model.filepath';
 const FILE_METADATA = 'org.cncf.model.file.metadata+json';
-/** By which oras names what it pulls. */
-const TITLE = 'org.opencontainers.image.title';
 
 /** Which artefact a manifest is of, so that nothing else need be read to know. */
 const KEYS = {
@@ -114,11 +113,6 @@ export function recordOf(
     ...(kind && { kind: kind as Artefact['description']['kind'] }),
     isPruned: annotations[KEYS.pruned] === 'true',
   };
-}
-
-/** The path of the file that a layer is. */
-export function pathOfLayer({ annotations }: Descriptor): string {
-  return annotations?.[FILE_PATH] ?? annotations?.[TITLE] ?? '';
 }
 
 function layerOf({ path, size, sha256 }: ArtefactFile): Descriptor {

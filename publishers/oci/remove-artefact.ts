@@ -1,11 +1,11 @@
 import { deleteBlob } from '../../remote/oci/blobs.ts';
-import type { Descriptor } from '../../remote/oci/manifest.ts';
+import { type Descriptor, pathOfLayer } from '../../remote/oci/manifest.ts';
 import { deleteManifest, putManifest } from '../../remote/oci/manifests.ts';
 import type { RegistryClient } from '../../remote/oci/registry-client.ts';
 import { type ArtefactId, artefactNameOf } from '../publisher.ts';
 import { isPrunable } from '../release-record.ts';
 import { bytesBlob, ensureBlob } from './file-blob.ts';
-import { pathOfLayer, prunedDocuments, recordOf } from './model-manifest.ts';
+import { prunedDocuments, recordOf } from './model-manifest.ts';
 import { aliased, notPublished } from './oci-errors.ts';
 import {
   locationOf,

@@ -38,6 +38,8 @@ export interface ClaimOptions {
   readonly manifestDigest: string;
   /** Where it will be, for errors. */
   readonly location: string;
+  /** How old another's claim must be to be taken over. */
+  readonly staleMs?: number;
 }
 
 /** @throws WeldlineError `publish.conflict` while another artefact is published under the id */
@@ -68,7 +70,7 @@ export async function claimArtefact(options: ClaimOptions): Promise<Claim> {
  * @returns its ETag now
  */
 async function take(options: ClaimOptions, held: string | undefined): Promise<string> {
-  const { objects, manifestDigest, location } = options;
+  const { objects, manifestDigest, location, staleMs = STALE_MS } = options;
   const key = keyOfClaim(objects, options.artefact);
   const bytes = Buffer.from(JSON.stringify({ manifestDigest }));
   let expected = held;
@@ -83,8 +85,8 @@ async function take(options: ClaimOptions, held: string | undefined): Promise<st
     const found = await objects.readText(key, CLAIM_BYTES_MAX);
     expected = found?.etag;
     if (found === undefined || digestIn(found.text) === manifestDigest) continue;
-    const { ageMs = STALE_MS } = (await objects.head(key)) ?? {};
-    if (ageMs < STALE_MS) throw beingPublished(location);
+    const { ageMs = staleMs } = (await objects.head(key)) ?? {};
+    if (ageMs < staleMs) throw beingPublished(location);
   }
   throw new WeldlineError(
     'publish.unavailable',

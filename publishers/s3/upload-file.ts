@@ -74,7 +74,8 @@ async function uploadWhole(options: UploadOptions, handle: FileHandle): Promise<
   if (createHash('sha256').update(bytes).digest('hex') !== file.sha256) throw changedFile(file);
   await claim.hold();
   const { isChecked } = await objects.put(keyOf(options), bytes);
-  if (!isChecked) await verify(options, toBase64(file.sha256));
+  const failure = isChecked ? undefined : await verify(options, toBase64(file.sha256));
+  if (failure !== undefined) throw failure;
   onBytes(file.size);
   return file.size;
 }
@@ -93,25 +94,33 @@ async function uploadInParts(options: UploadOptions, handle: FileHandle): Promis
       });
       await options.claim.hold();
       await upload.complete(parts);
-      await verify(options, checksumOfParts(parts));
+      const failure = await verify(options, checksumOfParts(parts));
+      if (failure !== undefined) throw new UploadSpoilt(failure);
       return bytesSent;
     } catch (error) {
       objects.signal.throwIfAborted();
-      const isOver = error instanceof ForeignUpload || (await isGone(upload, error));
-      if (!isOver || attempt === UPLOADS_MAX) throw error;
+      const isSpoilt = error instanceof UploadSpoilt;
+      const isOver = isSpoilt || (await isGone(upload, error));
+      if (!isOver || attempt === UPLOADS_MAX) throw isSpoilt ? error.failure : error;
       // Who finished it may have been another publication of this very file.
       if (await isHeld(options)) return bytesSent;
     }
   }
 }
 
-/** An upload that was begun for other bytes; what it becomes would be labelled with their digest. */
-class ForeignUpload extends Error {}
+/** An upload that will not become the file, and is removed: another may. */
+class UploadSpoilt extends Error {
+  readonly failure: WeldlineError;
+  constructor(failure: WeldlineError) {
+    super(failure.message);
+    this.failure = failure;
+  }
+}
 
 /** Whether an upload failed because somebody else has finished or aborted it. */
 async function isGone(upload: Multipart, error: unknown): Promise<boolean> {
   if (isAnswer(error, 'NoSuchUpload')) return true;
-  if (!(error instanceof WeldlineError) || !error.code.startsWith('publish.')) return false;
+  if (!(error instanceof WeldlineError) || error.details['status'] === undefined) return false;
   // Not every server says so when a part or the end of it is sent.
   return upload.parts().then(
     () => false,
@@ -146,8 +155,9 @@ async function sendParts(
       if (listed !== undefined) {
         const sha256 = createHash('sha256').update(bytes).digest('base64');
         if (!isSamePart(listed, bytes, sha256)) {
+          // Begun for another file, whose digest would be the label of what it becomes.
           await upload.abort();
-          throw new ForeignUpload();
+          throw new UploadSpoilt(notWhatWasSent(options));
         }
         done({ ...listed, sha256 });
         continue;
@@ -181,7 +191,10 @@ function isSamePart(listed: UploadedPart, bytes: Buffer, sha256: string): boolea
 }
 
 /** Compares what arrived with what was sent, before anybody is told that it is there. */
-async function verify(options: UploadOptions, checksum: string): Promise<void> {
+async function verify(
+  options: UploadOptions,
+  checksum: string,
+): Promise<WeldlineError | undefined> {
   const { objects, artefact, file } = options;
   const key = keyOf(options);
   const head = await objects.head(key);
@@ -195,16 +208,13 @@ async function verify(options: UploadOptions, checksum: string): Promise<void> {
   const isForeign = head?.sha256 !== undefined && head.sha256 !== file.sha256;
   if (!isRight || isForeign) {
     await objects.remove([key]);
-    throw new WeldlineError(
-      'publish.verify-failed',
-      `${objects.uri(key)} is not what was sent: its size or checksum differs. It was removed; publish ` +
-        'again, and look for whatever else writes there.',
-    );
+    return notWhatWasSent(options);
   }
   if (head.sha256 === undefined) {
     const { path, sha256 } = file;
     await recordDigest(objects, { artefact, path, sha256, etag: head.etag });
   }
+  return undefined;
 }
 
 /** Reads exactly `bytes.length` bytes at an offset. */
@@ -223,6 +233,14 @@ async function fill(
     if (bytesRead === 0) throw changedFile(file);
     filled += bytesRead;
   }
+}
+
+function notWhatWasSent(options: UploadOptions): WeldlineError {
+  return new WeldlineError(
+    'publish.verify-failed',
+    `${options.objects.uri(keyOf(options))} was not what was sent: its size or checksum differed. It ` +
+      'is removed; publish again, and look for whatever else writes there.',
+  );
 }
 
 export function changedFile({ path, source }: ArtefactFile): WeldlineError {

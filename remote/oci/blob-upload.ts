@@ -22,7 +22,7 @@ const HASHED_BYTES_PER_MS = 50_000;
 /**
  * Sends a blob, in chunks if it is large, and has the registry compare it with its digest. What the
  * registry kept of a chunk that failed is asked for, and the rest sent; a session that was lost, as
- * the CNCF registry loses it with a broken connection, begins again.
+ * the CNCF registry loses it with a broken connection or a lost answer, begins again.
  * @throws WeldlineError by `codeOf`; `publish.verify-failed` if other bytes arrived
  */
 export async function uploadBlob(

@@ -3,6 +3,10 @@ import { OCI_DIGEST } from './oci-place.ts';
 
 export const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
 
+/** The path of the file that a layer is, by CNCF ModelPack, and by oras. */
+export const FILE_PATH = 'org.cncf.model.filepath';
+export const TITLE = 'org.opencontainers.image.title';
+
 export interface Descriptor {
   readonly mediaType: string;
   /** `sha256:<64 hex digits>`. */
@@ -30,6 +34,11 @@ export interface StoredManifest {
 
 /** What registries take at most. */
 export const MANIFEST_BYTES_MAX = 4 * 1024 * 1024;
+
+/** Empty for layers that are no files. */
+export function pathOfLayer({ annotations }: Descriptor): string {
+  return annotations?.[FILE_PATH] ?? annotations?.[TITLE] ?? '';
+}
 
 export function digestOfBytes(bytes: Uint8Array | string): string {
   return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
