@@ -90,7 +90,7 @@ export class HubApi {
     );
   }
 
-  /** @returns false where the repository is there already */
+  /** Makes a repository, if there is none yet. */
   async createRepository(repo: string, isPrivate: boolean | undefined, signal: AbortSignal) {
     const [organization, name] = repo.split('/');
     const visibility = isPrivate ? 'private' : 'public';
@@ -104,7 +104,6 @@ export class HubApi {
       signal,
     });
     await response.body?.cancel();
-    return response.ok;
   }
 
   /** Whether everybody can see a repository. */

@@ -295,6 +295,15 @@ describe('an alias on the hub', () => {
     expect(server.commitOf(repo, 'staging')).toBe(server.commitOf(repo, 'main'));
   });
 
+  it('is not one of a part if the repository is a target of its own', async () => {
+    const other = hub.publisher({ repo: `${repo}-2` });
+    await publish(await artefactOf(), other);
+    await other.moveAlias({ alias: 'latest', to: RELEASE, from: undefined, history: [] }, signal());
+    expect(await publisher.listAliases(signal())).toEqual([]);
+    expect(await publisher.list(signal())).toEqual([]);
+    expect(await other.listAliases(signal())).toHaveLength(1);
+  });
+
   it('is finished by whoever tries again after the branch was not moved', async () => {
     await publish(await artefactOf());
     hub.proxy.fail({ kind: 'status', status: 403, path: /\/branch\/latest$/ });
@@ -314,7 +323,7 @@ describe('an alias on the hub', () => {
         content: new Blob(['{"latest":1}']),
       },
     ];
-    const access = { accessToken: WRITER, hubUrl: hub.server.endpoint, branch: 'weldline/aliases' };
+    const access = { accessToken: WRITER, hubUrl: hub.server.endpoint, branch: 'weldline_aliases' };
     await commit({ repo, title: 'By hand', operations, ...access });
     const read = publisher.readAlias('latest', undefined, signal());
     await expect(read).rejects.toMatchObject({ code: 'publish.rejected' });
