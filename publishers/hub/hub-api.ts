@@ -79,6 +79,12 @@ export class HubApi {
     return token === undefined ? {} : { authorization: `Bearer ${token.reveal()}` };
   }
 
+  /** For what a server says, which may repeat what it was sent. */
+  withoutToken(text: string): string {
+    const { token } = this.access;
+    return token === undefined ? text : text.replaceAll(token.reveal(), '[secret]');
+  }
+
   /** Says what to do where the token is not enough. */
   explained(error: unknown): unknown {
     if (!(error instanceof WeldlineError) || error.code !== 'publish.unauthorized') return error;

@@ -264,6 +264,23 @@ describe('a hub that refuses', () => {
     await expect(failed).rejects.toThrow('somewhere else');
   });
 
+  it('does not bring the token into errors by repeating it', async () => {
+    const artefact = await artefactOf();
+    const headers = { 'content-type': 'application/json' };
+    const { sha256: oid } = fileOf(artefact, 'model.safetensors');
+    const objects = [{ oid, size: 1, error: { code: 422, message: `no ${WRITER}` } }];
+    const answers = [
+      { status: 400, path: /\/preupload\//, body: JSON.stringify({ error: `no ${WRITER}` }) },
+      { status: 200, path: /\/batch$/, body: JSON.stringify({ objects }) },
+    ];
+    for (const answer of answers) {
+      hub.proxy.fail({ kind: 'status', headers, ...answer });
+      const failed = publish(artefact);
+      await expect(failed).rejects.toMatchObject({ code: 'publish.rejected' });
+      await expect(failed).rejects.toThrow('no [secret]');
+    }
+  });
+
   it('is not taken for one if it is something else', async () => {
     const html = { headers: { 'content-type': 'text/html' }, body: '<html>Log in</html>' };
     const artefact = await artefactOf();
