@@ -7,9 +7,10 @@ import type { HubApi, Refs } from './hub-api.ts';
 /**
  * Where it is kept which alias points at which release. The hub moves a branch without asking where
  * it was, but it takes a commit only on the parent that the committer names: so what decides is a
- * file, and the branch with an alias's name, which is for everybody else, follows it.
+ * file, and the branch with an alias's name, which is for everybody else, follows it. No alias can have
+ * the name of this branch, which has an underscore.
  */
-export const STATE_BRANCH = 'weldline/aliases';
+const STATE_BRANCH = 'weldline_aliases';
 const STATE_FILE = 'aliases.json';
 /** Somebody else commits in between: another alias, another release. */
 const ATTEMPTS_MAX = 8;

@@ -79,6 +79,12 @@ export class HubApi {
     return token === undefined ? {} : { authorization: `Bearer ${token.reveal()}` };
   }
 
+  /** For what a server says, which may repeat what it was sent. */
+  withoutToken(text: string): string {
+    const { token } = this.access;
+    return token === undefined ? text : text.replaceAll(token.reveal(), '[secret]');
+  }
+
   /** Says what to do where the token is not enough. */
   explained(error: unknown): unknown {
     if (!(error instanceof WeldlineError) || error.code !== 'publish.unauthorized') return error;
@@ -90,7 +96,7 @@ export class HubApi {
     );
   }
 
-  /** @returns false where the repository is there already */
+  /** Makes a repository, if there is none yet. */
   async createRepository(repo: string, isPrivate: boolean | undefined, signal: AbortSignal) {
     const [organization, name] = repo.split('/');
     const visibility = isPrivate ? 'private' : 'public';
@@ -104,7 +110,6 @@ export class HubApi {
       signal,
     });
     await response.body?.cancel();
-    return response.ok;
   }
 
   /** Whether everybody can see a repository. */

@@ -44,6 +44,7 @@ export async function commitArtefact(
       const earlier = await releasedFiles(api, repo, parent, signal);
       const kept = new Set(artefact.files.map(({ path }) => path));
       const deleted = [...there.keys()].filter((path) => earlier.has(path) && !kept.has(path));
+      if (files.length === 0 && deleted.length === 0) return parent;
       const commit = await uploadCommit(api, {
         ...{ repo, parent, title, files, deleted },
         ...{ signal, onProgress: options.onProgress, onSent: options.onSent },
@@ -56,7 +57,7 @@ export async function commitArtefact(
       if (!(error instanceof WeldlineError)) throw error;
       failure = error;
       if (!isPassing(error) && error.code !== 'publish.unavailable') throw error;
-      await sleep(api.access.patience.backoffMs * (0.5 + Math.random()), undefined, { signal });
+      await pause(api.access.patience.backoffMs * (0.5 + Math.random()), signal);
     }
   }
   throw new WeldlineError(
@@ -65,6 +66,10 @@ export async function commitArtefact(
       'Run again.',
     { cause: failure },
   );
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch(() => signal.throwIfAborted());
 }
 
 /** Somebody else's commit came first. */

@@ -140,6 +140,9 @@ export class HubPublisher implements Publisher {
     const all: (AliasState & { readonly alias: string; readonly part?: string })[] = [];
     for (const part of await this.#parts(signal)) {
       for (const [alias, state] of Object.entries(await this.#aliasesOf(part, signal))) {
+        const id = { release: state.release, ...(part && { part }) };
+        // `org/name-2` may be a target of its own, and no part of `org/name`.
+        if (part !== undefined && (await this.find(id, signal)) === undefined) continue;
         all.push({ alias, ...(part && { part }), ...state });
       }
     }
@@ -156,15 +159,14 @@ export class HubPublisher implements Publisher {
       );
     }
     const id = { release: to, ...(part && { part }) };
-    const found = await this.find(id, signal);
     const repo = this.#repoOf(id);
-    if (found === undefined) {
+    const target = (await this.#api.refs(repo, signal))?.tags.get(to);
+    if (target === undefined || (await this.#read(id, target, signal)) === undefined) {
       throw new WeldlineError(
         'publish.not-found',
         `${locationOf(repo, to)} is not published, so ${alias} cannot point at it.`,
       );
     }
-    const target = found.pinned.slice(found.pinned.lastIndexOf('@') + 1);
     const wanted = { release: to, history };
     await moveHubAlias(this.#api, { repo, alias, wanted, from, target, signal });
   }

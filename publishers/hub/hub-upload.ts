@@ -177,7 +177,7 @@ class UploadRequests {
       if (error === undefined || error === null) continue;
       const { code, message } = error as { code?: unknown; message?: unknown };
       const path = files.find(({ sha256 }) => sha256 === oid)?.path ?? 'an object';
-      const said = String(message).replace(/[\p{Cc}\p{Cf}]+/gu, ' ');
+      const said = this.#api.withoutToken(String(message)).replace(/[\p{Cc}\p{Cf}]+/gu, ' ');
       throw new WeldlineError(
         'publish.rejected',
         `${nameOf(repo)}: the hub does not take ${path} (${String(code)}: ${said.slice(0, 300)}). ` +

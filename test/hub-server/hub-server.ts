@@ -1,8 +1,8 @@
 /**
  * A server on this machine that speaks the protocol of the Hugging Face hub over a directory tree:
  * model information, file listings by page, file addresses with redirects to a storage host of
- * another origin, access control, and faults on demand. The official Python client works against it
- * with `HF_ENDPOINT`.
+ * another origin, uploads and commits, access control, and faults on demand. The official Python client
+ * works against it with `HF_ENDPOINT`.
  */
 import type { AccessRules } from './access.ts';
 import type { Accounts } from './accounts.ts';

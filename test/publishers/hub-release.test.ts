@@ -264,6 +264,23 @@ describe('a hub that refuses', () => {
     await expect(failed).rejects.toThrow('somewhere else');
   });
 
+  it('does not bring the token into errors by repeating it', async () => {
+    const artefact = await artefactOf();
+    const headers = { 'content-type': 'application/json' };
+    const { sha256: oid } = fileOf(artefact, 'model.safetensors');
+    const objects = [{ oid, size: 1, error: { code: 422, message: `no ${WRITER}` } }];
+    const answers = [
+      { status: 400, path: /\/preupload\//, body: JSON.stringify({ error: `no ${WRITER}` }) },
+      { status: 200, path: /\/batch$/, body: JSON.stringify({ objects }) },
+    ];
+    for (const answer of answers) {
+      hub.proxy.fail({ kind: 'status', headers, ...answer });
+      const failed = publish(artefact);
+      await expect(failed).rejects.toMatchObject({ code: 'publish.rejected' });
+      await expect(failed).rejects.toThrow('no [secret]');
+    }
+  });
+
   it('is not taken for one if it is something else', async () => {
     const html = { headers: { 'content-type': 'text/html' }, body: '<html>Log in</html>' };
     const artefact = await artefactOf();
@@ -295,6 +312,15 @@ describe('an alias on the hub', () => {
     expect(server.commitOf(repo, 'staging')).toBe(server.commitOf(repo, 'main'));
   });
 
+  it('is not one of a part if the repository is a target of its own', async () => {
+    const other = hub.publisher({ repo: `${repo}-2` });
+    await publish(await artefactOf(), other);
+    await other.moveAlias({ alias: 'latest', to: RELEASE, from: undefined, history: [] }, signal());
+    expect(await publisher.listAliases(signal())).toEqual([]);
+    expect(await publisher.list(signal())).toEqual([]);
+    expect(await other.listAliases(signal())).toHaveLength(1);
+  });
+
   it('is finished by whoever tries again after the branch was not moved', async () => {
     await publish(await artefactOf());
     hub.proxy.fail({ kind: 'status', status: 403, path: /\/branch\/latest$/ });
@@ -314,7 +340,7 @@ describe('an alias on the hub', () => {
         content: new Blob(['{"latest":1}']),
       },
     ];
-    const access = { accessToken: WRITER, hubUrl: hub.server.endpoint, branch: 'weldline/aliases' };
+    const access = { accessToken: WRITER, hubUrl: hub.server.endpoint, branch: 'weldline_aliases' };
     await commit({ repo, title: 'By hand', operations, ...access });
     const read = publisher.readAlias('latest', undefined, signal());
     await expect(read).rejects.toMatchObject({ code: 'publish.rejected' });
