@@ -195,9 +195,16 @@ function readPublishing(
       ...(password && { password }),
       ...(token && { token }),
     },
-    // As Ollama's own client reads it: a host without a scheme is one of HTTP.
-    ...(ollama && { ollamaEndpoint: ollama.includes('://') ? ollama : `http://${ollama}` }),
+    ...(ollama && { ollamaEndpoint: readOllamaHost(ollama) }),
   };
+}
+
+/** As Ollama's own client reads it: without a scheme HTTP, and then without a port Ollama's. */
+function readOllamaHost(value: string): string {
+  const host = /:\d+$/.test(value) ? value : `${value}:11434`;
+  const url = value.includes('://') ? value : `http://${host}`;
+  if (URL.canParse(url) && /^https?:/.test(url)) return url;
+  throw invalid('OLLAMA_HOST', 'is not a host', 'a host such as 127.0.0.1:11434, or a URL');
 }
 
 function readEndpoint(value: string): string {
