@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { WeldlineError } from '../../engine/errors.ts';
-import { httpRequest } from '../../remote/http.ts';
-import { codeOfStatus, type Patience } from '../publisher.ts';
+import { JsonServer } from '../json-server.ts';
+import type { Patience } from '../publisher.ts';
 
 /** What Ollama says of a model. */
 export interface OllamaModel {
@@ -37,58 +37,44 @@ const listed = z.object({ models: z.array(z.object({ name: z.string() })).nullab
 const created = z.object({ status: z.string() });
 /** Where Ollama keeps the weights: `FROM /…/blobs/sha256-<hex>`. */
 const WEIGHTS_LINE = /^FROM .*[/\\]sha256-([0-9a-f]{64})$/m;
-/** A model's licences, templates and metadata; lists of tokens are not among them. */
-const ANSWER_BYTES_MAX = 64 << 20;
+const REMEDY =
+  'does not answer as Ollama does. Check the endpoint (OLLAMA_HOST, or endpoint in the recipe); ' +
+  'weldline knows Ollama from 0.5.5 on.';
 
 /**
  * Ollama's API (docs/api.md in its repository), as of 0.17.
  * Errors: `publish.*`; a name that is not there is an answer.
  */
 export class OllamaClient {
-  /** Without credentials. */
-  readonly origin: string;
-  readonly #url: URL;
-  readonly #headers: Readonly<Record<string, string>>;
-  readonly #patience: Patience;
+  readonly #server: JsonServer;
 
-  /** @param endpoint may hold a user and a password of a proxy before Ollama */
   constructor(endpoint: string, patience: Patience) {
-    const url = new URL(endpoint.endsWith('/') ? endpoint : `${endpoint}/`);
-    const { username, password } = url;
-    const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
-    this.#headers =
-      username === '' && password === ''
-        ? {}
-        : { authorization: `Basic ${Buffer.from(credentials).toString('base64')}` };
-    url.username = '';
-    url.password = '';
-    this.#url = url;
-    this.origin = url.href.replace(/\/$/, '');
-    this.#patience = patience;
+    this.#server = new JsonServer({ address: endpoint, patience, remedy: REMEDY });
+  }
+
+  /** Without credentials. */
+  get origin(): string {
+    return this.#server.origin;
   }
 
   async show(model: string, signal: AbortSignal): Promise<OllamaModel | undefined> {
-    const response = await this.#post('show', { model }, `the model ${model}`, signal, [404]);
-    if (response.status === 404) {
-      await response.body?.cancel();
-      return undefined;
-    }
-    const { modelfile, ...rest } = await readAnswer(response, shown, this.origin);
+    const request = { method: 'POST', path: 'api/show', body: { model }, accept: [404] };
+    const found = await this.#server.get({ ...request, what: whatOf(model) }, shown, signal);
+    if (found === undefined) return undefined;
+    const { modelfile, ...rest } = found;
     return { ...rest, weights: WEIGHTS_LINE.exec(modelfile)?.[1] };
   }
 
   /** Names of all models, with their tags. */
   async list(signal: AbortSignal): Promise<readonly string[]> {
-    const response = await this.#ask('GET', 'tags', 'the list of models', signal);
-    const { models } = await readAnswer(response, listed, this.origin);
-    return (models ?? []).map(({ name }) => name);
+    const request = { method: 'GET', path: 'api/tags', what: 'the list of models' };
+    const found = await this.#server.get(request, listed, signal);
+    return (found?.models ?? []).map(({ name }) => name);
   }
 
   async hasBlob(sha256: string, signal: AbortSignal): Promise<boolean> {
-    const what = `blob ${sha256.slice(0, 12)}`;
-    const response = await this.#ask('HEAD', `blobs/sha256:${sha256}`, what, signal, {
-      accept: [404],
-    });
+    const request = { method: 'HEAD', path: `api/blobs/sha256:${sha256}`, accept: [404] };
+    const response = await this.#server.ask({ ...request, what: `blob ${sha256}` }, signal);
     return response.status !== 404;
   }
 
@@ -102,84 +88,32 @@ export class OllamaClient {
     signal: AbortSignal,
   ): Promise<void> {
     const headers = { 'content-length': String(file.size) };
-    const options = { body, headers };
-    const path = `blobs/sha256:${file.sha256}`;
-    const response = await this.#ask('POST', path, file.path, signal, options);
-    await response.body?.cancel();
+    const path = `api/blobs/sha256:${file.sha256}`;
+    const request = { method: 'POST', path, body, headers, what: file.path };
+    await (await this.#server.ask(request, signal)).body?.cancel();
   }
 
   /** Makes a model, in place of one that has the name. */
   async create(model: CreateModel, signal: AbortSignal): Promise<void> {
     // Streamed, an answer that begins well can end with an error; so it has one status.
     const body = { ...model, stream: false };
-    const response = await this.#post('create', body, `the model ${model.model}`, signal);
-    const { status } = await readAnswer(response, created, this.origin);
-    if (status === 'success') return;
+    const request = { method: 'POST', path: 'api/create', body, what: whatOf(model.model) };
+    const answer = await this.#server.get(request, created, signal);
+    if (answer?.status === 'success') return;
     throw new WeldlineError(
       'publish.rejected',
-      `${this.origin} made no model ${model.model}: it says "${status.slice(0, 200)}". Look at ` +
-        "Ollama's log.",
+      `${this.origin} made no model ${model.model}: it says "${answer?.status.slice(0, 200)}". Look ` +
+        "at Ollama's log.",
     );
   }
 
   /** Idempotent. */
   async remove(model: string, signal: AbortSignal): Promise<void> {
-    const body = JSON.stringify({ model });
-    const what = `the model ${model}`;
-    const response = await this.#ask('DELETE', 'delete', what, signal, { body, accept: [404] });
-    await response.body?.cancel();
-  }
-
-  #post(
-    path: string,
-    body: object,
-    what: string,
-    signal: AbortSignal,
-    accept: readonly number[] = [],
-  ): Promise<Response> {
-    return this.#ask('POST', path, what, signal, { body: JSON.stringify(body), accept });
-  }
-
-  #ask(
-    method: string,
-    path: string,
-    what: string,
-    signal: AbortSignal,
-    options: {
-      readonly body?: string | (() => AsyncIterable<Uint8Array>);
-      readonly headers?: Readonly<Record<string, string>>;
-      readonly accept?: readonly number[];
-    } = {},
-  ): Promise<Response> {
-    return httpRequest({
-      ...options,
-      ...{ method, signal, patience: this.#patience },
-      url: new URL(`api/${path}`, this.#url),
-      headers: { ...this.#headers, ...options.headers },
-      name: `${this.origin}, ${what}`,
-      // Ollama knows no conflicts: whoever answers so is not Ollama.
-      codeOf: (status) =>
-        status === 409 || status === 412 ? 'publish.rejected' : codeOfStatus(status),
-    });
+    const request = { method: 'DELETE', path: 'api/delete', body: { model }, accept: [404] };
+    await (await this.#server.ask({ ...request, what: whatOf(model) }, signal)).body?.cancel();
   }
 }
 
-async function readAnswer<T>(response: Response, schema: z.ZodType<T>, origin: string): Promise<T> {
-  const pieces: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const piece of response.body ?? []) {
-    pieces.push(piece);
-    bytes += piece.byteLength;
-    if (bytes > ANSWER_BYTES_MAX) break;
-  }
-  try {
-    return schema.parse(JSON.parse(Buffer.concat(pieces).toString('utf8')));
-  } catch (error) {
-    throw new WeldlineError(
-      'publish.rejected',
-      `${origin} does not answer as Ollama does. Check the endpoint (OLLAMA_HOST, or endpoint in the ` +
-        'recipe); weldline knows Ollama from 0.5.5 on.',
-      { cause: error },
-    );
-  }
+function whatOf(model: string): string {
+  return `the model ${model}`;
 }

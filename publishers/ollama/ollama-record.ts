@@ -12,6 +12,8 @@ export interface OllamaRecord extends ArtefactId {
   readonly planDigest: string;
   /** ISO 8601, UTC. */
   readonly createdAt: string;
+  /** Of the recipe. */
+  readonly name: string;
   /** SHA-256 of the weights, hex. */
   readonly weights: string;
 }
@@ -30,16 +32,17 @@ const release = z.object({
   manifestDigest: z.string(),
   planDigest: z.string(),
   createdAt: z.string(),
+  name: z.string(),
   weights: z.string(),
 });
 const alias = z.object({ alias: z.string(), history: z.array(z.string()) });
 
 /** @param weights SHA-256 of its GGUF, hex */
 export function recordOf(artefact: Artefact, weights: string): OllamaRecord {
-  const { release: name, part, manifestDigest, planDigest, description } = artefact;
-  const { createdAt } = description;
-  const id = { release: name, ...(part !== undefined && { part }) };
-  return { ...id, manifestDigest, planDigest, createdAt, weights };
+  const { release: version, part, manifestDigest, planDigest, description } = artefact;
+  const { createdAt, name } = description;
+  const id = { release: version, ...(part !== undefined && { part }) };
+  return { ...id, manifestDigest, planDigest, createdAt, name, weights };
 }
 
 /** A record as the text of a licence. */
