@@ -3,6 +3,7 @@ import { SIGNATURE_FILE, signModel } from '../attest/model-signature.ts';
 import { provenanceStatement } from '../attest/provenance.ts';
 import { PROVENANCE_FILE } from '../attest/provenance-terms.ts';
 import { createSigner, type Signer, type SigningEnvironment } from '../attest/signer.ts';
+import type { PublishTarget } from '../config/publish-schema.ts';
 import { readConversionManifest } from '../conversion/conversion-store.ts';
 import { sha256Of } from '../engine/canonical-json.ts';
 import type { Manifest } from '../engine/manifest.ts';
@@ -28,7 +29,7 @@ export interface ReleasedArtefact {
 
 /**
  * One artefact of a release as it goes to its targets.
- * @param readReport only asked for what shows it, since it reads all results
+ * @param readReport only asked where documents are not written yet, since it reads all results
  */
 export async function releasedArtefact(
   { home, publishing, identity }: Pick<Dependencies, 'home' | 'publishing' | 'identity'>,
@@ -50,17 +51,26 @@ export async function releasedArtefact(
     adapters,
     description,
     write: async (files) => {
+      const report = await readReport();
+      const results = report.evaluation?.results ?? [];
+      const mergedRepo = input.recipe.publish.flatMap((target) =>
+        'hub' in target && takesMerged(target) ? [target.hub.repo] : [],
+      )[0];
       const card =
         conversion === undefined
-          ? modelCard(facts, await readReport())
-          : conversionCard(facts, artefactNameOf(contents), conversion);
+          ? modelCard(facts, report)
+          : conversionCard(facts, artefactNameOf(contents), conversion, { mergedRepo, results });
       const record = await recordOf(input, contents, manifest);
       const hubEndpoint = publishing.hub.endpoint;
-      const attested = { release: input, facts, record, description, hubEndpoint };
+      const attested = { release: input, facts, record, description, results, hubEndpoint };
       return writeDocuments({ ...attested, files }, card, signerOf(input, identity));
     },
   });
   return { artefact, judged: [...contents.files, ...adapters] };
+}
+
+function takesMerged({ artefacts }: PublishTarget): boolean {
+  return artefacts === undefined || artefacts.includes('merged');
 }
 
 /** Asked for when it signs: an identity that is proved by a token is proved for minutes. */
