@@ -1,5 +1,7 @@
 import type { WeldlineError } from '../engine/errors.ts';
 
+export { PATIENCE, type Patience } from '../remote/patience.ts';
+
 /**
  * The port behind which releases go out. Every implementation passes the conformance suite in
  * `test/conformance/publisher.ts`, also while its server fails in all the ways that servers do.
@@ -197,25 +199,6 @@ export interface Publisher {
    */
   moveAlias(move: MoveAlias, signal: AbortSignal): Promise<void>;
 }
-
-/** How patient publishers are with a server; tests are less so. */
-export interface Patience {
-  /** Attempts at one request, the first included. */
-  readonly attemptsMax: number;
-  /** Wait before the second attempt, doubled before each further one. */
-  readonly backoffMs: number;
-  /** A request on which nothing moves for so long has failed. */
-  readonly stallTimeoutMs: number;
-  /** A longer `Retry-After` is left to the workflow's own retries. */
-  readonly retryAfterMaxMs: number;
-}
-
-export const PATIENCE: Patience = {
-  attemptsMax: 4,
-  backoffMs: 500,
-  stallTimeoutMs: 60_000,
-  retryAfterMaxMs: 30_000,
-};
 
 /** What request errors of publishers are called, by HTTP status. */
 export function codeOfStatus(status: number): WeldlineError['code'] {

@@ -51,7 +51,9 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
   [
     'a missing base',
     GOOD.replace(/base:\n.*\n/, ''),
-    ['1:1 base: missing; expected a mapping with the base model: {model, revision, merge_onto}'],
+    [
+      '1:1 base: missing; expected a mapping with the base model: {model, revision, fetch, merge_onto}',
+    ],
   ],
   [
     'a misspelt key, and not also for the one that is missing',
@@ -189,14 +191,14 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
     ['9:12 merge.threads: expected a whole number of threads'],
   ],
   [
-    'a scheme of a later version',
-    withLine(4, '  model: s3://bucket/base'),
-    ['4:10 base.model: s3:// is not supported by this version'],
+    'a scheme that nothing is read from',
+    withLine(4, '  model: gs://bucket/base'),
+    ['4:10 base.model: gs:// is not supported'],
   ],
   [
     'a hub name without its owner',
     withLine(4, '  model: hf://gpt2'),
-    ['4:10 base.model: expected a path or hf://org/name'],
+    ['4:10 base.model: expected a path, hf://org/name[@revision]'],
   ],
   [
     'a revision that climbs',
@@ -219,11 +221,6 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
     [
       '5:13 base.revision: expected a branch, tag or commit of the hub repository, got the number 12e4567; quote it: "12e4567"',
     ],
-  ],
-  [
-    'a publisher of a later version',
-    withLine(11, '  - hub:'),
-    ['11:5 publish.0.directory: missing', '11:5 publish.0.hub: not supported by this version'],
   ],
   [
     'a scalar for a list',
