@@ -205,6 +205,8 @@ describe('a release on the hub', () => {
     hub.proxy.clear();
     await publish(artefact);
     expect(uploads()).toBe(0);
+    const paths = [...artefact.files.map(({ path }) => path), 'NOTES.md'].sort();
+    expect([...(await hub.filesAt(repo, 'main'))!.keys()].sort()).toEqual(paths);
   });
 
   it('says that the hub takes no more', async () => {
