@@ -1,9 +1,10 @@
+import { SIGNATURE_FILE } from '../attest/model-signature.ts';
+import { PROVENANCE_FILE } from '../attest/provenance-terms.ts';
 import type { FoundFile } from './artefact-digests.ts';
 import { type ArtefactRecord, type ListedFile, RELEASE_FILE } from './artefact-record.ts';
 import { isArchived } from './check-adapters.ts';
 import { type Finding, failed, namesOf, notChecked, verified } from './claim.ts';
 
-const SIGNATURE_FILE = 'model.sig';
 const CARD_FILE = 'README.md';
 /** Says that weights were removed to save space: adapters and documents are what stayed. */
 export const PRUNED_FILE = 'pruned.json';
@@ -76,7 +77,8 @@ function isForeign(
   if (listed.has(path)) return false;
   // Their digests are checked as a claim of its own.
   if (isArchived(path, merge?.inputs ?? release?.inputs ?? [])) return false;
-  if ([manifestFile, RELEASE_FILE, SIGNATURE_FILE, PRUNED_FILE].includes(path)) return false;
+  const afterwards = [RELEASE_FILE, PROVENANCE_FILE, SIGNATURE_FILE, PRUNED_FILE];
+  if (path === manifestFile || afterwards.includes(path)) return false;
   if (release === undefined) return LOADED.test(path);
   // Releases before 0.2 list no documents.
   return !(release.contents === undefined && path === CARD_FILE);

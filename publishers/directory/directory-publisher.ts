@@ -58,11 +58,11 @@ export class DirectoryPublisher implements Publisher {
     if (occupant.kind !== 'artefact') return undefined;
     const { record, isPruned } = occupant;
     if (artefactNameOf(record) !== artefactNameOf(id)) return undefined;
-    const { manifestDigest, planDigest, createdAt } = record;
+    const { manifestDigest, planDigest, createdAt, name } = record;
     const { release, part } = id;
     return {
       ...{ release, ...(part && { part }), location, pinned: location },
-      ...{ manifestDigest, planDigest, createdAt, isPruned },
+      ...{ manifestDigest, planDigest, createdAt, isPruned, ...(name && { name }) },
     };
   }
 

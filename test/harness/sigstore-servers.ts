@@ -1,5 +1,11 @@
 /** A Sigstore of one's own: certificate authority, transparency log and timestamps, on loopback. */
-import { createHash, generateKeyPairSync, type KeyObject, sign, X509Certificate } from 'node:crypto';
+import {
+  createHash,
+  generateKeyPairSync,
+  type KeyObject,
+  sign,
+  X509Certificate,
+} from 'node:crypto';
 import {
   fulcioHandler,
   initializeCA,
