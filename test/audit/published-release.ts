@@ -85,10 +85,9 @@ export async function filesIn(directory: string): Promise<AttestedFile[]> {
 
 async function writeDocuments(directory: string, manifest: Manifest): Promise<void> {
   const manifestDigest = sha256Of(formatManifest(manifest));
-  const facts = factsOf(manifest, manifestDigest, await filesIn(directory));
+  const factsNow = async () => factsOf(manifest, manifestDigest, await filesIn(directory));
   await writeFile(join(directory, 'README.md'), '# A card\n');
-  await writeFile(join(directory, BOM_FILE), billOfMaterials(facts));
-  await writeFile(join(directory, PROVENANCE_FILE), provenanceStatement(facts));
+  await writeFile(join(directory, BOM_FILE), billOfMaterials(await factsNow()));
   const { engine, plan, inputs, options, rules, configEdits, tensors, warnings, files } = manifest;
   const release = {
     format: 'weldline.release',
@@ -98,6 +97,7 @@ async function writeDocuments(directory: string, manifest: Manifest): Promise<vo
     contents: await filesIn(directory),
   };
   await writeFile(join(directory, 'release.json'), `${JSON.stringify(release, null, 2)}\n`);
+  await writeFile(join(directory, PROVENANCE_FILE), provenanceStatement(await factsNow()));
 }
 
 function factsOf(
