@@ -111,14 +111,10 @@ describe('a release that is as it was published', () => {
   it('is read at a URL, and nothing of it is stored', async () => {
     const server = await startWebServer({ root: release.directory });
     try {
-      const before = await filesIn(root);
-      const verified = await verify(server.origin, { base: undefined });
-      expect(statuses(verified)).toEqual({
-        ...ALL_VERIFIED,
-        plan: 'not-checked',
-        rows: 'not-checked',
-      });
-      expect(await filesIn(root)).toEqual(before);
+      const paths = async () => (await filesIn(root)).map(({ path }) => path);
+      const before = await paths();
+      expect(statuses(await verify(server.origin))).toEqual(ALL_VERIFIED);
+      expect(await paths()).toEqual(before);
     } finally {
       await server.close();
     }
@@ -189,6 +185,27 @@ describe('a release that was tampered with', () => {
       expect(await complaints(copy, { trust: undefined, base: undefined })).toContain(path);
     },
   );
+
+  it('does not write to terminals by the names of files', async () => {
+    const copy = await copyOf(unsigned);
+    await writeFile(join(copy, 'a\u001b[2Jb.py'), '');
+    const said = await complaints(copy, { trust: undefined, base: undefined });
+    expect(said).toContain('a\ufffd[2Jb.py');
+    expect(said).not.toContain('\u001b');
+  });
+
+  it('leads nowhere by the ids of adapters', async () => {
+    const copy = await copyOf(unsigned);
+    for (const name of ['release.json', 'provenance.intoto.json', 'bom.cdx.json']) {
+      await rm(join(copy, name));
+    }
+    const path = join(copy, 'weldline.json');
+    const text = await readFile(path, 'utf8');
+    await writeFile(path, text.replace('"id": "a"', '"id": "../../a"'));
+    await rm(join(copy, 'adapters'), { recursive: true });
+    const said = await complaints(copy, { trust: undefined, base: unsigned.base });
+    expect(said).toContain('"../../a", which is no id of an adapter');
+  });
 
   it('is found by a file that has another name', async () => {
     const copy = await copyOf(unsigned);
