@@ -139,5 +139,5 @@ function howToGet({ id, model, commit, pin }: RecordedInput, mayFetch: boolean):
   const where = `${what} was a directory called ${basename(model)} where it was merged`;
   return id === 'base'
     ? `${where}: name it with --base`
-    : `${where}, and the release does not carry it`;
+    : `${where}, and this artefact does not carry it (of a release, the merged checkpoint does)`;
 }

@@ -12,7 +12,12 @@ import { readEnvironment } from '../../config/environment.ts';
 import { modelAccess } from '../../workers/model-access.ts';
 import { temporaryDirectory } from '../doubles/temporary-directory.ts';
 import { startWebServer } from '../harness/web-server.ts';
-import { filesIn, type PublishedRelease, publishRelease } from './published-release.ts';
+import {
+  filesIn,
+  type PublishedRelease,
+  publishConversion,
+  publishRelease,
+} from './published-release.ts';
 
 let root: string;
 let release: PublishedRelease;
@@ -135,6 +140,35 @@ describe('a release that is as it was published', () => {
     });
     await rm(join(copy, 'config.json'));
     expect(await complaints(copy)).toContain('config.json');
+  });
+});
+
+describe('a conversion', () => {
+  it('is verified as far as it goes, and found when it is changed', async () => {
+    const directory = await publishConversion(await temporaryDirectory(), release);
+    const changes = { trust: undefined };
+    expect(statuses(await verify(directory, changes))).toMatchObject({
+      files: 'verified',
+      manifest: 'verified',
+      tensors: 'not-checked',
+      adapters: 'not-checked',
+      plan: 'not-checked',
+      rows: 'not-checked',
+    });
+    await cp(join(release.directory, 'adapters'), join(directory, 'adapters'), { recursive: true });
+    expect(statuses(await verify(directory, changes))).toMatchObject({
+      files: 'verified',
+      adapters: 'verified',
+      plan: 'verified',
+      rows: 'not-checked',
+    });
+    for (const name of ['model.gguf', 'conversion.json']) {
+      const path = join(directory, name);
+      const bytes = await readFile(path);
+      await writeFile(path, Buffer.concat([bytes, Buffer.from(' ')]));
+      expect(await complaints(directory, changes)).toContain(name);
+      await writeFile(path, bytes);
+    }
   });
 });
 
