@@ -9,6 +9,7 @@ import { checkTrainedOn } from '../sources/adapter-lineage.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
 import {
   downloadBytes,
+  fetchedInto,
   fetchToDisk,
   openRemotely,
   type ResolvedModel,
@@ -90,7 +91,7 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         const ofSigning = await checkSigning(recipe, limits.identity);
         await checkTargets(recipe, inputs.artefact, undefined, limits.publishing, signal);
         await checkDiskSpace([
-          { directory: access.cacheDirectory, bytes: download, purpose: 'the base' },
+          { directory: fetchedInto(access, inputs.base), bytes: download, purpose: 'the base' },
           { directory: home, bytes: output, purpose: 'the merged checkpoint' },
           ...targets.map((directory) => ({ directory, bytes: output, purpose: 'the release' })),
         ]);

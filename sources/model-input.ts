@@ -179,6 +179,11 @@ export async function downloadBytes(access: ModelAccess, model: LocatedModel): P
   return bytes;
 }
 
+/** The directory below which a model is kept once it was fetched. */
+export function fetchedInto(access: ModelAccess, model: LocatedModel): string {
+  return model.kind === 'remote' ? access.modelsDirectory : access.cacheDirectory;
+}
+
 /** The files of a model where they are now, for headers and configurations. */
 export async function openRemotely(access: ModelAccess, model: LocatedModel): Promise<ModelFiles> {
   if (model.kind === 'directory') return openModelDirectory(model.path);
