@@ -10,6 +10,7 @@ import type { ModelAccess } from '../sources/model-input.ts';
 import { artefactDigests, type FoundFile, type ReadOptions } from './artefact-digests.ts';
 import { type ArtefactRecord, readRecord } from './artefact-record.ts';
 import { archivedPath, checkAdapters } from './check-adapters.ts';
+import { checkBom, checkProvenance } from './check-documents.ts';
 import { checkFiles, PRUNED_FILE } from './check-files.ts';
 import { checkManifest } from './check-manifest.ts';
 import { checkSignature } from './check-signature.ts';
@@ -59,6 +60,8 @@ export async function verifyArtefact(options: VerifyArtefactOptions): Promise<Ve
     await checkClaim('files', async () => checkFiles(record, found)),
     await checkClaim('manifest', async () => checkManifest(record)),
     await checkClaim('tensors', () => checkTensors(subject)),
+    await checkClaim('provenance', () => checkProvenance(subject)),
+    await checkClaim('bom', () => checkBom(subject)),
     await checkClaim('signature', () => checkSignature(artefact, found, options.trust)),
     await checkClaim('adapters', async () => checkAdapters(inputs, found)),
   ];

@@ -185,7 +185,6 @@ function readPublishing(
   const password = secret('MLFLOW_TRACKING_PASSWORD');
   const token = secret('MLFLOW_TRACKING_TOKEN');
   const ollama = get('OLLAMA_HOST');
-  const s3 = ['AWS_ENDPOINT_URL_S3', 'AWS_ENDPOINT_URL'].find((each) => get(each) !== undefined);
   const identity = readCiIdentity(get);
   return {
     ...(keyFile === undefined
@@ -197,7 +196,7 @@ function readPublishing(
           },
         }),
     ...(identity && { identity }),
-    s3: s3 === undefined ? {} : { endpoint: readEndpoint(s3, get(s3) ?? '') },
+    s3: readS3(get),
     dockerConfig: toPath('DOCKER_CONFIG', get('DOCKER_CONFIG') ?? '~/.docker'),
     mlflow: {
       ...(trackingUri && { trackingUri }),
@@ -205,9 +204,22 @@ function readPublishing(
       ...(password && { password }),
       ...(token && { token }),
     },
-    // As Ollama's own client reads it: a host without a scheme is one of HTTP.
-    ...(ollama && { ollamaEndpoint: ollama.includes('://') ? ollama : `http://${ollama}` }),
+    ...(ollama && { ollamaEndpoint: readOllamaHost(ollama) }),
   };
+}
+
+/** By the names that AWS's own tools have for it, the narrower one first. */
+function readS3(get: Get): Environment['s3'] {
+  const name = ['AWS_ENDPOINT_URL_S3', 'AWS_ENDPOINT_URL'].find((each) => get(each) !== undefined);
+  return name === undefined ? {} : { endpoint: readEndpoint(name, get(name) ?? '') };
+}
+
+/** As Ollama's own client reads it: without a scheme HTTP, and then without a port Ollama's. */
+function readOllamaHost(value: string): string {
+  const host = /:\d+$/.test(value) ? value : `${value}:11434`;
+  const url = value.includes('://') ? value : `http://${host}`;
+  if (URL.canParse(url) && /^https?:/.test(url)) return url;
+  throw invalid('OLLAMA_HOST', 'is not a host', 'a host such as 127.0.0.1:11434, or a URL');
 }
 
 function readEndpoint(name: string, value: string): string {

@@ -177,6 +177,7 @@ export const ERROR_CODES = [
   'attest.signature-invalid',
   'attest.not-covered',
   'attest.unsupported',
+  'attest.document-invalid',
   // evaluation
   'evaluate.suite-invalid',
   'evaluate.template-failed',

@@ -4,6 +4,7 @@ import type { Manifest } from './manifest.ts';
 import {
   COMBINATION_METHODS,
   type Combination,
+  type CombinationMethod,
   type CombinationParameters,
 } from './plan/combination.ts';
 import { MERGE_ONTO } from './plan/merge-onto-choices.ts';
@@ -45,7 +46,8 @@ function parameterTexts(
 const DTYPES = ['bfloat16', 'float16', 'float32'] as const;
 
 /**
- * What to plan with, to get the plan that a manifest is of.
+ * What to plan with, to get the plan that a manifest is of, but for its warnings, which name methods
+ * as they were asked for.
  * @param ids of the adapters, in the order of the manifest
  * @throws WeldlineError `manifest.invalid`
  */
@@ -63,12 +65,20 @@ function combinationOf(texts: Manifest['options'], ids: readonly string[]): Comb
   const method = oneOf(COMBINATION_METHODS, texts['combination'], 'combination');
   const weights = numbersOf(texts['weights'] ?? '', 'weights');
   const parameters = parametersOf(texts);
-  // Plans call what is the same sum linear, and only methods with an order keep one that is not by id.
-  const isSorted = ids.every((id, index) => index === 0 || (ids[index - 1] ?? '') < id);
-  const isPlain = weights.every((weight) => weight === 1);
-  const named = method !== 'linear' || isSorted ? method : isPlain ? 'sequential' : 'peft_cat';
-  if (named === 'sequential') return { method: named };
+  if (method === 'sequential') return { method };
+  const named = namedByOrder(method, ids);
   return { method: named, weights, ...(parameters && { parameters }) };
+}
+
+/**
+ * Plans have one name for methods that are the same sum. All but PEFT's put adapters in the order of
+ * their ids, so any other order tells which it was.
+ */
+function namedByOrder(method: CombinationMethod, ids: readonly string[]): CombinationMethod {
+  const isSorted = ids.every((id, index) => index === 0 || (ids[index - 1] ?? '') < id);
+  if (isSorted) return method;
+  if (method === 'linear') return 'peft_cat';
+  return method === 'svd' ? 'peft_svd' : method;
 }
 
 function parametersOf(texts: Manifest['options']): CombinationParameters | undefined {
