@@ -18,7 +18,7 @@ export interface MergeWorkspace {
  * of them, other inputs never do.
  */
 export function mergeWorkspace(home: string, planDigest: string): MergeWorkspace {
-  const root = join(home, 'merges', planDigest);
+  const root = join(mergesDirectory(home), planDigest);
   return {
     root,
     plan: join(root, 'plan.json'),
@@ -26,6 +26,11 @@ export function mergeWorkspace(home: string, planDigest: string): MergeWorkspace
     staging: stagingAt(join(root, 'staging')),
     sealed: join(root, 'sealed'),
   };
+}
+
+/** Where merges grow and are kept, each by the digest of its plan. */
+export function mergesDirectory(home: string): string {
+  return join(home, 'merges');
 }
 
 /** Where finished conversions are kept, each by what decides its bytes. */

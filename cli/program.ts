@@ -3,22 +3,11 @@ import { COMBINATION_METHODS, MAJORITY_SIGNS } from '../engine/plan/combination.
 import { MERGE_ONTO } from '../engine/plan/merge-onto-choices.ts';
 import { ENGINE_VERSION } from '../engine/version.ts';
 import type { ApproveCommand } from './approve.ts';
+import { addCommand, type CommandSpec, collect, exampleText } from './command-spec.ts';
 import type { MergeCommand } from './merge.ts';
-import { Output } from './output.ts';
 import type { PlanCommand } from './plan.ts';
+import { PROMOTE, PRUNE, ROLLBACK } from './published-commands.ts';
 import type { ReleaseCommand } from './release.ts';
-
-interface CommandSpec<Args extends readonly unknown[]> {
-  /** Name and arguments. */
-  readonly usage: string;
-  readonly description: string;
-  readonly examples: readonly string[];
-  readonly options?: (command: Command) => Command;
-  /** Loads the command's code when it is run: `--help` must not wait for Temporal. */
-  readonly run: (output: Output, ...args: Args) => Promise<number>;
-}
-
-const collect = (value: string, previous: string[] = []): string[] => [...previous, value];
 
 function mergeOptions(command: Command): Command {
   return command
@@ -179,32 +168,6 @@ const WORKER: CommandSpec<[]> = {
   run: async (output) => (await import('./worker.ts')).runWorker(output),
 };
 
-function addCommand<Args extends readonly unknown[]>(
-  program: Command,
-  spec: CommandSpec<Args>,
-): void {
-  const command = program
-    .command(spec.usage)
-    .description(spec.description)
-    .addHelpText('after', exampleText(spec.examples))
-    .action(async (...args: unknown[]) => {
-      const { json = false } = command.opts<{ json?: boolean }>();
-      const output = new Output(json);
-      try {
-        // commander passes the arguments, the options, and the command itself.
-        process.exitCode = await spec.run(output, ...(args.slice(0, -1) as unknown as Args));
-      } catch (error) {
-        process.exitCode = output.error(error);
-      }
-    });
-  spec.options?.(command);
-  command.option('--json', 'print one JSON object for scripts');
-}
-
-function exampleText(lines: readonly string[]): string {
-  return `\nExamples:\n${lines.map((line) => `  $ ${line}`).join('\n')}`;
-}
-
 const EXIT_STATUS = `
 Exit status: 0 done, 1 failed, 2 wrong command line or recipe, 3 waits for a person,
 130 interrupted. WELDLINE_HOME is where the workspace is; TEMPORAL_ADDRESS names a server,
@@ -233,6 +196,9 @@ export function buildProgram(): Command {
   addCommand(program, PLAN);
   addCommand(program, MERGE);
   addCommand(program, VERIFY);
+  addCommand(program, PROMOTE);
+  addCommand(program, ROLLBACK);
+  addCommand(program, PRUNE);
   addCommand(program, WORKER);
   addCommand(program, DOCTOR);
   const tools = program

@@ -35,8 +35,11 @@ interface AliasName {
 const FILE = /^(\d{6,})\.json$/;
 
 export async function readAlias(target: string, name: AliasName): Promise<AliasState | undefined> {
-  const latest = await readLatest(target, linkNameOf(name));
+  const linkName = linkNameOf(name);
+  const latest = await readLatest(target, linkName);
   if (latest === undefined || !isOf(latest.alias, name)) return undefined;
+  // Whoever moved it may have been killed before the link; who may only read leaves it as it is.
+  await followRecord(target, linkName, join(target, linkName)).catch(() => undefined);
   const { release, history } = latest.alias;
   return { release, history };
 }
@@ -49,7 +52,7 @@ export async function listAliases(target: string): Promise<readonly Alias[]> {
 
 /**
  * Moves an alias to an artefact, of which the caller knows that it is published. Killed after the
- * record was made, the link follows at the next move, or at the next attempt at this one.
+ * record was made, the link follows as soon as somebody who may write looks at the alias.
  *
  * @throws WeldlineError `publish.alias-moved`, `publish.conflict` if something else has the name,
  *   `publish.not-writable`, `publish.rejected` where there are no links
