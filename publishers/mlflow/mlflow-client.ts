@@ -72,6 +72,8 @@ const PAGES_MAX = 500;
 /** MLflow's REST API 2.0, as of 3.17. Errors: `publish.*`. */
 export class MlflowClient {
   readonly #server: JsonServer;
+  /** By name. */
+  readonly #experiments = new Map<string, string>();
 
   constructor(address: string, authorization: string | undefined, patience: Patience) {
     this.#server = new JsonServer({ address, authorization, patience, remedy: REMEDY });
@@ -80,12 +82,6 @@ export class MlflowClient {
   /** Without credentials. */
   get origin(): string {
     return this.#server.origin;
-  }
-
-  /** Makes a registered model, if there is none of the name. */
-  async ensureModel(name: string, signal: AbortSignal): Promise<void> {
-    if ((await this.model(name, signal)) !== undefined) return;
-    await this.#make('registered-models/create', { name }, modelOf(name), signal);
   }
 
   async model(name: string, signal: AbortSignal): Promise<RegisteredModel | undefined> {
@@ -113,11 +109,16 @@ export class MlflowClient {
     return found;
   }
 
-  /** Makes a version; asked once, since asking twice would make two. */
+  /** Makes a version; asked once, since asking twice would make two. Its model is made before. */
   async createVersion(made: Omit<ModelVersion, 'version'>, signal: AbortSignal): Promise<void> {
     const { name, source, runId, tags } = made;
     const body = { name, source, ...(runId && { run_id: runId }), tags: entriesOf(tags) };
-    await this.#post('model-versions/create', body, modelOf(name), signal, { attemptsMax: 1 });
+    const request = { ...post('model-versions/create', body), attemptsMax: 1, what: modelOf(name) };
+    const first = await this.#server.ask({ ...request, accept: [404] }, signal);
+    await first.body?.cancel();
+    if (first.ok) return;
+    await this.#make('registered-models/create', { name }, modelOf(name), signal);
+    await (await this.#server.ask(request, signal)).body?.cancel();
   }
 
   /** Idempotent. */
@@ -140,7 +141,7 @@ export class MlflowClient {
   /** The run with certain tags in an experiment, made with all it has to say if there is none. */
   async ensureRun(experimentName: string, facts: RunFacts, signal: AbortSignal): Promise<string> {
     const experiment_id = await this.#ensureExperiment(experimentName, signal);
-    const what = `the experiment ${experimentName}`;
+    const what = experimentOf(experimentName);
     const search = { experiment_ids: [experiment_id], filter: filterOf(facts.tags) };
     const body = { ...search, max_results: 1 };
     const request = { ...post('runs/search', body), what };
@@ -185,15 +186,25 @@ export class MlflowClient {
   }
 
   async #ensureExperiment(name: string, signal: AbortSignal): Promise<string> {
-    const what = `the experiment ${name}`;
+    const id =
+      this.#experiments.get(name) ??
+      (await this.#experiment(name, signal)) ??
+      (await this.#makeExperiment(name, signal));
+    this.#experiments.set(name, id);
+    return id;
+  }
+
+  async #experiment(name: string, signal: AbortSignal): Promise<string | undefined> {
     const request = get('experiments/get-by-name', { experiment_name: name });
-    const read = async (): Promise<string | undefined> =>
-      (await this.#server.get({ ...request, what, accept: [404] }, experiment, signal))?.experiment
-        .experiment_id;
-    const there = await read();
-    if (there !== undefined) return there;
+    const options = { ...request, what: experimentOf(name), accept: [404] };
+    return (await this.#server.get(options, experiment, signal))?.experiment.experiment_id;
+  }
+
+  async #makeExperiment(name: string, signal: AbortSignal): Promise<string> {
+    const what = experimentOf(name);
     const created = await this.#make('experiments/create', { name }, what, signal);
-    const id = created === undefined ? await read() : experimentId.parse(created).experiment_id;
+    if (created !== undefined) return experimentId.parse(created).experiment_id;
+    const id = await this.#experiment(name, signal);
     if (id !== undefined) return id;
     throw new WeldlineError('publish.unavailable', `${this.origin} has lost ${what}. Run again.`);
   }
@@ -224,7 +235,6 @@ export class MlflowClient {
     options: {
       readonly method?: string;
       readonly accept?: readonly number[];
-      readonly attemptsMax?: number;
     } = {},
   ): Promise<void> {
     const response = await this.#server.ask({ ...post(path, body), what, ...options }, signal);
@@ -244,6 +254,10 @@ function post(path: string, body: Readonly<Record<string, unknown>>) {
 
 function modelOf(name: string): string {
   return `the registered model ${name}`;
+}
+
+function experimentOf(name: string): string {
+  return `the experiment ${name}`;
 }
 
 /** Values must be without quotes. */

@@ -77,7 +77,6 @@ export class MlflowPublisher implements Publisher {
       if (there !== undefined) return this.#published(artefact, there.found, true);
       const source = this.#sourceOf(options.publishedAt);
       const name = this.#registered(artefact);
-      await this.#client.ensureModel(name, signal);
       const facts = runFacts(this.#model, artefact);
       const runId = await this.#client.ensureRun(this.#model, facts, signal);
       const tags = versionTags(this.#model, artefact);

@@ -56,7 +56,9 @@ export function testFaults(stage: Stage): void {
       it(`publishes all or shows nothing: ${title}, at each change`, async () => {
         const changes = await countChanges();
         expect(changes).toBeGreaterThan(0);
-        for (let skip = 0; skip < changes; skip++) {
+        const step = Math.max(1, Math.ceil(changes / (stage.traits.changesHit ?? Infinity)));
+        // From the last one on, which commits.
+        for (let skip = changes - 1; skip >= 0; skip -= step) {
           await expectPublishable({ ...fault, method: MUTATING, skip });
         }
       });
