@@ -38,7 +38,8 @@ interface Registered {
  *
  * Making the version, with its tags, is the commit. MLflow counts versions and lets two have the same
  * tags, so of several versions for one artefact the first counts, and whoever made another takes it
- * back.
+ * back. Moving an alias knows no condition: of two who move one at the same moment from two processes,
+ * the later one wins.
  */
 export class MlflowPublisher implements Publisher {
   readonly kind = 'mlflow';
