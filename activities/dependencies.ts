@@ -10,6 +10,8 @@ export interface Dependencies {
   /** Threads of one merge, where the recipe does not say; undefined leaves it to the merge. */
   readonly threads?: number | undefined;
   readonly memoryBudgetBytes: number;
+  /** How targets are reached. */
+  readonly publishing: Pick<Environment, 's3'>;
   /** Where tools are looked for, how long they may be silent, and the key of an endpoint. */
   readonly tools: Pick<
     Environment,

@@ -34,6 +34,7 @@ export function dependencies(environment: Environment): Dependencies {
     access: modelAccess(environment),
     threads: environment.threads,
     memoryBudgetBytes: environment.memoryBudgetBytes ?? MEMORY_BUDGET_BYTES_DEFAULT,
+    publishing: environment,
     tools: environment,
     memory: new MemorySlots(totalmem()),
   };
