@@ -1,4 +1,6 @@
+import type { SigningEnvironment } from '../attest/signer.ts';
 import type { Environment } from '../config/environment.ts';
+import type { PublishEnvironment } from '../publishers/create-publisher.ts';
 import type { ModelAccess } from '../sources/model-input.ts';
 import type { MemorySlots } from './memory-slots.ts';
 
@@ -10,13 +12,15 @@ export interface Dependencies {
   /** Threads of one merge, where the recipe does not say; undefined leaves it to the merge. */
   readonly threads?: number | undefined;
   readonly memoryBudgetBytes: number;
-  /** How targets are reached. */
-  readonly publishing: Pick<Environment, 's3'>;
   /** Where tools are looked for, how long they may be silent, and the key of an endpoint. */
   readonly tools: Pick<
     Environment,
     'toolsDirectory' | 'python' | 'llamaCpp' | 'endpointKey' | 'stallTimeoutMs'
   >;
+  /** How targets are reached. */
+  readonly publishing: PublishEnvironment;
+  /** Who signs. */
+  readonly identity: SigningEnvironment;
   /** Keeps conversions and evaluations from filling the machine's memory together. */
   readonly memory: MemorySlots;
 }

@@ -24,7 +24,7 @@ export function mergeWorkspace(
   planDigest: string,
   output?: StreamedOutput,
 ): MergeWorkspace {
-  const root = join(home, 'merges', planDigest);
+  const root = join(mergesDirectory(home), planDigest);
   // What is known of shards that were sent to one place says nothing of another.
   const place = output === undefined ? root : join(root, `sent-${digestOf(output).slice(0, 16)}`);
   return {
@@ -34,6 +34,11 @@ export function mergeWorkspace(
     staging: stagingAt(join(place, 'staging')),
     sealed: join(place, 'sealed'),
   };
+}
+
+/** Where merges grow and are kept, each by the digest of its plan. */
+export function mergesDirectory(home: string): string {
+  return join(home, 'merges');
 }
 
 /** Where finished conversions are kept, each by what decides its bytes. */
@@ -60,6 +65,11 @@ export function suiteDirectory(home: string): string {
  */
 export function reportDirectory(home: string, workflowId: string): string {
   return join(home, 'reports', workflowId);
+}
+
+/** What is said of one artefact, as it is published everywhere; by what it depends on. */
+export function artefactDirectory(home: string, key: string): string {
+  return join(home, 'artefacts', key);
 }
 
 /** What external programs printed for a release. */

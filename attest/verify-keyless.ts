@@ -73,6 +73,9 @@ async function bundleVerifier(
     ]);
   try {
     const material = toTrustMaterial(TrustedRoot.fromJSON(JSON.parse(trustedRoot)));
+    if (material.certificateAuthorities.length * material.tlogs.length === 0) {
+      throw new RangeError('no authority or no log');
+    }
     const verifier = new Verifier(material);
     return (bundle) => verifier.verify(toSignedEntity(bundleFromJSON(bundle)));
   } catch (error) {

@@ -32,6 +32,24 @@ export function artefactName(parts: ArtefactNameParts): string {
   ].join('-');
 }
 
+/**
+ * Matches the artefact names of releases of one recipe: of one version or of all, by whatever digest
+ * its adapters are told apart.
+ */
+export function artefactNamePattern(
+  parts: Pick<ArtefactNameParts, 'base' | 'adapter'> & { readonly version?: string },
+): RegExp {
+  const { base, adapter, version } = parts;
+  const versionPattern =
+    version === undefined ? 'v?\\d+(\\.\\d+)*([-.][0-9A-Za-z]+)*' : literally(namePart(version));
+  const [before, after] = [modelName(base), adapter].map((text) => literally(namePart(text)));
+  return new RegExp(`^merged-${before}-${versionPattern}-adapter-${after}-[A-Za-z0-9._-]+$`);
+}
+
+function literally(text: string): string {
+  return text.replace(/[.]/g, '\\$&');
+}
+
 /** The last component of a path or a hub reference, without `@revision`. */
 function modelName(model: string): string {
   const reference = model

@@ -204,8 +204,7 @@ function readPublishing(
       ...(password && { password }),
       ...(token && { token }),
     },
-    // As Ollama's own client reads it: a host without a scheme is one of HTTP.
-    ...(ollama && { ollamaEndpoint: ollama.includes('://') ? ollama : `http://${ollama}` }),
+    ...(ollama && { ollamaEndpoint: readOllamaHost(ollama) }),
   };
 }
 
@@ -213,6 +212,14 @@ function readPublishing(
 function readS3(get: Get): Environment['s3'] {
   const name = ['AWS_ENDPOINT_URL_S3', 'AWS_ENDPOINT_URL'].find((each) => get(each) !== undefined);
   return name === undefined ? {} : { endpoint: readEndpoint(name, get(name) ?? '') };
+}
+
+/** As Ollama's own client reads it: without a scheme HTTP, and then without a port Ollama's. */
+function readOllamaHost(value: string): string {
+  const host = /:\d+$/.test(value) ? value : `${value}:11434`;
+  const url = value.includes('://') ? value : `http://${host}`;
+  if (URL.canParse(url) && /^https?:/.test(url)) return url;
+  throw invalid('OLLAMA_HOST', 'is not a host', 'a host such as 127.0.0.1:11434, or a URL');
 }
 
 function readEndpoint(name: string, value: string): string {

@@ -110,6 +110,8 @@ export interface FoundArtefact extends ArtefactId {
   readonly planDigest: string;
   /** Of its release, ISO 8601, UTC; what "old" is judged by. */
   readonly createdAt: string;
+  /** Of the recipe, where the target knows it; only artefacts whose name is known are pruned. */
+  readonly name?: string;
   /** Whether its weights were pruned: adapters and documents are all that is there. */
   readonly isPruned: boolean;
 }

@@ -7,6 +7,8 @@ export interface ReleaseRecord extends ArtefactId {
   /** ISO 8601, UTC. */
   readonly createdAt: string;
   readonly kind?: ArtefactDescription['kind'];
+  /** Of the recipe. */
+  readonly name?: string;
 }
 
 /** Beside the documents of an artefact whose weights were pruned: `{prunedAt, files: [path, …]}`. */
@@ -17,8 +19,8 @@ export const RELEASE_RECORD_BYTES_MAX = 16 * 1024 * 1024;
 
 /**
  * Reads `release.json`; undefined for what is none. Members:
- * `{format: "weldline.release", release, part?, kind, manifestDigest, plan, run: {startedAt}}`, where
- * releases before 0.2 have the artefact's name (`artefact`) in place of `release` and `part`.
+ * `{format: "weldline.release", name, release, part?, kind, manifestDigest, plan, run: {startedAt}}`,
+ * where releases before 0.2 have the artefact's name (`artefact`) in place of `release` and `part`.
  */
 export function parseReleaseRecord(text: string): ReleaseRecord | undefined {
   let value: unknown;
@@ -28,7 +30,8 @@ export function parseReleaseRecord(text: string): ReleaseRecord | undefined {
     return undefined;
   }
   if (typeof value !== 'object' || value === null) return undefined;
-  const { artefact, release = artefact, part, kind, manifestDigest, plan, run } = value as Members;
+  const { artefact, release = artefact, part, ...others } = value as Members;
+  const { kind, name, manifestDigest, plan, run } = others;
   const createdAt = (run as Members | undefined)?.['startedAt'];
   if (![release, manifestDigest, plan, createdAt].every(isText)) return undefined;
   if (Number.isNaN(Date.parse(createdAt as string))) return undefined;
@@ -39,6 +42,7 @@ export function parseReleaseRecord(text: string): ReleaseRecord | undefined {
     planDigest: plan as string,
     createdAt: createdAt as string,
     ...(isText(kind) && { kind: kind as ArtefactDescription['kind'] }),
+    ...(isText(name) && { name }),
   };
 }
 

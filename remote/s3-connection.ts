@@ -39,6 +39,8 @@ export interface S3Connection {
 const DEFAULT_REGION = 'us-east-1';
 /** Roles of machines and programs that make credentials answer within seconds, or not at all. */
 const CREDENTIALS_TIMEOUT_MS = 20_000;
+/** Stands where the SDK wants some; nothing is signed with it. */
+const NOBODY = { accessKeyId: 'nobody', secretAccessKey: 'nothing' };
 const CONNECTIONS_MAX = 32;
 const BACKOFF_MAX_MS = 20_000;
 
@@ -46,8 +48,15 @@ const BACKOFF_MAX_MS = 20_000;
 export async function connectS3(options: S3Options): Promise<S3Connection> {
   const { bucket, patience, side } = options;
   const sdk = await import('@aws-sdk/client-s3');
-  const client = await createClient(sdk, options);
-  let credentials: Promise<void> | undefined;
+  let client = await createClient(sdk, options, true);
+  const prepare = async (what: string): Promise<void> => {
+    if (await hasCredentials(client)) return;
+    if (side === 'publish') throw withoutCredentials(what, side);
+    // Some buckets may be read by anybody.
+    client.destroy();
+    client = await createClient(sdk, options, false);
+  };
+  let prepared: Promise<void> | undefined;
   return {
     bucket,
     sdk,
@@ -56,8 +65,11 @@ export async function connectS3(options: S3Options): Promise<S3Connection> {
       for (let attempt = 1; ; attempt++) {
         signal?.throwIfAborted();
         try {
-          credentials ??= findCredentials(client, what, side);
-          await credentials;
+          prepared ??= prepare(what).catch((error: unknown) => {
+            prepared = undefined;
+            throw error;
+          });
+          await prepared;
           return await work(client, signal === undefined ? {} : { abortSignal: signal });
         } catch (thrown) {
           signal?.throwIfAborted();
@@ -73,12 +85,13 @@ export async function connectS3(options: S3Options): Promise<S3Connection> {
   };
 }
 
-async function createClient(sdk: Sdk, options: S3Options): Promise<S3Client> {
+async function createClient(sdk: Sdk, options: S3Options, signs: boolean): Promise<S3Client> {
   const { region, endpoint, patience } = options;
   const create = (fixed: string | undefined) =>
     new sdk.S3Client({
       ...(fixed === undefined ? {} : { region: fixed }),
       ...(endpoint === undefined ? {} : { endpoint, forcePathStyle: true }),
+      ...(signs ? {} : { credentials: NOBODY, signer: { sign: async (request) => request } }),
       followRegionRedirects: true,
       // Tried again by `call`, which knows how patient to be.
       maxAttempts: 1,
@@ -104,14 +117,16 @@ async function createClient(sdk: Sdk, options: S3Options): Promise<S3Client> {
   }
 }
 
-/** Looks for credentials within bounds, so that a machine without any says so soon. */
-async function findCredentials(client: S3Client, what: string, side: S3Side): Promise<void> {
+/** Looks for credentials within bounds, so that a machine without any is found out soon. */
+async function hasCredentials(client: S3Client): Promise<boolean> {
   const controller = new AbortController();
-  const tooLate = sleep(CREDENTIALS_TIMEOUT_MS, undefined, controller).then(() => {
-    throw withoutCredentials(what, side);
-  });
+  const tooLate = sleep(CREDENTIALS_TIMEOUT_MS, false, controller);
+  const found = client.config.credentials().then(
+    () => true,
+    () => false,
+  );
   try {
-    await Promise.race([client.config.credentials(), tooLate]);
+    return await Promise.race([found, tooLate]);
   } finally {
     tooLate.catch(() => undefined);
     controller.abort();

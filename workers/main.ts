@@ -34,8 +34,9 @@ export function dependencies(environment: Environment): Dependencies {
     access: modelAccess(environment),
     threads: environment.threads,
     memoryBudgetBytes: environment.memoryBudgetBytes ?? MEMORY_BUDGET_BYTES_DEFAULT,
-    publishing: environment,
     tools: environment,
+    publishing: environment,
+    identity: environment,
     memory: new MemorySlots(totalmem()),
   };
 }

@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import type { Environment } from '../config/environment.ts';
-import { WeldlineError } from '../engine/errors.ts';
 import { FileDigests } from '../sources/file-digests.ts';
 import type { ModelAccess } from '../sources/model-input.ts';
 import type { RemoteModel, RemoteSource } from '../sources/remote-source.ts';
@@ -15,7 +14,7 @@ export function modelAccess(environment: Environment): ModelAccess {
     modelsDirectory: join(home, 'cache', 'models'),
     digests: new FileDigests(join(home, 'cache', 'file-digests.json')),
     remote: (kind) => {
-      const source = sources.get(kind) ?? loadSource(kind);
+      const source = sources.get(kind) ?? loadSource(kind, environment);
       sources.set(kind, source);
       return source;
     },
@@ -23,7 +22,13 @@ export function modelAccess(environment: Environment): ModelAccess {
 }
 
 /** Their libraries take a while to load and are needed by few. */
-async function loadSource(kind: RemoteModel['kind']): Promise<RemoteSource> {
-  if (kind === 'http') return (await import('../sources/http-source.ts')).httpSource();
-  throw new WeldlineError('source.unsupported-scheme', `No source of kind ${kind} is built in.`);
+async function loadSource(
+  kind: RemoteModel['kind'],
+  environment: Environment,
+): Promise<RemoteSource> {
+  if (kind === 's3') return (await import('../sources/s3-source.ts')).s3Source(environment.s3);
+  if (kind === 'oci') {
+    return (await import('../sources/oci-source.ts')).ociSource(environment.dockerConfig);
+  }
+  return (await import('../sources/http-source.ts')).httpSource();
 }

@@ -10,6 +10,8 @@ import type { S3Objects } from './s3-objects.ts';
 const STALE_MS = 30 * 60 * 1000;
 const RENEWAL_MS = 5 * 60 * 1000;
 const CLAIM_BYTES_MAX = 4096;
+/** Publications of the same artefact may come between each other; more than a few do not. */
+const TAKEN_MAX = 5;
 
 /**
  * Keeps two different artefacts from being published under one id at the same time: their files would
@@ -36,18 +38,20 @@ export interface ClaimOptions {
   readonly manifestDigest: string;
   /** Where it will be, for errors. */
   readonly location: string;
+  /** How old another's claim must be to be taken over. */
+  readonly staleMs?: number;
 }
 
 /** @throws WeldlineError `publish.conflict` while another artefact is published under the id */
 export async function claimArtefact(options: ClaimOptions): Promise<Claim> {
   let renewedMs = performance.now();
-  let isHeld = false;
+  let etag: string | undefined;
   const renew = async (): Promise<void> => {
-    isHeld = false;
     const startedMs = performance.now();
-    await take(options);
+    const held = etag;
+    etag = undefined;
+    etag = await take(options, held);
     renewedMs = startedMs;
-    isHeld = true;
   };
   await renew();
   return {
@@ -56,29 +60,33 @@ export async function claimArtefact(options: ClaimOptions): Promise<Claim> {
       if (performance.now() - renewedMs > RENEWAL_MS) await renew();
     },
     release: async (objects) => {
-      if (isHeld) await objects.remove([keyOf(options)]);
+      if (etag !== undefined) await objects.remove([keyOfClaim(objects, options.artefact)]);
     },
   };
 }
 
-async function take(options: ClaimOptions): Promise<void> {
-  const { objects, manifestDigest, location } = options;
-  const key = keyOf(options);
+/**
+ * @param held the claim's ETag when it was last taken
+ * @returns its ETag now
+ */
+async function take(options: ClaimOptions, held: string | undefined): Promise<string> {
+  const { objects, manifestDigest, location, staleMs = STALE_MS } = options;
+  const key = keyOfClaim(objects, options.artefact);
   const bytes = Buffer.from(JSON.stringify({ manifestDigest }));
+  let expected = held;
   // Somebody may be faster; who reads it again then knows who.
-  for (let attempt = 0; attempt < 3; attempt++) {
-    const found = await objects.readText(key, CLAIM_BYTES_MAX);
-    const isOwn = found !== undefined && digestIn(found.text) === manifestDigest;
-    if (found !== undefined && !isOwn) {
-      const { ageMs = STALE_MS } = (await objects.head(key)) ?? {};
-      if (ageMs < STALE_MS) throw beingPublished(location);
-    }
+  for (let attempt = 0; attempt < TAKEN_MAX; attempt++) {
     try {
-      await objects.put(key, bytes, found ? { ifEtag: found.etag } : { ifAbsent: true });
-      return;
+      const condition = expected === undefined ? { ifAbsent: true as const } : { ifEtag: expected };
+      return (await objects.put(key, bytes, condition)).etag;
     } catch (error) {
-      if (!isAnswer(error, 412, 404)) throw error;
+      if (!isAnswer(error, 412, 404) || isAnswer(error, 'NoSuchBucket')) throw error;
     }
+    const found = await objects.readText(key, CLAIM_BYTES_MAX);
+    expected = found?.etag;
+    if (found === undefined || digestIn(found.text) === manifestDigest) continue;
+    const { ageMs = staleMs } = (await objects.head(key)) ?? {};
+    if (ageMs < staleMs) throw beingPublished(location);
   }
   throw new WeldlineError(
     'publish.unavailable',
@@ -86,7 +94,7 @@ async function take(options: ClaimOptions): Promise<void> {
   );
 }
 
-function keyOf({ objects, artefact }: ClaimOptions): string {
+export function keyOfClaim(objects: S3Objects, artefact: string): string {
   return `${notesPrefix(objects, artefact)}claim.json`;
 }
 

@@ -13,10 +13,10 @@ import {
   RELEASE_FILE,
 } from '../publisher.ts';
 import { isPrunable, PRUNED_FILE } from '../release-record.ts';
-import { type Claim, claimArtefact } from './claim.ts';
+import { type Claim, claimArtefact, keyOfClaim } from './claim.ts';
 import { findArtefact, keyOfFile, locationOf } from './find-artefact.ts';
 import { abortUpload, findUploads } from './multipart.ts';
-import { notesPrefix } from './recorded-digests.ts';
+import { keyOfRecord } from './recorded-digests.ts';
 import { S3Objects } from './s3-objects.ts';
 import { changedFile, uploadFile } from './upload-file.ts';
 
@@ -41,7 +41,7 @@ export async function publishArtefact(options: PublishArtefact): Promise<Publish
   const claim = await claimArtefact({ objects, artefact: name, manifestDigest, location });
   try {
     const published = await publishClaimed(options, claim);
-    await atLeisure(objects, (own) => removeNotes(own, name));
+    await atLeisure(objects, (own) => removeNotes(own, name, artefact.files));
     return published;
   } catch (error) {
     await atLeisure(objects, (own) => claim.release(own));
@@ -49,16 +49,17 @@ export async function publishArtefact(options: PublishArtefact): Promise<Publish
   }
 }
 
-/** Removes what only an unfinished publication needs: claim, digests, parts. */
-export async function removeNotes(objects: S3Objects, artefact: string): Promise<void> {
-  const uploads = await findUploads(
-    objects.connection,
-    keyOfFile(objects, artefact, ''),
-    objects.signal,
-  );
-  for (const upload of uploads) await abortUpload(objects.connection, upload, objects.signal);
-  const notes = await objects.sizes(notesPrefix(objects, artefact));
-  await objects.remove(notes.keys());
+/** Removes what only an unfinished publication of some files needs: claim, digests, parts. */
+export async function removeNotes(
+  objects: S3Objects,
+  artefact: string,
+  files: readonly { readonly path: string }[],
+): Promise<void> {
+  const { connection, signal } = objects;
+  const uploads = await findUploads(connection, keyOfFile(objects, artefact, ''), signal);
+  for (const upload of uploads) await abortUpload(connection, upload, signal);
+  const records = files.map(({ path }) => keyOfRecord(objects, artefact, path));
+  await objects.remove([keyOfClaim(objects, artefact), ...records]);
 }
 
 async function publishClaimed(options: PublishArtefact, claim: Claim): Promise<Published> {
@@ -69,6 +70,8 @@ async function publishClaimed(options: PublishArtefact, claim: Claim): Promise<P
   const files = there === undefined ? artefact.files : prunableOf(artefact);
   const bytesTotal = files.reduce((sum, { size }) => sum + size, 0);
   const name = artefactNameOf(artefact);
+  const folder = keyOfFile(objects, name, '');
+  const sizes = await objects.sizes(folder);
   let [bytesDone, bytesSent] = [0, 0];
   for (const file of files) {
     const report = (bytes: number): void =>
@@ -77,29 +80,23 @@ async function publishClaimed(options: PublishArtefact, claim: Claim): Promise<P
     objects.signal.throwIfAborted();
     if (file.path === RELEASE_FILE) break;
     const partBytes = partBytesFor(file.size);
-    const upload = { objects, artefact: name, file, partBytes, claim, onBytes: report };
+    const sizeThere = sizes.get(`${folder}${file.path}`);
+    const upload = { objects, artefact: name, file, sizeThere, partBytes, claim, onBytes: report };
     bytesSent += await uploadFile(upload);
     bytesDone += file.size;
   }
   await claim.renew();
-  const pruned = keyOfFile(objects, name, PRUNED_FILE);
   if (there !== undefined) {
-    await objects.remove([pruned]);
+    await objects.remove([`${folder}${PRUNED_FILE}`]);
     return toPublished(options, bytesSent, false);
   }
-  await removeStrays(options);
+  // What an earlier publication left that was of something else, and was never finished.
+  const own = new Set(artefact.files.map(({ path }) => `${folder}${path}`));
+  await objects.remove([...sizes.keys()].filter((key) => !own.has(key)));
   const release = artefact.files.at(-1);
   assert(release?.path === RELEASE_FILE, `${name} does not end with ${RELEASE_FILE}`);
   const isOurs = await commit(options, release);
   return toPublished(options, isOurs ? bytesSent + release.size : bytesSent, !isOurs);
-}
-
-/** What an earlier publication left that was of other bytes, and was never finished. */
-async function removeStrays({ objects, artefact }: PublishArtefact): Promise<void> {
-  const folder = keyOfFile(objects, artefactNameOf(artefact), '');
-  const own = new Set(artefact.files.map(({ path }) => `${folder}${path}`));
-  const there = await objects.sizes(folder);
-  await objects.remove([...there.keys()].filter((key) => !own.has(key)));
 }
 
 /** @returns false if somebody else has published the same meanwhile */

@@ -24,7 +24,10 @@ export async function recordDigest(
   file: { readonly artefact: string; readonly path: string } & RecordedDigest,
 ): Promise<void> {
   const { artefact, path, sha256, etag } = file;
-  await objects.put(keyOf(objects, artefact, path), Buffer.from(JSON.stringify({ sha256, etag })));
+  await objects.put(
+    keyOfRecord(objects, artefact, path),
+    Buffer.from(JSON.stringify({ sha256, etag })),
+  );
 }
 
 /** The digest that was recorded of a file; of another object under its key nothing is known. */
@@ -32,7 +35,7 @@ export async function readRecordedDigest(
   objects: S3Objects,
   file: { readonly artefact: string; readonly path: string; readonly etag: string },
 ): Promise<string | undefined> {
-  const key = keyOf(objects, file.artefact, file.path);
+  const key = keyOfRecord(objects, file.artefact, file.path);
   const found = await objects.readText(key, RECORD_BYTES_MAX);
   if (found === undefined) return undefined;
   try {
@@ -43,6 +46,6 @@ export async function readRecordedDigest(
   }
 }
 
-function keyOf(objects: S3Objects, artefact: string, path: string): string {
+export function keyOfRecord(objects: S3Objects, artefact: string, path: string): string {
   return `${notesPrefix(objects, artefact)}digests/${path}.json`;
 }

@@ -22,6 +22,11 @@ export interface TextObject {
   readonly etag: string;
 }
 
+export interface WrittenObject {
+  readonly etag: string;
+  readonly isChecked: boolean;
+}
+
 /** What a write depends on; S3 refuses it with 412 otherwise. */
 export type Condition = { readonly ifAbsent: true } | { readonly ifEtag: string };
 
@@ -108,21 +113,24 @@ export class S3Objects {
 
   /**
    * Writes a whole object, which the server checks against its SHA-256.
+   * @returns its ETag, and whether the server says that it has kept the checksum
    * @throws WeldlineError `publish.*`, with the status 412 if the condition does not hold
    */
-  async put(key: string, bytes: Uint8Array, condition?: Condition): Promise<void> {
+  async put(key: string, bytes: Uint8Array, condition?: Condition): Promise<WrittenObject> {
     const { sdk, bucket } = this.connection;
     const digest = createHash('sha256').update(bytes).digest();
-    await this.connection.call(this.uri(key), this.signal, (client, call) => {
+    const checksum = digest.toString('base64');
+    const answer = await this.connection.call(this.uri(key), this.signal, (client, call) => {
       const command = new sdk.PutObjectCommand({
         ...{ Bucket: bucket, Key: key, Body: bytes, ContentLength: bytes.byteLength },
-        ...{ ChecksumAlgorithm: 'SHA256', ChecksumSHA256: digest.toString('base64') },
+        ...{ ChecksumAlgorithm: 'SHA256', ChecksumSHA256: checksum },
         Metadata: { [SHA256_METADATA]: digest.toString('hex') },
         ...(condition && toHeaders(condition)),
       });
       signWith(command, digest);
       return client.send(command, call);
     });
+    return { etag: answer.ETag ?? '', isChecked: answer.ChecksumSHA256 === checksum };
   }
 
   /** Sizes in bytes of all objects whose keys begin with a prefix, by key. */

@@ -101,7 +101,8 @@ async function withdraw(objects: S3Objects, id: ArtefactId): Promise<void> {
   await objects.remove([keyOfFile(objects, name, RELEASE_FILE)]);
   const files = await objects.sizes(keyOfFile(objects, name, ''));
   await objects.remove(files.keys());
-  await removeNotes(objects, name);
+  await removeNotes(objects, name, []);
+  await objects.remove((await objects.sizes(notesPrefix(objects, name))).keys());
 }
 
 async function prune(objects: S3Objects, id: ArtefactId, isDryRun: boolean): Promise<number> {

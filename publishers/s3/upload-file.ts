@@ -7,7 +7,7 @@ import type { ArtefactFile } from '../publisher.ts';
 import type { Claim } from './claim.ts';
 import { checksumOfParts, type Multipart, openMultipart, type UploadedPart } from './multipart.ts';
 import { readRecordedDigest, recordDigest } from './recorded-digests.ts';
-import type { ObjectHead, S3Objects } from './s3-objects.ts';
+import type { S3Objects } from './s3-objects.ts';
 
 /** Enough to fill a line with round trips of a tenth of a second; each has a part in memory. */
 const PARTS_IN_FLIGHT_MAX = 4;
@@ -18,6 +18,8 @@ export interface UploadOptions {
   readonly objects: S3Objects;
   readonly artefact: string;
   readonly file: ArtefactFile;
+  /** Bytes of what is at its key now; undefined where nothing is. */
+  readonly sizeThere: number | undefined;
   /** Of all parts but the last; a file that has no more is sent at once. */
   readonly partBytes: number;
   readonly claim: Claim;
@@ -32,9 +34,8 @@ export interface UploadOptions {
  *   is not what the artefact says, and what the server makes of it
  */
 export async function uploadFile(options: UploadOptions): Promise<number> {
-  const { file, partBytes, objects } = options;
-  const there = await objects.head(keyOf(options));
-  if (there !== undefined && (await isHeld(options, there))) return 0;
+  const { file, partBytes, sizeThere } = options;
+  if (sizeThere === file.size && (await isHeld(options))) return 0;
   const handle = await open(file.source, 'r').catch((error: unknown) => {
     throw toReadError(error, file.source);
   });
@@ -50,10 +51,11 @@ function keyOf({ objects, artefact, file }: UploadOptions): string {
   return `${objects.root}${artefact}/${file.path}`;
 }
 
-/** Whether an object is the file, by the best that is known of it. */
-async function isHeld(options: UploadOptions, head: ObjectHead): Promise<boolean> {
+/** Whether the object at its key is the file, by the best that is known of it. */
+async function isHeld(options: UploadOptions): Promise<boolean> {
   const { objects, artefact, file } = options;
-  if (head.size !== file.size) return false;
+  const head = await objects.head(keyOf(options));
+  if (head?.size !== file.size) return false;
   if (head.checksum !== undefined && !head.isChecksumOfParts) {
     return head.checksum === toBase64(file.sha256);
   }
@@ -71,8 +73,9 @@ async function uploadWhole(options: UploadOptions, handle: FileHandle): Promise<
   if ((await handle.stat()).size !== file.size) throw changedFile(file);
   if (createHash('sha256').update(bytes).digest('hex') !== file.sha256) throw changedFile(file);
   await claim.hold();
-  await objects.put(keyOf(options), bytes);
-  await verify(options, toBase64(file.sha256));
+  const { isChecked } = await objects.put(keyOf(options), bytes);
+  const failure = isChecked ? undefined : await verify(options, toBase64(file.sha256));
+  if (failure !== undefined) throw failure;
   onBytes(file.size);
   return file.size;
 }
@@ -91,26 +94,33 @@ async function uploadInParts(options: UploadOptions, handle: FileHandle): Promis
       });
       await options.claim.hold();
       await upload.complete(parts);
-      await verify(options, checksumOfParts(parts));
+      const failure = await verify(options, checksumOfParts(parts));
+      if (failure !== undefined) throw new UploadSpoilt(failure);
       return bytesSent;
     } catch (error) {
       objects.signal.throwIfAborted();
-      const isOver = error instanceof ForeignUpload || (await isGone(upload, error));
-      if (!isOver || attempt === UPLOADS_MAX) throw error;
+      const isSpoilt = error instanceof UploadSpoilt;
+      const isOver = isSpoilt || (await isGone(upload, error));
+      if (!isOver || attempt === UPLOADS_MAX) throw isSpoilt ? error.failure : error;
       // Who finished it may have been another publication of this very file.
-      const there = await objects.head(key);
-      if (there !== undefined && (await isHeld(options, there))) return bytesSent;
+      if (await isHeld(options)) return bytesSent;
     }
   }
 }
 
-/** An upload that was begun for other bytes; what it becomes would be labelled with their digest. */
-class ForeignUpload extends Error {}
+/** An upload that will not become the file, and is removed: another may. */
+class UploadSpoilt extends Error {
+  readonly failure: WeldlineError;
+  constructor(failure: WeldlineError) {
+    super(failure.message);
+    this.failure = failure;
+  }
+}
 
 /** Whether an upload failed because somebody else has finished or aborted it. */
 async function isGone(upload: Multipart, error: unknown): Promise<boolean> {
   if (isAnswer(error, 'NoSuchUpload')) return true;
-  if (!(error instanceof WeldlineError) || !error.code.startsWith('publish.')) return false;
+  if (!(error instanceof WeldlineError) || error.details['status'] === undefined) return false;
   // Not every server says so when a part or the end of it is sent.
   return upload.parts().then(
     () => false,
@@ -145,8 +155,9 @@ async function sendParts(
       if (listed !== undefined) {
         const sha256 = createHash('sha256').update(bytes).digest('base64');
         if (!isSamePart(listed, bytes, sha256)) {
+          // Begun for another file, whose digest would be the label of what it becomes.
           await upload.abort();
-          throw new ForeignUpload();
+          throw new UploadSpoilt(notWhatWasSent(options));
         }
         done({ ...listed, sha256 });
         continue;
@@ -180,7 +191,10 @@ function isSamePart(listed: UploadedPart, bytes: Buffer, sha256: string): boolea
 }
 
 /** Compares what arrived with what was sent, before anybody is told that it is there. */
-async function verify(options: UploadOptions, checksum: string): Promise<void> {
+async function verify(
+  options: UploadOptions,
+  checksum: string,
+): Promise<WeldlineError | undefined> {
   const { objects, artefact, file } = options;
   const key = keyOf(options);
   const head = await objects.head(key);
@@ -194,16 +208,13 @@ async function verify(options: UploadOptions, checksum: string): Promise<void> {
   const isForeign = head?.sha256 !== undefined && head.sha256 !== file.sha256;
   if (!isRight || isForeign) {
     await objects.remove([key]);
-    throw new WeldlineError(
-      'publish.verify-failed',
-      `${objects.uri(key)} is not what was sent: its size or checksum differs. It was removed; publish ` +
-        'again, and look for whatever else writes there.',
-    );
+    return notWhatWasSent(options);
   }
   if (head.sha256 === undefined) {
     const { path, sha256 } = file;
     await recordDigest(objects, { artefact, path, sha256, etag: head.etag });
   }
+  return undefined;
 }
 
 /** Reads exactly `bytes.length` bytes at an offset. */
@@ -222,6 +233,14 @@ async function fill(
     if (bytesRead === 0) throw changedFile(file);
     filled += bytesRead;
   }
+}
+
+function notWhatWasSent(options: UploadOptions): WeldlineError {
+  return new WeldlineError(
+    'publish.verify-failed',
+    `${options.objects.uri(keyOf(options))} was not what was sent: its size or checksum differed. It ` +
+      'is removed; publish again, and look for whatever else writes there.',
+  );
 }
 
 export function changedFile({ path, source }: ArtefactFile): WeldlineError {

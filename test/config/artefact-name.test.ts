@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { artefactName } from '../../config/artefact-name.ts';
+import { artefactName, artefactNamePattern } from '../../config/artefact-name.ts';
 
 const parts = {
   base: 'hf://HuggingFaceTB/SmolLM2-135M-Instruct@main',
@@ -36,6 +36,38 @@ describe('artefactName', () => {
         const name = artefactName({ ...parts, base, version, adapter });
         expect(name).toMatch(/^merged-[A-Za-z0-9._-]+$/);
         expect(name.length).toBeLessThanOrEqual(222);
+      }),
+    );
+  });
+});
+
+describe('artefactNamePattern', () => {
+  it('matches the names of one recipe, of one version or all, and no others', () => {
+    const name = artefactName(parts);
+    const { base, adapter, version } = parts;
+    expect(artefactNamePattern({ base, adapter, version }).test(name)).toBe(true);
+    expect(artefactNamePattern({ base, adapter }).test(name)).toBe(true);
+    const others = [
+      { base, adapter, version: '1.2' },
+      { base, adapter, version: '1.20' },
+      { base, adapter: 'supp', version },
+      { base: 'hf://x/SmolLM2', adapter },
+      { base: 'hf://x/SmolLM2-135M', adapter, version },
+      { base: 'hf://x/SmolLM2-135M-InstructX', adapter },
+    ];
+    for (const other of others)
+      expect(artefactNamePattern(other).test(name), other.base).toBe(false);
+  });
+
+  it('matches whatever name it is the pattern of', () => {
+    const version = fc.stringMatching(/^v?\d{1,3}(\.\d{1,3}){0,2}([-+.][0-9A-Za-z]{1,4}){0,2}$/);
+    const text = fc.string({ minLength: 1 });
+    fc.assert(
+      fc.property(text, version, text, fc.option(version), (base, own, adapter, adapterVersion) => {
+        const given = { ...parts, base, version: own, adapter };
+        const name = artefactName({ ...given, adapterVersion: adapterVersion ?? undefined });
+        expect(artefactNamePattern({ base, adapter }).test(name)).toBe(true);
+        expect(artefactNamePattern({ base, adapter, version: own }).test(name)).toBe(true);
       }),
     );
   });

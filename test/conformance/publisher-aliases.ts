@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { AliasState, Artefact } from '../../publishers/publisher.ts';
-import { RELEASE, type Stage, signal } from './publisher.ts';
+import { RELEASE, type Stage, signal } from './publisher-stage.ts';
 
 const FIRST = RELEASE;
 const SECOND = `${RELEASE}.1`;

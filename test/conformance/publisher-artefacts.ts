@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { artefactNameOf } from '../../publishers/publisher.ts';
 import { isPrunable, PRUNED_FILE } from '../../publishers/release-record.ts';
 import { bytesOf } from '../harness/test-artefact.ts';
-import { RELEASE, type Stage, signal } from './publisher.ts';
+import { RELEASE, type Stage, signal } from './publisher-stage.ts';
 
 /** What becomes of artefacts that are published. */
 export function testArtefacts(stage: Stage): void {

@@ -2,11 +2,12 @@ import { rm, truncate, writeFile } from 'node:fs/promises';
 import { expect, it } from 'vitest';
 import { type ArtefactFile, artefactNameOf, RELEASE_FILE } from '../../publishers/publisher.ts';
 import { bytesOf, weightsOf } from '../harness/test-artefact.ts';
-import { RELEASE, type Stage, signal } from './publisher.ts';
+import { RELEASE, type Stage, signal } from './publisher-stage.ts';
 
 /** How artefacts get there, and what is there when they do not. */
 export function testPublication(stage: Stage): void {
   const holdsFiles = stage.traits.holds !== 'references';
+  const isShown = (path: string) => stage.traits.shows?.(path) ?? true;
 
   it('publishes every file, and the release last', async () => {
     const artefact = await stage.artefact();
@@ -115,17 +116,23 @@ export function testPublication(stage: Stage): void {
     expect(await stage.under.everything()).toHaveLength(1);
   });
 
-  it('lets one of two different artefacts have the version, whole', async () => {
-    const artefacts = [await stage.artefact(), await stage.artefact()];
-    const attempts = await Promise.allSettled(artefacts.map((each) => stage.publish(each)));
-    const found = await stage.publisher.find(stage.id(), signal());
-    const winner = artefacts.find((each) => each.manifestDigest === found?.manifestDigest);
-    expect(winner).toBeDefined();
-    await stage.expectPublished(winner!);
-    for (const [index, attempt] of attempts.entries()) {
-      if (artefacts[index] === winner) continue;
-      expect(attempt).toMatchObject({ reason: { code: 'publish.conflict' } });
-    }
+  it('keeps nothing of another artefact that was published half', async () => {
+    const controller = new AbortController();
+    const last = (await stage.artefact()).files
+      .map(({ path }) => path)
+      .filter(isShown)
+      .at(-1);
+    const half = stage.publish(await stage.artefact(), {
+      signal: controller.signal,
+      onProgress: ({ item }) => {
+        if (item === last) controller.abort(new Error('stop'));
+      },
+    });
+    if (await half.then(() => true).catch((error: Error) => expectStop(error))) return;
+    const artefact = await stage.artefact();
+    await stage.publish(artefact);
+    await stage.expectPublished(artefact);
+    expect(await stage.under.everything()).toHaveLength(1);
   });
 
   if (holdsFiles) testSources(stage);

@@ -42,6 +42,7 @@ const dependencies: Dependencies = {
   memoryBudgetBytes: MEMORY_BUDGET_BYTES_DEFAULT,
   publishing: environment,
   tools: environment,
+  identity: environment,
   memory: new MemorySlots(MEMORY_BUDGET_BYTES_DEFAULT),
 };
 const activities = {

@@ -8,6 +8,9 @@ export const SERVICES_PYTHON = fileURLToPath(
   new URL('../../.services/python/bin/python', import.meta.url),
 );
 
+/** Lists come in pages of so many, so that tests need not make thousands of objects. */
+export const MOTO_PAGE = 10;
+
 /** Parts may be as small as this there, so that tests need not send megabytes. */
 export const MOTO_PART_BYTES_MIN = 64 * 1024;
 
@@ -24,11 +27,11 @@ export interface MotoServer {
  */
 const PROGRAM = `
 import io, os, sys, threading
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.server import create_backend_app
 from werkzeug.serving import run_simple
 
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-moto, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
+moto, lock = create_backend_app("s3"), threading.Lock()
 
 def serve(environ, start_response):
     if environ["REQUEST_METHOD"] not in ("PUT", "POST", "DELETE"):
@@ -57,7 +60,11 @@ export const MOTO_VARIABLES = {
 export async function startMoto(): Promise<MotoServer> {
   const child = spawn(SERVICES_PYTHON, ['-c', PROGRAM], {
     stdio: ['pipe', 'ignore', 'pipe'],
-    env: { ...process.env, S3_UPLOAD_PART_MIN_SIZE: String(MOTO_PART_BYTES_MIN) },
+    env: {
+      ...process.env,
+      S3_UPLOAD_PART_MIN_SIZE: String(MOTO_PART_BYTES_MIN),
+      MOTO_S3_DEFAULT_MAX_KEYS: String(MOTO_PAGE),
+    },
   });
   const url = await addressOf(child);
   return {

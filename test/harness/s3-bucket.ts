@@ -3,8 +3,8 @@ import {
   DeleteObjectCommand,
   GetObjectCommand,
   ListMultipartUploadsCommand,
-  ListObjectsV2Command,
   PutObjectCommand,
+  paginateListObjectsV2,
   S3Client,
 } from '@aws-sdk/client-s3';
 
@@ -25,10 +25,15 @@ export class S3Bucket {
   }
 
   async keys(prefix: string): Promise<readonly string[]> {
-    const command = new ListObjectsV2Command({ Bucket: this.name, Prefix: prefix });
-    const { Contents: objects = [], IsTruncated } = await this.client.send(command);
-    if (IsTruncated === true) throw new Error('more objects than tests make');
-    return objects.map(({ Key }) => Key ?? '');
+    const keys: string[] = [];
+    const query = { Bucket: this.name, Prefix: prefix };
+    for await (const { Contents: objects = [] } of paginateListObjectsV2(
+      { client: this.client },
+      query,
+    )) {
+      keys.push(...objects.map(({ Key }) => Key ?? ''));
+    }
+    return keys;
   }
 
   /** Keys of objects, and of uploads that were not finished. */

@@ -36,7 +36,7 @@ async function openTarget(): Promise<PublisherUnderTest> {
   const publisher = await createS3Publisher(target, {
     patience: TEST_PATIENCE,
     // Weights go up in parts, all else at once.
-    partBytesFor: () => MOTO_PART_BYTES_MIN,
+    partBytesFor: () => 2 * MOTO_PART_BYTES_MIN,
   });
   return {
     publisher,

@@ -1,0 +1,124 @@
+import { readEnvironment } from '../config/environment.ts';
+import { WeldlineError } from '../engine/errors.ts';
+import { type AliasChange, promote, rollBack } from '../publishers/alias-moves.ts';
+import type { FoundArtefact, Publisher } from '../publishers/publisher.ts';
+import { atTargets, tellLeft } from './at-targets.ts';
+import { EXIT } from './exit-codes.ts';
+import { findNamed, type Place } from './named-releases.ts';
+import type { Output } from './output.ts';
+import { usage } from './usage.ts';
+
+export interface AliasCommand {
+  readonly target?: readonly string[];
+}
+
+type Change = AliasChange & { readonly target: string };
+
+/** `weldline promote`: points an alias at a release, with all its parts, at each of its targets. */
+export async function runPromote(
+  subject: string,
+  alias: string,
+  options: AliasCommand,
+  output: Output,
+): Promise<number> {
+  const changes: Change[] = [];
+  const { what, failures } = await moveAtTargets(
+    { subject, alias, options, output },
+    async (publisher, place, signal) => {
+      for (const artefact of await artefactsOf(publisher, place, signal)) {
+        const change = await promote(publisher, artefact, alias, signal);
+        changes.push(tell(publisher, change, output));
+      }
+    },
+  );
+  const { status, left } = tellLeft(failures, ['promote', subject, alias], output);
+  output.result({ alias, release: what, changes, failures, ...(left && { left }) });
+  return status;
+}
+
+/** `weldline rollback`: points an alias back from a release to the one before, at each target. */
+export async function runRollback(
+  subject: string,
+  alias: string,
+  options: AliasCommand,
+  output: Output,
+): Promise<number> {
+  const changes: Change[] = [];
+  const { what, failures } = await moveAtTargets(
+    { subject, alias, options, output },
+    async (publisher, place, signal) => {
+      const aliases = await publisher.listAliases(signal);
+      const named = aliases.filter((each) => each.alias === alias);
+      if (named.length === 0) {
+        throw new WeldlineError(
+          'publish.not-found',
+          `There is no alias ${alias} at ${publisher.name}. Make it with weldline promote.`,
+        );
+      }
+      for (const { part, release } of named) {
+        const id = { release, ...(part && { part }) };
+        const isLeft = place.isMeant((await publisher.find(id, signal)) ?? id);
+        const change = await rollBack(publisher, { alias, part }, () => isLeft, signal);
+        changes.push(tell(publisher, change, output));
+      }
+    },
+  );
+  const isDone = failures.length > 0 || changes.some(({ isMoved }) => isMoved);
+  if (!isDone) output.note(`${alias} points at no release of ${what}: nothing was rolled back.`);
+  const { status, left } = tellLeft(failures, ['rollback', subject, alias], output);
+  output.result({ alias, release: what, changes, failures, ...(left && { left }) });
+  return isDone ? status : EXIT.failed;
+}
+
+interface AliasMoves {
+  readonly subject: string;
+  readonly alias: string;
+  readonly options: AliasCommand;
+  readonly output: Output;
+}
+
+async function moveAtTargets(
+  { subject, alias, options, output }: AliasMoves,
+  work: (publisher: Publisher, place: Place, signal: AbortSignal) => Promise<void>,
+) {
+  if (!/^[a-z][a-z0-9-]{0,49}$/.test(alias)) {
+    throw usage(
+      `"${alias}" is no alias. One begins with a small letter, and has small letters, digits and ` +
+        '"-" behind it: latest, production.',
+    );
+  }
+  const { what, places } = await findNamed(subject, readEnvironment().home);
+  const failures = await atTargets({ places, only: options.target, output, work });
+  return { what, failures };
+}
+
+/** All parts of the release that are there, with their weights. */
+async function artefactsOf(
+  publisher: Publisher,
+  { isMeant }: Place,
+  signal: AbortSignal,
+): Promise<readonly FoundArtefact[]> {
+  const found = (await publisher.list(signal)).filter(isMeant);
+  const whole = found.filter(({ isPruned }) => !isPruned);
+  const releases = [...new Set(whole.map(({ release }) => release))];
+  if (releases.length === 1) return whole;
+  if (releases.length > 1) {
+    const locations = whole.map(({ location }) => `  ${location}`).join('\n');
+    throw usage(
+      `Several releases at ${publisher.name} are meant; name one by its place:\n${locations}`,
+    );
+  }
+  const why = found.length > 0 ? 'the weights of the release were pruned' : 'it is not published';
+  throw new WeldlineError(
+    'publish.not-found',
+    `At ${publisher.name} ${why}. Publish it first: weldline release.`,
+  );
+}
+
+function tell(publisher: Publisher, change: AliasChange, output: Output): Change {
+  const { alias, part, from, to, isMoved } = change;
+  const what = part === undefined ? alias : `${alias} of ${part}`;
+  const before = from === undefined ? '' : `, was ${from}`;
+  output.line(`${publisher.name}: ${what} ${isMoved ? `is ${to}${before}` : `stays ${to}`}`);
+  return { target: publisher.name, ...change };
+}
