@@ -78,7 +78,7 @@ export class S3Objects {
     return {
       size: answer.ContentLength ?? 0,
       etag: answer.ETag ?? '',
-      ageMs: now - (answer.LastModified?.getTime() ?? now),
+      ageMs: Math.max(0, now - (answer.LastModified?.getTime() ?? now)),
       isChecksumOfParts: parts !== undefined || isMultipartEtag(answer.ETag),
       ...(checksum && { checksum }),
       ...(sha256 && { sha256 }),

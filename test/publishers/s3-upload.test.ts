@@ -179,6 +179,23 @@ describe('a file in parts', () => {
     await expectOnly(artefact);
   });
 
+  it('is begun anew where somebody replaced a part of the upload', async () => {
+    const artefact = await artefactOf();
+    proxy.fail({ ...SLOW, path: /partNumber=5/ });
+    const publishing = publish(artefact);
+    const [found] = await waitFor('the last part', async () =>
+      proxy.requests.some((seen) => seen.fault)
+        ? findUploads(s3, keyOf(WEIGHTS_FILE), signal)
+        : undefined,
+    );
+    const other = await openMultipart(s3, { ...found!, signal });
+    await waitFor('the first part', async () => (await other.parts()).has(1) || undefined);
+    await other.put(1, partOf(2));
+    await publishing;
+    expect(proxy.uploadedBytes(PARTS)).toBe(2 * WEIGHTS.length);
+    await expectOnly(artefact);
+  });
+
   it('is sent once if it is not what the artefact says', async () => {
     const artefact = await artefactOf();
     await writeFile(weightsOf(artefact).source, randomBytes(WEIGHTS.length));
