@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { HeadObjectCommand } from '@aws-sdk/client-s3';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Artefact, artefactNameOf, type Publisher } from '../../publishers/publisher.ts';
-import { claimArtefact } from '../../publishers/s3/claim.ts';
+import { claimArtefact, refuseClaimed } from '../../publishers/s3/claim.ts';
 import { findUploads, openMultipart } from '../../publishers/s3/multipart.ts';
 import { recordDigest } from '../../publishers/s3/recorded-digests.ts';
 import { S3Objects } from '../../publishers/s3/s3-objects.ts';
@@ -261,7 +261,8 @@ it('leaves alone what is no release of weldline', async () => {
 describe('the claim of a version', () => {
   const claim = (manifestDigest: string, staleMs?: number) =>
     claimArtefact({
-      ...{ objects, artefact: RELEASE, manifestDigest, location: 's3://models/x' },
+      ...{ objects, artefact: RELEASE, manifestDigest, planDigest: `plan of ${manifestDigest}` },
+      location: 's3://models/x',
       ...(staleMs === undefined ? {} : { staleMs }),
     });
 
@@ -281,6 +282,15 @@ describe('the claim of a version', () => {
     // What is another's now is not let go.
     await second.release(objects);
     await expect(claim('one')).rejects.toMatchObject({ code: 'publish.conflict' });
+  });
+
+  it('keeps shards of another plan from being sent to its keys', async () => {
+    const refuse = (planDigest: string) =>
+      refuseClaimed(objects, RELEASE, { planDigest, location: 's3://models/x' });
+    await refuse('plan of one');
+    await claim('one');
+    await refuse('plan of one');
+    await expect(refuse('plan of two')).rejects.toMatchObject({ code: 'publish.conflict' });
   });
 
   it('passes to others when whoever had it is gone', async () => {
