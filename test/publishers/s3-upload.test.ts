@@ -240,23 +240,26 @@ describe('a file that is there', () => {
   });
 });
 
-it('leaves alone what is no release of weldline', async () => {
-  await bucket.put(keyOf('release.json'), '{"tag_name":"v1"}');
-  const artefact = await artefactOf();
-  for (const attempt of [
-    () => publish(artefact),
-    () => publisher.check(artefact, undefined, signal),
-    () => publisher.withdraw(artefact, signal),
-  ]) {
-    await expect(attempt()).rejects.toMatchObject({
-      code: 'publish.conflict',
-      message: expect.stringContaining(`${RELEASE} exists already, which is not that release`),
-    });
-  }
-  expect(await publisher.find(artefact, signal)).toBeUndefined();
-  expect(await publisher.list(signal)).toEqual([]);
-  expect(await bucket.keysAndUploads(objects.root)).toEqual([keyOf('release.json')]);
-});
+it.each(['{"tag_name":"v1"}', ''])(
+  'leaves alone what is no release of weldline: "%s"',
+  async (content) => {
+    await bucket.put(keyOf('release.json'), Buffer.from(content));
+    const artefact = await artefactOf();
+    for (const attempt of [
+      () => publish(artefact),
+      () => publisher.check(artefact, undefined, signal),
+      () => publisher.withdraw(artefact, signal),
+    ]) {
+      await expect(attempt()).rejects.toMatchObject({
+        code: 'publish.conflict',
+        message: expect.stringContaining(`${RELEASE} exists already, which is not that release`),
+      });
+    }
+    expect(await publisher.find(artefact, signal)).toBeUndefined();
+    expect(await publisher.list(signal)).toEqual([]);
+    expect(await bucket.keysAndUploads(objects.root)).toEqual([keyOf('release.json')]);
+  },
+);
 
 describe('the claim of a version', () => {
   const claim = (manifestDigest: string, staleMs?: number) =>
