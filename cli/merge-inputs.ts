@@ -250,7 +250,8 @@ function sizeOption(name: string, value: string | undefined): number | undefined
   }
 }
 
-function threadsOption(value: string | undefined): number | undefined {
+/** @throws WeldlineError `cli.usage` */
+export function threadsOption(value: string | undefined): number | undefined {
   if (value === undefined) return undefined;
   const threads = Number(value);
   if (!Number.isInteger(threads) || threads < 1) {

@@ -98,6 +98,9 @@ export const ERROR_CODES = [
   'verify.inventory-mismatch',
   'verify.non-finite',
   'verify.recomputation-mismatch',
+  'verify.other-engine',
+  'verify.other-plan',
+  'verify.input-missing',
   // recipes, settings and the command
   'recipe.not-found',
   'recipe.syntax',
@@ -174,6 +177,7 @@ export const ERROR_CODES = [
   'attest.signature-invalid',
   'attest.not-covered',
   'attest.unsupported',
+  'attest.document-invalid',
   // evaluation
   'evaluate.suite-invalid',
   'evaluate.template-failed',

@@ -82,11 +82,11 @@ async function readJson(source: ByteSource): Promise<unknown> {
 
 function namedFiles(path: string, listing: unknown): string[] {
   if (typeof listing !== 'object' || listing === null) return [];
-  const { weight_map: weights, files, documents } = listing as Record<string, unknown>;
+  const { weight_map: weights, files, contents } = listing as Record<string, unknown>;
   const named: unknown[] =
     path === INDEX_FILE
       ? Object.values(weights ?? {})
-      : [files, documents].flatMap((list) =>
+      : [files, contents].flatMap((list) =>
           Array.isArray(list)
             ? list.map((entry) => (entry as { path?: unknown } | null)?.path)
             : [],

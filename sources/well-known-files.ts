@@ -31,5 +31,5 @@ export const KNOWN_FILES: readonly string[] = [
   ...['preprocessor_config.json', 'processor_config.json', 'image_processor_config.json'],
   'video_preprocessor_config.json',
   ...['LICENSE', 'LICENSE.md', 'LICENSE.txt', 'NOTICE', 'NOTICE.txt', 'USE_POLICY.md', 'README.md'],
-  ...['model.sig', 'provenance.intoto.json', 'bom.cdx.json'],
+  ...['model.sig', 'provenance.intoto.json', 'bom.cdx.json', 'pruned.json'],
 ];

@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import type { Environment } from '../config/environment.ts';
-import { WeldlineError } from '../engine/errors.ts';
 import { FileDigests } from '../sources/file-digests.ts';
 import type { ModelAccess } from '../sources/model-input.ts';
 import type { RemoteModel, RemoteSource } from '../sources/remote-source.ts';
@@ -27,9 +26,9 @@ async function loadSource(
   kind: RemoteModel['kind'],
   environment: Environment,
 ): Promise<RemoteSource> {
-  if (kind === 'http') return (await import('../sources/http-source.ts')).httpSource();
+  if (kind === 's3') return (await import('../sources/s3-source.ts')).s3Source(environment.s3);
   if (kind === 'oci') {
     return (await import('../sources/oci-source.ts')).ociSource(environment.dockerConfig);
   }
-  throw new WeldlineError('source.unsupported-scheme', `No source of kind ${kind} is built in.`);
+  return (await import('../sources/http-source.ts')).httpSource();
 }

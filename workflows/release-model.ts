@@ -67,8 +67,7 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
     runner,
     progress,
   );
-  const { roots: _, ...made } = merged;
-  let release: ReleaseParts = { ...made, verification, run };
+  let release: ReleaseParts = { ...merged, verification, run };
   if (quality !== undefined) {
     const { judged, ...assessed } = await assessMerge(input, merged, quality, runner);
     const decision = judged?.decision;
@@ -79,6 +78,7 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
     }
   }
   const published = await publishRelease(input, release, progress.judged, runner, approvals);
+  progress.warnings = [...progress.warnings, ...published.warnings];
   return {
     artefact: merged.inputs.artefact,
     directory: merged.sealed.directory,
@@ -138,10 +138,11 @@ async function makeMerge(
 
   const shards = await runner.run('merge', () => merge(input, plan, roots, mergeWorkflowId));
   const planDigest = plan.digest;
+  const streams = plan.streamed === undefined ? [] : [plan.streamed];
   const sealed = await runner.run('seal', () =>
     quick.seal({ ...context, inputs, planDigest, roots, shards }),
   );
-  const verification = await runner.run('verify', () => long.verify(planDigest, roots));
+  const verification = await runner.run('verify', () => long.verify(planDigest, roots, ...streams));
   return { merged: { ...context, inputs, planDigest, sealed, roots }, verification, quality };
 }
 

@@ -77,11 +77,18 @@ export async function readChatTemplate(directory: string): Promise<ChatTemplate 
  * The text that a model sees of a conversation, up to where its answer begins; equal to
  * `apply_chat_template(messages, tokenize=False, add_generation_prompt=True)` of transformers.
  *
+ * @param addGenerationPrompt false leaves out what begins the answer
  * @throws WeldlineError `evaluate.template-failed`, with what a template says that refuses
  */
-export function renderChat(template: ChatTemplate, messages: readonly ChatMessage[]): string {
+export function renderChat(
+  template: ChatTemplate,
+  messages: readonly ChatMessage[],
+  addGenerationPrompt = true,
+): string {
   try {
-    const text = withTimeLimit(RENDER_LIMIT_MS, () => render(template, messages));
+    const text = withTimeLimit(RENDER_LIMIT_MS, () =>
+      render(template, messages, addGenerationPrompt),
+    );
     if (text.length <= PROMPT_LENGTH_MAX) return text;
   } catch (error) {
     const took = error instanceof TimeLimitError;
@@ -90,7 +97,11 @@ export function renderChat(template: ChatTemplate, messages: readonly ChatMessag
   throw failed(template, `makes more than ${PROMPT_LENGTH_MAX} characters of a conversation`);
 }
 
-function render(template: ChatTemplate, messages: readonly ChatMessage[]): string {
+function render(
+  template: ChatTemplate,
+  messages: readonly ChatMessage[],
+  addGenerationPrompt: boolean,
+): string {
   const options = { lstrip_blocks: true, trim_blocks: true };
   const program = parse(tokenize(withoutGenerationMarks(template.source), options));
   const environment = new Environment();
@@ -102,7 +113,7 @@ function render(template: ChatTemplate, messages: readonly ChatMessage[]): strin
     range,
     strftime_now: (format: string) => format.replace(/%-?./g, (part) => DATE[part] ?? part),
     ...template.tokens,
-    ...{ messages, tools: null, documents: null, add_generation_prompt: true },
+    ...{ messages, tools: null, documents: null, add_generation_prompt: addGenerationPrompt },
   };
   for (const [name, value] of Object.entries(variables)) environment.set(name, value);
   return String(new Interpreter(environment).run(program).value);

@@ -14,10 +14,18 @@ from model_signing._signing import signing as payloads
 
 
 def sign(question):
-    passphrase = question.get("passphrase")  # it wants bytes, whatever its types say
-    config = signing.Config().use_elliptic_key_signer(
-        private_key=question["key"], password=passphrase and passphrase.encode()
-    )
+    config = signing.Config()
+    if "key" in question:
+        passphrase = question.get("passphrase")  # it wants bytes, whatever its types say
+        config.use_elliptic_key_signer(
+            private_key=question["key"], password=passphrase and passphrase.encode()
+        )
+    else:
+        config.use_sigstore_signer(
+            oidc_issuer=question["oidcIssuer"],
+            identity_token=question["token"],
+            trust_config=pathlib.Path(question["trustConfig"]),
+        )
     config.sign(pathlib.Path(question["model"]), pathlib.Path(question["signature"]))
     return "signed"
 

@@ -35,7 +35,7 @@ export async function testArtefact(
   options: TestArtefactOptions = {},
 ): Promise<Artefact> {
   const { kind = id.part === undefined ? 'merged' : 'gguf' } = options;
-  const { weights = randomBytes(WEIGHTS_BYTES), readme = '# A model\n' } = options;
+  const { weights = randomWeights(kind), readme = '# A model\n' } = options;
   const { createdAt = '2026-01-02T03:04:05.000Z' } = options;
   const root = await mkdtemp(join(directory, 'artefact-'));
   const manifest = JSON.stringify({ weights: sha256(weights) });
@@ -68,6 +68,30 @@ export async function testArtefact(
     ...{ ...id, manifestDigest, planDigest, files },
     description: { ...DESCRIPTION, kind, run, createdAt },
   };
+}
+
+/** No target has such bytes; where a format is asked for, they begin as a file of it. */
+function randomWeights(kind: ArtefactDescription['kind']): Buffer {
+  const bytes = randomBytes(WEIGHTS_BYTES);
+  return kind.startsWith('gguf') ? Buffer.concat([ggufStart(), bytes]) : bytes;
+}
+
+/** The header of a GGUF of no tensors, which says that it is a `llama`. */
+function ggufStart(): Buffer {
+  const number = (value: number, bytes: 4 | 8): Buffer => {
+    const buffer = Buffer.alloc(bytes);
+    buffer.writeUInt32LE(value);
+    return buffer;
+  };
+  const text = (value: string): Buffer[] => [number(value.length, 8), Buffer.from(value)];
+  const [version, tensors, values, string] = [
+    number(3, 4),
+    number(0, 8),
+    number(1, 8),
+    number(8, 4),
+  ];
+  const entry = [...text('general.architecture'), string, ...text('llama')];
+  return Buffer.concat([Buffer.from('GGUF'), version, tensors, values, ...entry]);
 }
 
 const DESCRIPTION: Omit<ArtefactDescription, 'kind' | 'run' | 'createdAt'> = {

@@ -121,8 +121,12 @@ describe('publishing to a directory', () => {
     for (const name of [...kept, `.${RELEASE}.x`, ...left, `.${RELEASE}.abcdefabcdef.partial`]) {
       await writeIn(join(target, name), { 'model.safetensors': 'half' });
     }
+    const expected = [...kept, `.${RELEASE}.x`, RELEASE].sort();
     await publisher.publish(artefact, quietly);
-    expect((await readdir(target)).sort()).toEqual([...kept, `.${RELEASE}.x`, RELEASE].sort());
+    expect((await readdir(target)).sort()).toEqual(expected);
+    await writeIn(join(target, left[0]!), { 'model.safetensors': 'half' });
+    expect(await publisher.publish(artefact, quietly)).toMatchObject({ existed: true });
+    expect((await readdir(target)).sort()).toEqual(expected);
   });
 
   it('never publishes the directory of an attempt that was overtaken', async () => {
