@@ -4,6 +4,7 @@ import { toFailure } from './failures.ts';
 import { createInputActivities } from './input-activities.ts';
 import { createMergeActivities } from './merge-activities.ts';
 import { createQualityPlanning } from './planning-activities.ts';
+import { createPublishActivities } from './publish-activities.ts';
 import { createQualityActivities } from './quality-activities.ts';
 import { createReleaseActivities } from './release-activities.ts';
 
@@ -12,6 +13,7 @@ export type Activities = ReturnType<typeof createInputActivities> &
   ReturnType<typeof createMergeActivities> &
   ReturnType<typeof createQualityPlanning> &
   ReturnType<typeof createQualityActivities> &
+  ReturnType<typeof createPublishActivities> &
   ReturnType<typeof createReleaseActivities>;
 
 /** Binds the activities to what they need; every error leaves them as a Temporal failure. */
@@ -21,6 +23,7 @@ export function createActivities(dependencies: Dependencies): Activities {
     ...createMergeActivities(dependencies),
     ...createQualityPlanning(dependencies),
     ...createQualityActivities(dependencies),
+    ...createPublishActivities(dependencies),
     ...createReleaseActivities(dependencies),
   });
 }

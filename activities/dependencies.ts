@@ -1,4 +1,6 @@
+import type { SigningEnvironment } from '../attest/signer.ts';
 import type { Environment } from '../config/environment.ts';
+import type { PublishEnvironment } from '../publishers/create-publisher.ts';
 import type { ModelAccess } from '../sources/model-input.ts';
 import type { MemorySlots } from './memory-slots.ts';
 
@@ -15,6 +17,10 @@ export interface Dependencies {
     Environment,
     'toolsDirectory' | 'python' | 'llamaCpp' | 'endpointKey' | 'stallTimeoutMs'
   >;
+  /** How targets are reached. */
+  readonly publishing: PublishEnvironment;
+  /** Who signs. */
+  readonly identity: SigningEnvironment;
   /** Keeps conversions and evaluations from filling the machine's memory together. */
   readonly memory: MemorySlots;
 }

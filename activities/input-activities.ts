@@ -5,7 +5,6 @@ import { chooseResources } from '../engine/merge/resources.ts';
 import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
 import { previewMerge } from '../engine/plan/plan-merge.ts';
 import { isMerged } from '../engine/plan/planned-tensor.ts';
-import { checkTarget } from '../publishers/directory.ts';
 import { checkTrainedOn } from '../sources/adapter-lineage.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
 import {
@@ -15,6 +14,7 @@ import {
   type ResolvedModel,
   resolveModel,
 } from '../sources/model-input.ts';
+import { checkSigning, checkTargets } from './check-targets.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { namedAdapters, nameOfAdapters, resolvedAdapters } from './resolved-adapters.ts';
@@ -87,7 +87,8 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         const download = await downloadBytes(access, inputs.base);
         const output = outputBytes(plan);
         const targets = directoryTargets(recipe);
-        for (const path of targets) await checkTarget(path);
+        const ofSigning = await checkSigning(recipe, limits.identity);
+        await checkTargets(recipe, inputs.artefact, undefined, limits.publishing, signal);
         await checkDiskSpace([
           { directory: access.cacheDirectory, bytes: download, purpose: 'the base' },
           { directory: home, bytes: output, purpose: 'the merged checkpoint' },
@@ -95,7 +96,7 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         ]);
         const tensors = plan.shards.flatMap((shard) => shard.tensors);
         return {
-          warnings: plan.warnings,
+          warnings: [...plan.warnings, ...ofSigning],
           tensorsMerged: tensors.filter(isMerged).length,
           downloadBytes: download,
           outputBytes: output,

@@ -1,5 +1,4 @@
 import { mkdir, readFile, rm } from 'node:fs/promises';
-import { directoryTargets } from '../config/publish-schema.ts';
 import { mergeOptionsOf } from '../config/recipe.ts';
 import { sha256Of } from '../engine/canonical-json.ts';
 import { toReadError } from '../engine/disk-errors.ts';
@@ -17,15 +16,11 @@ import { isMerged } from '../engine/plan/planned-tensor.ts';
 import { sealMerge } from '../engine/seal.ts';
 import { type Verification, verifyMerge } from '../engine/verify/verify-merge.ts';
 import { compileKernel, type KernelModule } from '../kernels/index.ts';
-import { checkVersion } from '../publishers/directory.ts';
 import { checkTrainedOn } from '../sources/adapter-lineage.ts';
 import { openModelDirectory } from '../sources/model-directory.ts';
-import {
-  checkUnchanged,
-  type ModelAccess,
-  openInput,
-  type ResolvedModel,
-} from '../sources/model-input.ts';
+import type { ModelAccess, ResolvedModel } from '../sources/model-input.ts';
+import { checkUnchanged, openInput } from '../sources/open-input.ts';
+import { checkTargets } from './check-targets.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { measurePlan } from './plan-insight.ts';
@@ -84,9 +79,7 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
         await access.digests.save();
         const text = formatPlan(plan);
         const digest = sha256Of(text);
-        for (const path of directoryTargets(recipe)) {
-          await checkVersion(path, inputs.artefact, digest);
-        }
+        await checkTargets(recipe, inputs.artefact, digest, limits.publishing, signal);
         const workspace = mergeWorkspace(home, digest);
         await mkdir(workspace.root, { recursive: true });
         await writeFileDurably(workspace.plan, text);

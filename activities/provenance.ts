@@ -11,6 +11,7 @@ import type { ReleaseContext, ResolvedInputs } from './types.ts';
  */
 export function publicName(model: ResolvedModel): string {
   if (model.kind === 'directory') return basename(model.path);
+  if (model.kind === 'remote') return model.model.uri;
   return `hf://${model.repo}${model.folder === '' ? '' : `/${model.folder}`}`;
 }
 
@@ -24,6 +25,7 @@ export function mergeProvenance({ recipe, inputs }: InputContext): Provenance {
   const describe = (model: ResolvedModel) => ({
     model: publicName(model),
     ...(model.kind === 'hub' ? { commit: model.commit } : {}),
+    ...(model.kind === 'remote' ? { pin: model.model.pin } : {}),
   });
   const adapters = resolvedAdapters({ recipe }, inputs);
   const described = adapters.map(({ id, resolved }) => [id, describe(resolved)] as const);

@@ -1,3 +1,4 @@
+import type { Recipe } from '../config/recipe.ts';
 import type { ConversionStep } from '../conversion/conversion-step.ts';
 import type { Verification } from '../engine/verify/verify-merge.ts';
 import type { CandidateStep } from '../evaluation/candidate.ts';
@@ -106,6 +107,10 @@ export interface ReleaseParts extends ReleaseContext {
   readonly verification: Verification;
   readonly run: RunIdentity;
   readonly quality?: QualityFacts | undefined;
+  /** Where the inputs are; absent, as the stages, in runs of earlier versions. */
+  readonly roots?: Roots;
+  /** How long each stage took so far. */
+  readonly stages?: readonly StageTimes[];
 }
 
 export interface PublishInput extends ReleaseParts {
@@ -113,6 +118,19 @@ export interface PublishInput extends ReleaseParts {
   readonly target: number;
   /** Absent for the merged checkpoint, as in recipes without conversions. */
   readonly part?: PartId | undefined;
+  /** Where this part was published already, for targets that point at others. */
+  readonly publishedAt?: readonly Publication[];
+}
+
+export interface MoveAliasesInput {
+  readonly recipe: Recipe;
+  /** `ResolvedInputs.artefact` */
+  readonly release: string;
+  /** Index of the target in the recipe. */
+  readonly target: number;
+  readonly part?: PartId | undefined;
+  /** Whether this run published it. What was there before moves no alias that points elsewhere. */
+  readonly isNew: boolean;
 }
 
 /** When a stage ran, in milliseconds since the epoch, workflow time. */
@@ -124,6 +142,4 @@ export interface StageTimes {
 
 export interface ReportInput extends ReleaseParts {
   readonly publications: readonly Publication[];
-  /** How long each stage took so far; absent in runs of earlier versions. */
-  readonly stages?: readonly StageTimes[];
 }

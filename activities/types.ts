@@ -59,13 +59,20 @@ export interface SealedMerge {
   readonly manifestDigest: string;
 }
 
+/** One artefact at one target. */
 export interface Publication {
-  /** Where it is now: a path. */
+  /** Where it is now: a path, or a URI with the name of the version. */
   readonly location: string;
   /** Whether the same release was there already. */
   readonly existed: boolean;
   /** `merged` or the id of a conversion; absent where there are no conversions. */
   readonly part?: string;
+  /** Kind of the target; absent, as what follows, in runs of earlier versions. */
+  readonly target?: string;
+  /** The location, pinned so that nobody can move it. */
+  readonly pinned?: string;
+  /** Bytes of files that were sent. */
+  readonly bytesSent?: number;
 }
 
 /** The workflow run that made a release. */

@@ -59,6 +59,11 @@ export function reportDirectory(home: string, workflowId: string): string {
   return join(home, 'reports', workflowId);
 }
 
+/** What is said of one artefact, as it is published everywhere; by what it depends on. */
+export function artefactDirectory(home: string, key: string): string {
+  return join(home, 'artefacts', key);
+}
+
 /** What external programs printed for a release. */
 export function toolLog(home: string, artefact: string, name: string): string {
   return join(home, 'logs', artefact, `${name}.log`);

@@ -1,4 +1,4 @@
-import { basename, resolve } from 'node:path';
+import { basename } from 'node:path';
 import { readEnvironment } from '../config/environment.ts';
 import { parseSize } from '../config/parse-size.ts';
 import {
@@ -19,10 +19,9 @@ import {
   locateModel,
   type ModelAccess,
   type ModelRole,
-  type OpenedInput,
-  openInput,
-  unreadBytes,
 } from '../sources/model-input.ts';
+import { type OpenedInput, openInput, unreadBytes } from '../sources/open-input.ts';
+import { parseModelReference } from '../sources/reference.ts';
 import { modelAccess } from '../workers/model-access.ts';
 import { numbersOption, parametersOption } from './combination-parameters.ts';
 import type { Progress } from './progress.ts';
@@ -105,7 +104,7 @@ export function parseMergeArguments(options: MergeArguments): MergeRequest {
 export interface PrepareOptions {
   readonly progress: Progress;
   readonly signal: AbortSignal;
-  /** Plan only: of a base on a hub, headers and small files are read, and nothing is fetched. */
+  /** Plan only: of a base elsewhere, headers and small files are read, and nothing is fetched. */
   readonly baseStaysRemote?: boolean;
 }
 
@@ -180,7 +179,7 @@ async function open(
   { progress, signal, baseStaysRemote = false }: PrepareOptions,
 ): Promise<OpenedModel> {
   const located = await locateModel(access, { ...name, role, signal });
-  if (role === 'base' && baseStaysRemote && located.kind === 'hub') {
+  if (role === 'base' && baseStaysRemote && located.kind !== 'directory') {
     return {
       located,
       directory: name.model,
@@ -204,7 +203,9 @@ async function open(
 
 /** Paths of this machine mean nothing elsewhere: of a directory, the last component is kept. */
 function publicModelName(model: string): string {
-  return model.startsWith('hf://') ? model : basename(resolve(model));
+  const reference = parseModelReference(model, process.cwd());
+  if (reference.kind === 'remote') return reference.uri;
+  return reference.kind === 'hub' ? model : basename(reference.path);
 }
 
 function combinationOption(count: number, options: MergeArguments): Combination | undefined {
@@ -249,7 +250,8 @@ function sizeOption(name: string, value: string | undefined): number | undefined
   }
 }
 
-function threadsOption(value: string | undefined): number | undefined {
+/** @throws WeldlineError `cli.usage` */
+export function threadsOption(value: string | undefined): number | undefined {
   if (value === undefined) return undefined;
   const threads = Number(value);
   if (!Number.isInteger(threads) || threads < 1) {

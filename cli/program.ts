@@ -8,6 +8,8 @@ import type { MergeCommand } from './merge.ts';
 import type { PlanCommand } from './plan.ts';
 import { PROMOTE, PRUNE, ROLLBACK } from './published-commands.ts';
 import type { ReleaseCommand } from './release.ts';
+import type { ReproduceCommand } from './reproduce.ts';
+import type { VerifyCommand } from './verify.ts';
 
 function mergeOptions(command: Command): Command {
   return command
@@ -139,11 +141,45 @@ const MERGE: CommandSpec<[MergeCommand]> = {
   run: async (output, options) => (await import('./merge.ts')).runMerge(options, output),
 };
 
-const VERIFY: CommandSpec<[string]> = {
-  usage: 'verify <directory>',
-  description: 'check a merged checkpoint against its manifest',
-  examples: ['weldline verify ./releases/merged-llama-1.2.0-adapter-support-1'],
-  run: async (output, directory) => (await import('./verify.ts')).runVerify(directory, output),
+const VERIFY: CommandSpec<[string, VerifyCommand]> = {
+  usage: 'verify <target>',
+  description:
+    'check a release, merged checkpoint or conversion, in a directory or at a URI, by all that it ' +
+    'says of itself',
+  examples: [
+    'weldline verify ./releases/merged-llama-1.2.0-adapter-support-1',
+    'weldline verify hf://org/llama-support@v1.2.0 --key release-key.pub.pem',
+    'weldline verify ./release --base ./llama           also plans again and recomputes rows',
+  ],
+  options: (command) =>
+    command
+      .option('--key <file>', 'public key (PEM) that must have made its signature')
+      .option('--identity <name>', 'who must have signed without a key, as Sigstore certified them')
+      .option('--issuer <url>', 'who vouches for the identity')
+      .option('--trust-root <file>', 'trusted_root.json to believe (default: the public Sigstore)')
+      .option('--base <model>', 'the base it was merged onto: a directory or a URI')
+      .option('--fetch', 'bring a base here that is not on this machine'),
+  run: async (output, target, options) =>
+    (await import('./verify.ts')).runVerify(target, options, output),
+};
+
+const REPRODUCE: CommandSpec<[string, ReproduceCommand]> = {
+  usage: 'reproduce <target>',
+  description: 'make the merge of a release again from its pinned inputs, and compare every file',
+  examples: [
+    'weldline reproduce ./releases/merged-llama-1.2.0-adapter-support-1',
+    'weldline reproduce s3://models/support/merged-llama-1.2.0-adapter-support-1 --base ./llama',
+  ],
+  options: (command) =>
+    command
+      .option('--base <model>', 'the base: a directory or a URI (default: where it came from)')
+      .option('--output <directory>', 'keep what was merged there (default: it is removed)')
+      .option(
+        '--threads <count>',
+        'threads that merge (default: the processors and two, at most 8)',
+      ),
+  run: async (output, target, options) =>
+    (await import('./reproduce.ts')).runReproduce(target, options, output),
 };
 
 const DOCTOR: CommandSpec<[string | undefined]> = {
@@ -199,6 +235,7 @@ export function buildProgram(): Command {
   addCommand(program, PROMOTE);
   addCommand(program, ROLLBACK);
   addCommand(program, PRUNE);
+  addCommand(program, REPRODUCE);
   addCommand(program, WORKER);
   addCommand(program, DOCTOR);
   const tools = program

@@ -1,49 +1,99 @@
-import { existsSync } from 'node:fs';
-import { join, resolve } from 'node:path';
-import { CONVERSION_FILE } from '../conversion/conversion-store.ts';
-import { verifyConversion } from '../conversion/verify-conversion.ts';
-import { verifyMerge } from '../engine/verify/verify-merge.ts';
-import { openModelDirectory } from '../sources/model-directory.ts';
+import { readFile } from 'node:fs/promises';
+import type { Trust } from '../attest/model-signature.ts';
+import type { Claim } from '../audit/claim.ts';
+import { verifyArtefact } from '../audit/verify-artefact.ts';
+import { readEnvironment } from '../config/environment.ts';
+import { toReadError } from '../engine/disk-errors.ts';
+import { WeldlineError } from '../engine/errors.ts';
+import { modelAccess } from '../workers/model-access.ts';
 import { EXIT } from './exit-codes.ts';
-import { formatBytes } from './format.ts';
 import { interruptionSignal } from './interruption.ts';
 import type { Output } from './output.ts';
 import { Progress } from './progress.ts';
+import { usage } from './usage.ts';
 
-/** `weldline verify`: a merged checkpoint, or what was made of one, against its manifest. */
-export async function runVerify(directory: string, output: Output): Promise<number> {
-  const target = resolve(directory);
+export interface VerifyCommand {
+  readonly key?: string;
+  readonly identity?: string;
+  readonly issuer?: string;
+  readonly trustRoot?: string;
+  readonly base?: string;
+  readonly fetch?: boolean;
+}
+
+/** `weldline verify`: what was published, merged or converted, by everything it says of itself. */
+export async function runVerify(
+  target: string,
+  options: VerifyCommand,
+  output: Output,
+): Promise<number> {
   const progress = new Progress();
   let bytesDone = 0;
-  const reading = {
+  const { claims, ...verified } = await verifyArtefact({
+    access: modelAccess(readEnvironment()),
+    target,
+    trust: await trustOf(options),
+    base: options.base,
+    mayFetch: options.fetch ?? false,
     signal: interruptionSignal(),
-    onBytes: (count: number) => {
+    onBytes: (count) => {
       bytesDone += count;
       progress.update({ label: 'verifying', item: '', bytesDone, bytesTotal: 0 });
     },
-  };
-  if (existsSync(join(target, CONVERSION_FILE))) {
-    const conversion = await verifyConversion(target, reading);
-    progress.clear();
-    const { id, filesChecked, bytesChecked } = conversion;
-    const bytes = formatBytes(bytesChecked);
-    output.line(
-      `${target} is intact: ${id}, ${filesChecked} file(s) (${bytes}) equal their digests.`,
-    );
-    output.result({ directory: target, ...conversion });
+    onProgress: ({ file, ...bytes }) =>
+      progress.update({ label: 'fetching', item: file, ...bytes }),
+  }).finally(() => progress.clear());
+  const wrong = claims.filter(({ status }) => status === 'failed');
+  for (const claim of claims) output.line(lineOf(claim));
+  output.result({ ...verified, isIntact: wrong.length === 0, claims });
+  const [first] = wrong;
+  if (first === undefined) {
+    output.line(`\n${verified.target} is intact, as far as it was checked.`);
     return EXIT.ok;
   }
-  const verification = await verifyMerge({
-    directory: target,
-    files: await openModelDirectory(target),
-    ...reading,
-  });
-  progress.clear();
-  const { filesChecked, bytesChecked, tensorsChecked } = verification;
-  output.line(
-    `${target} is intact: ${filesChecked} file(s) (${formatBytes(bytesChecked)}) equal their ` +
-      `digests, ${tensorsChecked} tensors.`,
+  if (output.json) return EXIT.failed;
+  const names = wrong.map(({ claim }) => claim).join(', ');
+  return output.error(
+    new WeldlineError(
+      first.code ?? 'verify.digest-mismatch',
+      `${verified.target} is not what it says (${names}): ${first.text}`,
+    ),
   );
-  output.result({ directory: target, ...verification });
-  return EXIT.ok;
+}
+
+const WORDS: Readonly<Record<Claim['status'], string>> = {
+  verified: 'verified',
+  failed: 'FAILED',
+  'not-checked': 'not checked',
+};
+
+function lineOf({ claim, status, text }: Claim): string {
+  return `${claim.padEnd(10)}  ${WORDS[status].padEnd(11)}  ${text}`;
+}
+
+async function trustOf(options: VerifyCommand): Promise<Trust | undefined> {
+  const { key, identity, issuer, trustRoot } = options;
+  if (key !== undefined) {
+    if (identity !== undefined || issuer !== undefined) {
+      throw usage('Give --key, or --identity and --issuer: a signature is made in one way.');
+    }
+    return { publicKey: await readText(key) };
+  }
+  if (identity === undefined && issuer === undefined) {
+    if (trustRoot !== undefined) throw usage('--trust-root goes with --identity and --issuer.');
+    return undefined;
+  }
+  if (identity === undefined || issuer === undefined) {
+    throw usage('--identity and --issuer go together: who signed, and who vouches for that.');
+  }
+  const trusted = trustRoot === undefined ? {} : { trustedRoot: await readText(trustRoot) };
+  return { identity, issuer, ...trusted };
+}
+
+async function readText(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    throw toReadError(error, path);
+  }
 }

@@ -6,7 +6,7 @@ const PART_LENGTH_MAX = 50;
 const SHORT_DIGEST_LENGTH = 8;
 
 export interface ArtefactNameParts {
-  /** A path or `hf://org/name`; the last component is used. */
+  /** A path or a URI; the last component is used, without revision, tag or digest. */
   base: string;
   version: string;
   adapter: string;
@@ -52,7 +52,9 @@ function literally(text: string): string {
 
 /** The last component of a path or a hub reference, without `@revision`. */
 function modelName(model: string): string {
-  const reference = model.startsWith('hf://') ? model.replace(/@.*$/, '') : model;
+  const reference = model
+    .replace(/^(hf:\/\/[^@]*|oci:\/\/[^@]*)@.*$/, '$1')
+    .replace(/^(oci:\/\/.*\/[^:]*):[^/]*$/, '$1');
   return reference.split(/[\\/]+/).findLast((part) => part !== '' && part !== '.') ?? '';
 }
 

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
+import { type CiIdentity, readCiIdentity } from './ci-identity.ts';
 import { parseSize } from './parse-size.ts';
 import { Secret } from './secret.ts';
 
@@ -49,6 +50,10 @@ export interface Environment {
     keyFile: string;
     passphrase?: Secret;
   };
+  /** Whom `sign: keyless` signs as. */
+  identity?: CiIdentity;
+  /** S3 servers other than AWS; credentials are found by the SDK. */
+  s3: { endpoint?: string };
   /** Directory of Docker's `config.json`, which has credentials of registries. */
   dockerConfig: string;
   /** MLflow's server, and who asks it. */
@@ -110,6 +115,7 @@ const NOT_FOR_CHILDREN = new RegExp(
     ...['HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN', 'TEMPORAL_.*'],
     ...['WELDLINE_ENDPOINT_KEY', 'WELDLINE_SIGNING_.*', 'MLFLOW_TRACKING_(PASSWORD|TOKEN)'],
     ...['AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)', 'SIGSTORE_ID_TOKEN'],
+    ...['ACTIONS_ID_TOKEN_REQUEST_(URL|TOKEN)'],
   ].join('|')})$`,
 );
 
@@ -140,7 +146,7 @@ function readHub(get: Get): Environment['hub'] {
     throw invalid('HF_TOKEN', 'holds characters that no token has', 'one token, without spaces');
   }
   return {
-    endpoint: readEndpoint(get('HF_ENDPOINT') ?? DEFAULT_HUB_ENDPOINT),
+    endpoint: readEndpoint('HF_ENDPOINT', get('HF_ENDPOINT') ?? DEFAULT_HUB_ENDPOINT),
     ...(token === undefined ? {} : { token: new Secret(token) }),
     cacheDirectory: path(
       get('HF_HUB_CACHE') === undefined ? 'HUGGINGFACE_HUB_CACHE' : 'HF_HUB_CACHE',
@@ -167,7 +173,7 @@ function readToken(path: string): string | undefined {
 /** What publishing and signing take from the environment, by the names of the tools of each target. */
 function readPublishing(
   get: Get,
-): Pick<Environment, 'signing' | 'dockerConfig' | 'mlflow' | 'ollamaEndpoint'> {
+): Pick<Environment, 'signing' | 'identity' | 's3' | 'dockerConfig' | 'mlflow' | 'ollamaEndpoint'> {
   const secret = (name: string) => {
     const value = get(name);
     return value === undefined ? undefined : new Secret(value);
@@ -179,6 +185,7 @@ function readPublishing(
   const password = secret('MLFLOW_TRACKING_PASSWORD');
   const token = secret('MLFLOW_TRACKING_TOKEN');
   const ollama = get('OLLAMA_HOST');
+  const identity = readCiIdentity(get);
   return {
     ...(keyFile === undefined
       ? {}
@@ -188,6 +195,8 @@ function readPublishing(
             ...(passphrase && { passphrase }),
           },
         }),
+    ...(identity && { identity }),
+    s3: readS3(get),
     dockerConfig: toPath('DOCKER_CONFIG', get('DOCKER_CONFIG') ?? '~/.docker'),
     mlflow: {
       ...(trackingUri && { trackingUri }),
@@ -199,6 +208,12 @@ function readPublishing(
   };
 }
 
+/** By the names that AWS's own tools have for it, the narrower one first. */
+function readS3(get: Get): Environment['s3'] {
+  const name = ['AWS_ENDPOINT_URL_S3', 'AWS_ENDPOINT_URL'].find((each) => get(each) !== undefined);
+  return name === undefined ? {} : { endpoint: readEndpoint(name, get(name) ?? '') };
+}
+
 /** As Ollama's own client reads it: without a scheme HTTP, and then without a port Ollama's. */
 function readOllamaHost(value: string): string {
   const host = /:\d+$/.test(value) ? value : `${value}:11434`;
@@ -207,16 +222,16 @@ function readOllamaHost(value: string): string {
   throw invalid('OLLAMA_HOST', 'is not a host', 'a host such as 127.0.0.1:11434, or a URL');
 }
 
-function readEndpoint(value: string): string {
+function readEndpoint(name: string, value: string): string {
   const url = URL.canParse(value) ? new URL(value) : undefined;
   if (url === undefined || !['http:', 'https:'].includes(url.protocol)) {
-    throw invalid('HF_ENDPOINT', 'is not a URL', 'a URL such as https://huggingface.co');
+    throw invalid(name, 'is not a URL', 'a URL such as https://huggingface.co');
   }
   if (url.username !== '' || url.password !== '' || url.search !== '' || url.hash !== '') {
     throw invalid(
-      'HF_ENDPOINT',
+      name,
       'holds credentials, a query or a fragment',
-      'the bare URL of the hub; credentials go into HF_TOKEN',
+      'the bare URL of the server; credentials have variables of their own, such as HF_TOKEN',
     );
   }
   return value.replace(/\/+$/, '');

@@ -98,6 +98,9 @@ export const ERROR_CODES = [
   'verify.inventory-mismatch',
   'verify.non-finite',
   'verify.recomputation-mismatch',
+  'verify.other-engine',
+  'verify.other-plan',
+  'verify.input-missing',
   // recipes, settings and the command
   'recipe.not-found',
   'recipe.syntax',
@@ -113,6 +116,7 @@ export const ERROR_CODES = [
   'source.unauthorized',
   'source.unavailable',
   'source.changed',
+  'source.digest-mismatch',
   'hub.not-found',
   'hub.unauthorized',
   'hub.gated',
@@ -166,6 +170,14 @@ export const ERROR_CODES = [
   'publish.verify-failed',
   'publish.aliased',
   'publish.alias-moved',
+  // signatures, provenance, bills of materials
+  'attest.key-invalid',
+  'attest.no-identity',
+  'attest.unavailable',
+  'attest.signature-invalid',
+  'attest.not-covered',
+  'attest.unsupported',
+  'attest.document-invalid',
   // evaluation
   'evaluate.suite-invalid',
   'evaluate.template-failed',

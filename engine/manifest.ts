@@ -19,6 +19,8 @@ const inputSchema = z.object({
   model: z.string(),
   /** The hub commit, where it came from a hub. */
   commit: z.string().optional(),
+  /** What pinned it, where it came from another place: a digest, hex. */
+  pin: z.string().optional(),
   trainingRun: z.string().optional(),
   files: z.array(fileSchema),
 });

@@ -5,6 +5,7 @@ import { toWriteError } from './disk-errors.ts';
 import { copyFileDurably, digestFile, syncDirectory, writeFileDurably } from './durable-files.ts';
 import { WeldlineError } from './errors.ts';
 import { formatManifest, MANIFEST_FILE, type Manifest, type ManifestFile } from './manifest.ts';
+import { optionTexts } from './manifest-options.ts';
 import { editConfigText } from './plan/config-edits.ts';
 import { ENGINE_FORMAT, type Plan, type SideFile } from './plan/plan.ts';
 import { isMerged } from './plan/planned-tensor.ts';
@@ -15,11 +16,16 @@ import { ENGINE_VERSION } from './version.ts';
 /** What the manifest says beyond the plan. */
 export interface Provenance {
   readonly recipe?: Manifest['recipe'];
-  /** By input id: the name a recipe gives it, the hub commit, the training run. */
+  /** By input id: the name a recipe gives it, the hub commit or other pin, the training run. */
   readonly inputs: Readonly<
     Record<
       string,
-      { readonly model: string; readonly commit?: string; readonly trainingRun?: string }
+      {
+        readonly model: string;
+        readonly commit?: string;
+        readonly pin?: string;
+        readonly trainingRun?: string;
+      }
     >
   >;
 }
@@ -112,7 +118,6 @@ function indexText(plan: Plan): string {
 function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
   const { plan, planDigest, provenance } = options;
   const tensors = plan.shards.flatMap((shard) => shard.tensors);
-  const { dtype, shardBytesMax, mergeOnto, combination } = plan.options;
   return {
     format: 'weldline.merge',
     engine: { version: ENGINE_VERSION, format: ENGINE_FORMAT },
@@ -124,18 +129,7 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
       ...provenance.inputs[id],
       files: inputFiles,
     })),
-    options: {
-      ...(dtype === undefined ? {} : { dtype }),
-      ...(shardBytesMax === undefined ? {} : { max_shard_size: shardBytesMax }),
-      ...(mergeOnto === undefined ? {} : { merge_onto: mergeOnto }),
-      ...(combination === undefined
-        ? {}
-        : {
-            combination: combination.method,
-            weights: combination.weights.join(', '),
-            ...parameterTexts(combination.parameters ?? {}),
-          }),
-    },
+    options: optionTexts(plan.options),
     rules: plan.rules,
     configEdits: plan.configEdits,
     warnings: plan.warnings,
@@ -147,17 +141,4 @@ function buildManifest(options: SealOptions, files: ManifestFile[]): Manifest {
     },
     files,
   };
-}
-
-/** A method's parameters, named as in recipes. */
-function parameterTexts(
-  parameters: NonNullable<NonNullable<Plan['options']['combination']>['parameters']>,
-): Record<string, string | number> {
-  const texts: Record<string, string | number> = {};
-  for (const [name, value] of Object.entries(parameters)) {
-    if (value === undefined) continue;
-    const inRecipes = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-    texts[inRecipes] = Array.isArray(value) ? value.join(', ') : value;
-  }
-  return texts;
 }

@@ -6,9 +6,10 @@ import { PATIENCE, type Patience, type Publisher } from './publisher.ts';
 /** What publishers take from the environment. */
 export type PublishEnvironment = Pick<
   Environment,
-  'hub' | 'dockerConfig' | 'mlflow' | 'ollamaEndpoint'
+  'hub' | 's3' | 'dockerConfig' | 'mlflow' | 'ollamaEndpoint'
 >;
 
+/** Where Ollama listens unless it is told otherwise. */
 const OLLAMA_ENDPOINT = 'http://127.0.0.1:11434';
 
 /** The publisher of one target of a recipe; code of a target is loaded when it is used. */
@@ -20,6 +21,19 @@ export async function createPublisher(
   if ('directory' in target) {
     const { DirectoryPublisher } = await import('./directory/directory-publisher.ts');
     return new DirectoryPublisher(target.directory.path);
+  }
+  if ('hub' in target) {
+    const { HubPublisher } = await import('./hub/hub-publisher.ts');
+    const { endpoint, token } = environment.hub;
+    return new HubPublisher(target.hub, { endpoint, token, patience });
+  }
+  if ('s3' in target) {
+    const { createS3Publisher } = await import('./s3/s3-publisher.ts');
+    return createS3Publisher({ ...environment.s3, ...target.s3 }, { patience });
+  }
+  if ('oci' in target) {
+    const { openOciPublisher } = await import('./oci/oci-publisher.ts');
+    return openOciPublisher(target.oci, environment.dockerConfig, patience);
   }
   if ('ollama' in target) {
     const { OllamaPublisher } = await import('./ollama/ollama-publisher.ts');

@@ -51,13 +51,28 @@ export async function httpRequest(request: HttpRequest): Promise<Response> {
     signal.throwIfAborted();
     const outcome = await attemptOnce(request);
     if (!(outcome instanceof Passing)) return outcome;
-    const waitMs = waitAfter(attempt, outcome.error, patience);
-    if (attempt >= patience.attemptsMax || waitMs === undefined) throw outcome.error;
-    await sleep(waitMs, undefined, { signal }).catch((error: unknown) => {
-      signal.throwIfAborted();
-      throw error;
-    });
+    await pauseAfter(attempt, outcome.error, patience, signal);
   }
+}
+
+/**
+ * Waits before the next attempt as long as a failure asks for, or ever longer.
+ * @param attempt how many have failed
+ * @throws the failure, if that was the last attempt or the server asks for too long; the signal's
+ *   reason
+ */
+export async function pauseAfter(
+  attempt: number,
+  failure: WeldlineError,
+  patience: Patience,
+  signal: AbortSignal,
+): Promise<void> {
+  const waitMs = waitAfter(attempt, failure, patience);
+  if (attempt >= patience.attemptsMax || waitMs === undefined) throw failure;
+  await sleep(waitMs, undefined, { signal }).catch((error: unknown) => {
+    signal.throwIfAborted();
+    throw error;
+  });
 }
 
 async function attemptOnce(request: HttpRequest): Promise<Response | Passing> {

@@ -1,25 +1,30 @@
 import type { ConversionManifest } from '../conversion/conversion-step.ts';
 import { describeArtefact, describeSuite } from '../evaluation/gate/describe-decision.ts';
+import { candidateMetrics } from './candidate-metrics.ts';
 import { describeApproval } from './card-quality.ts';
-import { inline, inputCell, yamlString } from './markdown.ts';
+import { conversionFrontMatter } from './front-matter.ts';
+import { inline, inputCell } from './markdown.ts';
 import type { ReleaseFacts } from './release-facts.ts';
+import type { ReportResult } from './report-facts.ts';
+
+export interface ConversionCardOptions {
+  /** `org/name` of the hub where the merged checkpoint is published, if it is. */
+  readonly mergedRepo?: string | undefined;
+  /** Of all candidates; they say what ran them, which the gate does not. */
+  readonly results?: readonly ReportResult[];
+}
 
 /** The card of a conversion: what a person who finds the directory wants to know. */
 export function conversionCard(
   facts: ReleaseFacts,
   artefact: string,
   conversion: ConversionManifest,
+  { mergedRepo, results }: ConversionCardOptions = {},
 ): string {
   const [base, ...adapters] = facts.inputs;
   const { bitsPerWeight } = conversion;
-  return `---
-base_model: ${yamlString((base?.model ?? '').replace(/^hf:\/\//, ''))}
-library_name: ${conversion.kind.startsWith('gguf') ? 'gguf' : 'transformers'}
-tags:
-  - merged-lora
-  - ${conversion.kind.startsWith('gguf') ? 'gguf' : conversion.kind}
----
-
+  const metrics = candidateMetrics(conversion.id, facts.gate, results);
+  return `${conversionFrontMatter(facts, conversion, { artefact, mergedRepo, metrics })}
 # ${facts.name} ${facts.version}, ${conversion.id}
 
 ${use(conversion)}

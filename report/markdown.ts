@@ -5,11 +5,6 @@ export function inline(text: string): string {
   return text.replace(/\s+/g, ' ').replace(/[\\|<>`]/g, '\\$&');
 }
 
-/** JSON strings are YAML strings. */
-export function yamlString(text: string): string {
-  return JSON.stringify(text);
-}
-
 export function inputCell(input: ReleaseFacts['inputs'][number] | undefined): string {
   if (input === undefined) return '';
   const commit = input.commit === undefined ? '' : ` at commit \`${input.commit}\``;

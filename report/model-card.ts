@@ -4,8 +4,10 @@ import {
   describeSize,
 } from '../engine/insight/describe-insight.ts';
 import type { RetentionSummary } from '../engine/insight/retention.ts';
+import { candidateMetrics } from './candidate-metrics.ts';
 import { qualitySections } from './card-quality.ts';
-import { inline, inputCell, yamlString } from './markdown.ts';
+import { mergedFrontMatter } from './front-matter.ts';
+import { inline, inputCell } from './markdown.ts';
 import type { ReleaseFacts } from './release-facts.ts';
 import type { ReportFacts } from './report-facts.ts';
 
@@ -19,13 +21,8 @@ export function modelCard(
   quality?: Pick<ReportFacts, 'evaluation' | 'conversions' | 'approval'>,
 ): string {
   const [base, ...adapters] = facts.inputs;
-  return `---
-base_model: ${yamlString(hubName(base?.model ?? ''))}
-library_name: transformers
-tags:
-  - merged-lora
----
-
+  const metrics = candidateMetrics('merged', facts.gate, quality?.evaluation?.results);
+  return `${mergedFrontMatter(facts, metrics)}
 # ${facts.name} ${facts.version}
 
 ${adapters.length > 1 ? `${adapters.length} LoRA adapters` : 'LoRA adapter'} merged into ${adapters.length > 1 ? 'their' : 'its'} base model; loads wherever the base loads.
@@ -107,8 +104,4 @@ function survival(retention: RetentionSummary): string {
 function warnings(facts: ReleaseFacts): string {
   if (facts.warnings.length === 0) return '';
   return `\n## Warnings\n\n${facts.warnings.map((warning) => `- ${inline(warning)}`).join('\n')}\n`;
-}
-
-function hubName(model: string): string {
-  return model.replace(/^hf:\/\//, '');
 }

@@ -4,6 +4,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
@@ -30,6 +31,10 @@ const SETUP: readonly Part[] = [
     name: 'llama.cpp, and torch, transformers, PEFT, llm-compressor for conversions',
     command: [process.execPath, 'scripts/test-tools.ts'],
   },
+  {
+    name: 'S3, OCI and MLflow servers, clients of hubs, registries and signatures',
+    command: [python, 'test/services/setup.py'],
+  },
   { name: 'native kernel', command: [python, 'kernels/native/build.py'] },
   { name: 'package build', command: ['npm', 'run', '--silent', 'build'] },
 ];
@@ -54,7 +59,11 @@ const WITH_MODELS = [
 const TESTS: readonly Part[] = [
   vitest(
     'tests',
-    WITH_MODELS.flatMap((path) => ['--exclude', `**/${path}*`]),
+    // Half of what they do is waiting for processes to start: two at a time, also on two cores.
+    [
+      `--maxWorkers=${Math.max(2, availableParallelism() - 1)}`,
+      ...WITH_MODELS.flatMap((path) => ['--exclude', `**/${path}*`]),
+    ],
   ),
   vitest('tests that run models', WITH_MODELS),
 ];

@@ -83,10 +83,12 @@ async function lineageOf(
   lookUp: (name: string) => Promise<Place | undefined>,
 ): Promise<AdapterLineage> {
   const files = await openModelDirectory(directory);
-  const start: Place =
-    located.kind === 'hub'
-      ? { model, identity: hubIdentity(located.repo, located.folder), files, directory: undefined }
-      : { model, identity: await realpath(directory), files, directory };
+  const start: Place = {
+    model,
+    identity: await identityIn(located, directory),
+    files,
+    directory: located.kind === 'directory' ? directory : undefined,
+  };
   const trainedOn = await readTrainedOn(files);
   const below: Place[] = [];
   let name = trainedOn?.name;
@@ -100,6 +102,11 @@ async function lineageOf(
   }
   const isDora = await isDoraAdapter(files);
   return { id, model, identity: start.identity, trainedOn, below, isDora };
+}
+
+async function identityIn(located: LocatedModel, directory: string): Promise<string> {
+  if (located.kind === 'hub') return hubIdentity(located.repo, located.folder);
+  return located.kind === 'remote' ? located.model.uri : realpath(directory);
 }
 
 function checkEnd(id: string, start: AdapterBelow, below: readonly AdapterBelow[]): void {

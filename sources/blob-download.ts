@@ -2,22 +2,22 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { syncDirectory } from '../engine/durable-files.ts';
-import { blobDigest, digestMismatch, isBlobComplete, rememberVerified } from './blob-digest.ts';
+import { blobDigest, isBlobComplete, rememberVerified } from './blob-digest.ts';
 import { BlobJournal, splitRanges } from './blob-journal.ts';
 import { acquireBlobLock } from './blob-lock.ts';
 import type { ByteRange } from './byte-range.ts';
 import type { ConnectionLimit } from './connection-limit.ts';
 import { writing } from './disk-failure.ts';
 import type { BlobPaths } from './hub-cache.ts';
-import type { HubFileReader } from './hub-file-reader.ts';
-import { blobName, type HubFile } from './hub-model.ts';
+import { digestMismatch, type PinnedFile, pinnedDigest } from './pinned-file.ts';
+import type { RangeReader } from './range-reader.ts';
 
 /** Network chunks have some 16 to 64 KiB; one system call for each would cost more than copying. */
 const WRITE_BYTES = 1024 * 1024;
 
 export interface BlobDownload {
-  readonly reader: HubFileReader;
-  readonly file: HubFile;
+  readonly reader: RangeReader;
+  readonly file: PinnedFile;
   readonly paths: BlobPaths;
   readonly limit: ConnectionLimit;
   readonly rangeBytes: number;
@@ -30,8 +30,8 @@ export interface BlobDownload {
 
 /**
  * Brings one blob into the cache, going on where an earlier attempt stopped.
- * @throws WeldlineError `hub.*` (`hub.digest-mismatch` removes what was downloaded), `disk.full`,
- *   `disk.write-failed`, or the abort reason
+ * @throws WeldlineError `hub.*`, `source.*` (`*.digest-mismatch` removes what was downloaded),
+ *   `disk.full`, `disk.write-failed`, or the abort reason
  */
 export async function downloadBlob(download: BlobDownload): Promise<void> {
   const { file, paths, signal, onAlive } = download;
@@ -146,8 +146,10 @@ async function writeFully(handle: FileHandle, bytes: Uint8Array, position: numbe
 
 async function installPartial(download: BlobDownload): Promise<void> {
   const { file, paths, signal, onAlive } = download;
-  const actual = await blobDigest(paths.partial, file, { signal, onAlive });
-  if (actual !== blobName(file)) {
+  const pinned = pinnedDigest(file);
+  const actual =
+    pinned === undefined ? undefined : await blobDigest(paths.partial, file, { signal, onAlive });
+  if (actual !== undefined && actual !== pinned) {
     await rm(paths.journal, { force: true });
     await rm(paths.partial, { force: true });
     throw digestMismatch(download.reader.name, file, actual);

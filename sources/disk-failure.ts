@@ -3,9 +3,11 @@ import { systemErrorCode } from '../engine/errors.ts';
 
 const REMEDIES: WriteRemedies = {
   full:
-    'What was downloaded is kept: free some space, or set HF_HUB_CACHE to a larger disk, and run ' +
-    'again.',
-  other: 'Check that this user may write there, or set HF_HUB_CACHE to another directory.',
+    'What was downloaded is kept: free some space, or set HF_HUB_CACHE (for models of other places ' +
+    'than a hub WELDLINE_HOME) to a larger disk, and run again.',
+  other:
+    'Check that this user may write there, or set HF_HUB_CACHE (for models of other places than a ' +
+    'hub WELDLINE_HOME) to another directory.',
 };
 
 /** Runs file operations on `path`, with their failures told in weldline's terms. */

@@ -64,6 +64,18 @@ export class FileDigests {
     return undefined;
   }
 
+  /**
+   * The digest of a file elsewhere, if it was read before.
+   * @param version what pins its content: where it is and its ETag, for example
+   */
+  async knownVersion(version: string): Promise<string | undefined> {
+    return (await this.#load()).get(version);
+  }
+
+  async rememberVersion(version: string, sha256: string): Promise<void> {
+    (await this.#load()).set(version, sha256);
+  }
+
   /** Takes over a digest that is known from elsewhere: of a download that was verified. */
   async remember(path: string, sha256: string): Promise<void> {
     (await this.#load()).set(await keyOf(path), sha256);

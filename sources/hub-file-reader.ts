@@ -7,27 +7,14 @@ import type { HubFile, HubModel } from './hub-model.ts';
 import { encodeHubPath } from './hub-path.ts';
 import { hubRequest } from './hub-request.ts';
 import { withRetries, withStallTimer } from './hub-retry.ts';
-
-/** Receives the bytes of a range in order, each exactly once, whatever happens to connections. */
-export type RangeSink = (chunk: Uint8Array) => void | Promise<void>;
-
-export interface HubFileReader {
-  /** `hf://org/name@commit/path`. */
-  readonly name: string;
-  /**
-   * Streams `[offset, offset + length)` to `sink`, going on at the byte reached when a connection
-   * fails. The range must not be empty and must lie within the file.
-   * @throws WeldlineError `hub.*`, or the abort reason of `signal`
-   */
-  stream(offset: number, length: number, sink: RangeSink, signal?: AbortSignal): Promise<void>;
-}
+import type { RangeReader } from './range-reader.ts';
 
 /** Reads one file of one commit by range; any number of ranges at a time. */
 export function hubFileReader(
   connection: HubConnection,
   model: Pick<HubModel, 'repo' | 'commit'>,
   file: HubFile,
-): HubFileReader {
+): RangeReader {
   const name = `hf://${model.repo}@${model.commit}/${file.path}`;
   const patience = patienceOf(connection);
   const openRange = rangeOpener(connection, model, file, name);

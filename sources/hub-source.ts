@@ -22,10 +22,10 @@ export function openHubSource(
   return {
     name: reader.name,
     size: file.size,
-    async read(offset, length) {
+    async read(offset, length, room) {
       assert(!closing.signal.aborted, `${reader.name} is read after it was closed`);
       checkRange(reader.name, file.size, offset, length);
-      const bytes = new Uint8Array(length);
+      const bytes = room?.subarray(0, length) ?? new Uint8Array(length);
       if (length === 0) return bytes;
       let filled = 0;
       const sink = (chunk: Uint8Array) => {

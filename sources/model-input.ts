@@ -1,17 +1,15 @@
-/** The inputs of a merge, wherever they are: named, pinned, brought here, opened. */
-import { createHash } from 'node:crypto';
+/** Models, wherever they are: named, pinned, brought here. */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ADAPTER_CONFIG_FILE } from '../engine/adapters/adapter-config.ts';
 import { ADAPTER_PICKLE_FILE } from '../engine/adapters/adapter-format.ts';
 import { digestOf } from '../engine/canonical-json.ts';
-import { WeldlineError } from '../engine/errors.ts';
 import type { ModelFiles } from '../engine/model-files.ts';
-import type { Plan, PlanPreview } from '../engine/plan/plan.ts';
-import type { MergeInput } from '../engine/plan/plan-merge.ts';
 import { isSideFile } from '../engine/plan/side-files.ts';
 import { INDEX_FILE } from '../engine/safetensors/weight-index.ts';
-import { type FetchProgress, fetchModel } from './fetch-model.ts';
+import type { FetchProgress } from './fetch-blobs.ts';
+import { fetchModel } from './fetch-model.ts';
+import { fetchRemote, remoteBytesAbsent } from './fetch-remote.ts';
 import type { FileDigests } from './file-digests.ts';
 import { snapshotDirectory } from './hub-cache.ts';
 import type { HubConnection } from './hub-connection.ts';
@@ -19,12 +17,18 @@ import { type HubFile, resolveHubModel } from './hub-model.ts';
 import { hubModelFiles } from './hub-model-files.ts';
 import { openModelDirectory } from './model-directory.ts';
 import { type HubReference, parseModelReference } from './reference.ts';
+import { remoteModelFiles } from './remote-model-files.ts';
+import type { RemoteReference } from './remote-reference.ts';
+import type { RemoteModel, RemoteSource } from './remote-source.ts';
 import { selectAdapterFiles, selectBaseFiles } from './select-files.ts';
 
 export type ModelRole = 'base' | 'adapter';
 
-/** Where a model is: a directory, or files of a hub commit. */
-export type LocatedModel = { readonly kind: 'directory'; readonly path: string } | LocatedOnHub;
+/** Where a model is: a directory, files of a hub commit, or files of another place as they are now. */
+export type LocatedModel =
+  | { readonly kind: 'directory'; readonly path: string }
+  | LocatedOnHub
+  | LocatedRemotely;
 
 interface LocatedOnHub {
   readonly kind: 'hub';
@@ -36,21 +40,32 @@ interface LocatedOnHub {
   readonly files: readonly HubFile[];
 }
 
-/** A model pinned to what it is now: a hub commit, or the digest of a directory's files. */
+interface LocatedRemotely {
+  readonly kind: 'remote';
+  /** With the files that are needed of it. */
+  readonly model: RemoteModel;
+}
+
+/** A model pinned to what it is now: a hub commit, a pin, or the digest of a directory's files. */
 export type ResolvedModel =
   | { readonly kind: 'directory'; readonly path: string; readonly digest: string }
-  | LocatedOnHub;
+  | LocatedOnHub
+  | LocatedRemotely;
 
 /** What it takes to reach models. */
 export interface ModelAccess {
   readonly hub: HubConnection;
   /** The cache that Hugging Face tools share. */
   readonly cacheDirectory: string;
+  /** Where models from other places than a hub are kept. */
+  readonly modelsDirectory: string;
   readonly digests: FileDigests;
+  /** Code of a kind of place is loaded when it is used. */
+  readonly remote: (kind: RemoteModel['kind']) => Promise<RemoteSource>;
 }
 
 export interface LocateModelOptions {
-  /** An absolute path, or `hf://org/name[@revision][/folder]`. */
+  /** An absolute path, or a URI: see reference.ts. */
   readonly model: string;
   /** For a hub model, in place of the one in `model`. */
   readonly revision?: string | undefined;
@@ -63,7 +78,8 @@ export interface ResolveModelOptions extends LocateModelOptions {
 }
 
 /**
- * Finds a model. Of a directory nothing is read; of a hub, the commit and its listing.
+ * Finds a model. Of a directory nothing is read; of a hub, the commit and its listing; of another
+ * place, its listing.
  * @throws WeldlineError `source.*`, `hub.*`, `checkpoint.*`, `adapter.*`
  */
 export async function locateModel(
@@ -72,6 +88,7 @@ export async function locateModel(
 ): Promise<LocatedModel> {
   const reference = parseModelReference(options.model, process.cwd());
   if (reference.kind === 'directory') return { kind: 'directory', path: reference.path };
+  if (reference.kind === 'remote') return locateRemotely(access, reference, options);
   return locateOnHub(access, reference, options);
 }
 
@@ -84,7 +101,7 @@ export async function resolveModel(
   options: ResolveModelOptions,
 ): Promise<ResolvedModel> {
   const located = await locateModel(access, options);
-  if (located.kind === 'hub') return located;
+  if (located.kind !== 'directory') return located;
   const digest = await digestDirectory(access, located.path, options);
   return { ...located, digest };
 }
@@ -128,18 +145,31 @@ async function locateOnHub(
   return { kind: 'hub', repo, revision, commit: model.commit, folder, files };
 }
 
+async function locateRemotely(
+  access: ModelAccess,
+  { source, uri }: RemoteReference,
+  { role, signal }: LocateModelOptions,
+): Promise<LocatedRemotely> {
+  const model = await (await access.remote(source)).resolve(uri, signal);
+  const select = role === 'base' ? selectBaseFiles : selectAdapterFiles;
+  return { kind: 'remote', model: { ...model, files: select(model.files, { name: uri }) } };
+}
+
 /**
- * The hub commit, with the folder where a repository holds several models (`checkpoint-500`), or the
- * digest of the directory: what tells two models, and two states of one, apart.
+ * The hub commit, with the folder where a repository holds several models (`checkpoint-500`), the pin
+ * of another place, or the digest of the directory: what tells two models, and two states of one,
+ * apart.
  */
 export function identityOf(model: ResolvedModel): string {
   if (model.kind === 'directory') return model.digest;
+  if (model.kind === 'remote') return model.model.pin;
   return model.folder === '' ? model.commit : `${model.commit}/${model.folder}`;
 }
 
 /** Bytes that are not in the cache yet. */
 export async function downloadBytes(access: ModelAccess, model: LocatedModel): Promise<number> {
   if (model.kind === 'directory') return 0;
+  if (model.kind === 'remote') return remoteBytesAbsent(model.model, access.modelsDirectory);
   const snapshot = snapshotDirectory(access.cacheDirectory, model.repo, model.commit);
   let bytes = 0;
   for (const file of model.files) {
@@ -152,13 +182,16 @@ export async function downloadBytes(access: ModelAccess, model: LocatedModel): P
 /** The files of a model where they are now, for headers and configurations. */
 export async function openRemotely(access: ModelAccess, model: LocatedModel): Promise<ModelFiles> {
   if (model.kind === 'directory') return openModelDirectory(model.path);
+  if (model.kind === 'remote') {
+    return remoteModelFiles(await access.remote(model.model.kind), model.model);
+  }
   return hubModelFiles(access.hub, model, model.folder);
 }
 
 /**
  * Brings a model to this machine.
  * @returns the directory that holds its files
- * @throws WeldlineError `hub.*`, `disk.*`
+ * @throws WeldlineError `hub.*`, `source.*`, `disk.*`
  */
 export async function fetchToDisk(
   access: ModelAccess,
@@ -169,6 +202,11 @@ export async function fetchToDisk(
   },
 ): Promise<string> {
   if (model.kind === 'directory') return model.path;
+  if (model.kind === 'remote') {
+    const { model: remote } = model;
+    const source = await access.remote(remote.kind);
+    return (await fetchRemote(source, remote, access.modelsDirectory, options)).directory;
+  }
   const { cacheDirectory } = access;
   const fetched = await fetchModel(access.hub, {
     model,
@@ -177,104 +215,4 @@ export async function fetchToDisk(
     ...options,
   });
   return join(fetched.directory, model.folder);
-}
-
-export interface OpenInputOptions {
-  /**
-   * Where it was fetched to; without it, small files of a hub model are read over the network, and
-   * weights not at all.
-   */
-  readonly directory?: string | undefined;
-  readonly signal?: AbortSignal | undefined;
-  /** Called with the bytes that are read for digests. */
-  readonly onBytes?: ((count: number) => void) | undefined;
-}
-
-export interface OpenedInput extends MergeInput {
-  /** The digest of one of its files, if none of it need be read for that. */
-  known(path: string): Promise<string | undefined>;
-}
-
-/** A model as an input of a plan. Digests that the hub pins are not computed again. */
-export async function openInput(
-  access: ModelAccess,
-  model: LocatedModel,
-  { directory, signal, onBytes }: OpenInputOptions = {},
-): Promise<OpenedInput> {
-  const pinned = new Map<string, string>();
-  if (model.kind === 'hub') {
-    const prefix = model.folder === '' ? '' : `${model.folder}/`;
-    for (const { path, sha256 } of model.files) {
-      if (sha256 !== undefined) pinned.set(path.slice(prefix.length), sha256);
-    }
-  }
-  const local = directory ?? (model.kind === 'directory' ? model.path : undefined);
-  if (local === undefined) {
-    const files = await openRemotely(access, model);
-    return {
-      files,
-      known: async (path) => pinned.get(path),
-      digest: async (path) => pinned.get(path) ?? digestSource(files, path),
-    };
-  }
-  const files = await openModelDirectory(local);
-  const { digests } = access;
-  for (const [path, sha256] of pinned) {
-    if (files.sizes.has(path)) await digests.remember(join(local, path), sha256);
-  }
-  return {
-    files,
-    known: (path) => digests.known(join(local, path)),
-    digest: (path) => digests.digest(join(local, path), { signal, onBytes }),
-  };
-}
-
-/** Bytes that must be read for the digests that a preview lacks. */
-export async function unreadBytes(
-  preview: PlanPreview,
-  inputs: Readonly<Record<string, OpenedInput>>,
-): Promise<number> {
-  let bytes = 0;
-  for (const { id, files } of preview.inputs) {
-    for (const { path, size } of files) {
-      if ((await inputs[id]?.known(path)) === undefined) bytes += size;
-    }
-  }
-  return bytes;
-}
-
-/**
- * Checks that the files of a plan's inputs are still those it was made of. Only files that were
- * touched since are read again.
- * @throws WeldlineError `merge.input-changed`
- */
-export async function checkUnchanged(
-  access: ModelAccess,
-  plan: Pick<Plan, 'inputs'>,
-  roots: Readonly<Record<string, string>>,
-  signal: AbortSignal,
-): Promise<void> {
-  for (const { id, files } of plan.inputs) {
-    for (const { path, sha256 } of files) {
-      const place = join(roots[id] ?? '', path);
-      if ((await access.digests.digest(place, { signal })) === sha256) continue;
-      throw new WeldlineError(
-        'merge.input-changed',
-        `${place} is not the file that the merge was planned with. Restore it, or run again to ` +
-          'plan with the new file.',
-      );
-    }
-  }
-}
-
-/** For files outside LFS, which are small. */
-async function digestSource(files: ModelFiles, path: string): Promise<string> {
-  const source = await files.open(path);
-  try {
-    return createHash('sha256')
-      .update(await source.read(0, source.size))
-      .digest('hex');
-  } finally {
-    await source.close();
-  }
 }

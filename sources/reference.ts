@@ -8,13 +8,16 @@
  *   in `refs/pr/7` and `refs/convert/name`, which may be written as they are
  * - `hf://org/name@revision/folder/inside`: a model in a folder of a repository, as trainers push
  *   their checkpoints; only with an organization, because `hf://name/folder` reads as one
+ * - `s3://bucket/prefix`, `oci://registry/repository:tag`, `oci://registry/repository@sha256:…`,
+ *   `https://host/path`, and `http://` for hosts of a private network: see remote-reference.ts
  */
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { WeldlineError } from '../engine/errors.ts';
 import { checkHubPath } from './hub-path.ts';
+import { parseRemoteReference, type RemoteReference, remoteKind } from './remote-reference.ts';
 
-export type ModelReference = DirectoryReference | HubReference;
+export type ModelReference = DirectoryReference | HubReference | RemoteReference;
 
 export interface DirectoryReference {
   readonly kind: 'directory';
@@ -51,10 +54,13 @@ export function parseModelReference(text: string, baseDirectory: string): ModelR
   if (scheme === undefined) return { kind: 'directory', path: path.resolve(baseDirectory, text) };
   if (scheme === 'file') return { kind: 'directory', path: filePath(text) };
   if (scheme === 'hf') return parseHubReference(text);
+  const kind = remoteKind(scheme);
+  if (kind !== undefined) return parseRemoteReference(kind, text);
   throw new WeldlineError(
     'source.unsupported-scheme',
-    `Models cannot be read from ${scheme}://. Write a path, file:///path or ` +
-      'hf://org/name[@revision][/folder].',
+    `Models cannot be read from ${scheme}://. Write a path, file:///path, ` +
+      'hf://org/name[@revision][/folder], s3://bucket/prefix, oci://registry/repository:tag or ' +
+      'https://host/path.',
   );
 }
 

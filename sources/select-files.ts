@@ -10,7 +10,10 @@ import {
   MLX_WEIGHTS_FILE,
 } from '../engine/adapters/adapter-format.ts';
 import { WeldlineError } from '../engine/errors.ts';
-import type { HubFile } from './hub-model.ts';
+
+interface Listed {
+  readonly path: string;
+}
 
 export interface SelectOptions {
   /** Folder of the repository the model is in; empty for the root. */
@@ -63,7 +66,10 @@ const PICKLE = /\.(?:bin|pt|pth|ckpt)$/;
  * @throws WeldlineError `checkpoint.no-weights`, `checkpoint.pickle-only`,
  *   `checkpoint.index-missing-file`
  */
-export function selectBaseFiles(files: readonly HubFile[], options: SelectOptions): HubFile[] {
+export function selectBaseFiles<File extends Listed>(
+  files: readonly File[],
+  options: SelectOptions,
+): File[] {
   const inside = filesInFolder(files, options.folder);
   const weights = baseWeights(inside, options);
   if (weights.length === 0) {
@@ -88,7 +94,10 @@ export function selectBaseFiles(files: readonly HubFile[], options: SelectOption
  * The files of an adapter.
  * @throws WeldlineError `adapter.weights-missing`, `adapter.training-shards`
  */
-export function selectAdapterFiles(files: readonly HubFile[], options: SelectOptions): HubFile[] {
+export function selectAdapterFiles<File extends Listed>(
+  files: readonly File[],
+  options: SelectOptions,
+): File[] {
   const inside = filesInFolder(files, options.folder);
   const weights = adapterWeights(inside);
   if (weights.length === 0) {
@@ -105,10 +114,10 @@ export function selectAdapterFiles(files: readonly HubFile[], options: SelectOpt
 }
 
 /** By path relative to the folder. */
-function filesInFolder(
-  files: readonly HubFile[],
+function filesInFolder<File extends Listed>(
+  files: readonly File[],
   folder: string | undefined,
-): ReadonlyMap<string, HubFile> {
+): ReadonlyMap<string, File> {
   const prefix = folder ? `${folder}/` : '';
   return new Map(
     files
@@ -117,13 +126,13 @@ function filesInFolder(
   );
 }
 
-function matching(inside: ReadonlyMap<string, HubFile>, patterns: readonly RegExp[]): HubFile[] {
+function matching<File>(inside: ReadonlyMap<string, File>, patterns: readonly RegExp[]): File[] {
   return [...inside]
     .filter(([path]) => patterns.some((pattern) => pattern.test(path)))
     .map(([, file]) => file);
 }
 
-function baseWeights(inside: ReadonlyMap<string, HubFile>, options: SelectOptions): HubFile[] {
+function baseWeights<File>(inside: ReadonlyMap<string, File>, options: SelectOptions): File[] {
   const index = inside.get(INDEX);
   const single = inside.get('model.safetensors');
   if (index === undefined) {
@@ -151,7 +160,7 @@ function baseWeights(inside: ReadonlyMap<string, HubFile>, options: SelectOption
  * PEFT's name or MLX's, of both of which the configuration tells which counts; else PEFT's pickle;
  * else the one safetensors file of other trainers.
  */
-function adapterWeights(inside: ReadonlyMap<string, HubFile>): HubFile[] {
+function adapterWeights<File>(inside: ReadonlyMap<string, File>): File[] {
   const named = [ADAPTER_WEIGHTS_FILE, MLX_WEIGHTS_FILE].flatMap((name) => inside.get(name) ?? []);
   if (named.length > 0) return named;
   const pickle = inside.get(ADAPTER_PICKLE_FILE);
@@ -160,12 +169,12 @@ function adapterWeights(inside: ReadonlyMap<string, HubFile>): HubFile[] {
   return others.length === 1 ? others : [];
 }
 
-function pick(inside: ReadonlyMap<string, HubFile>, wanted: (path: string) => boolean): HubFile[] {
+function pick<File>(inside: ReadonlyMap<string, File>, wanted: (path: string) => boolean): File[] {
   return [...inside].filter(([path]) => wanted(path)).map(([, file]) => file);
 }
 
 /** A few names, so that the reader sees what kind of repository it is. */
-function listing(inside: ReadonlyMap<string, HubFile>): string {
+function listing(inside: ReadonlyMap<string, unknown>): string {
   const names = [...inside.keys()];
   if (names.length === 0) return 'it is empty';
   const shown = names.slice(0, 5).join(', ');

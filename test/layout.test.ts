@@ -12,7 +12,7 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   cli: [
     ...['workflows', 'workers', 'activities', 'config', 'sources', 'publishers', 'tools'],
-    ...['conversion', 'evaluation', 'attest', 'report', 'engine', 'kernels'],
+    ...['conversion', 'evaluation', 'audit', 'attest', 'report', 'engine', 'kernels'],
   ],
   workers: [
     ...['activities', 'config', 'sources', 'publishers', 'tools', 'conversion', 'evaluation'],
@@ -29,6 +29,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   publishers: ['remote', 'config', 'engine'],
   remote: ['config', 'engine'],
   attest: ['config', 'engine'],
+  audit: ['sources', 'conversion', 'attest', 'config', 'engine'],
   report: ['evaluation', 'conversion', 'config', 'engine'],
   config: ['engine'],
   engine: ['kernels'],

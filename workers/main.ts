@@ -35,6 +35,8 @@ export function dependencies(environment: Environment): Dependencies {
     threads: environment.threads,
     memoryBudgetBytes: environment.memoryBudgetBytes ?? MEMORY_BUDGET_BYTES_DEFAULT,
     tools: environment,
+    publishing: environment,
+    identity: environment,
     memory: new MemorySlots(totalmem()),
   };
 }

@@ -2,6 +2,7 @@ import { ApplicationFailure, proxyActivities } from '@temporalio/workflow';
 import type { Activities } from '../activities/create-activities.ts';
 import type { Approval, Judged, QualityFacts, ReleaseParts } from '../activities/quality-types.ts';
 import type { Publication, Report } from '../activities/types.ts';
+import type { PublishTarget } from '../config/publish-schema.ts';
 import { allEnded } from './all-ended.ts';
 import type { Approvals } from './approvals.ts';
 import type { ReleaseInput, Waiting } from './messages.ts';
@@ -19,6 +20,64 @@ export interface Published {
   readonly publications: readonly Publication[];
   readonly report: Report;
   readonly approval?: Approval | undefined;
+  readonly warnings: readonly string[];
+}
+
+interface PartAtTarget {
+  /** Index of the target in the recipe. */
+  readonly target: number;
+  /** Absent for the merged checkpoint, as in recipes without conversions. */
+  readonly part?: string | undefined;
+}
+
+/** Sends parts to all targets that take them: first to those that hold files, then to registries. */
+async function publishParts(
+  heartbeatTimeoutMs: number,
+  release: ReleaseParts,
+  parts: readonly (string | undefined)[],
+): Promise<(PartAtTarget & { readonly publication: Publication })[]> {
+  const { publish } = proxyActivities<Activities>(longWork(heartbeatTimeoutMs));
+  const wanted = parts.flatMap((part) =>
+    release.recipe.publish.flatMap((target, index) =>
+      isWanted(target, part, release) ? [{ part, index, target }] : [],
+    ),
+  );
+  const published: (PartAtTarget & { readonly publication: Publication })[] = [];
+  const send = async (some: typeof wanted): Promise<void> => {
+    const earlier = [...published];
+    const done = await allEnded(
+      some.map(({ part, index }) => {
+        const publishedAt = earlier
+          .filter((each) => each.part === part)
+          .map(({ publication }) => publication);
+        return publish({
+          ...release,
+          target: index,
+          ...(part === undefined ? {} : { part }),
+          ...(publishedAt.length === 0 ? {} : { publishedAt }),
+        });
+      }),
+    );
+    for (const [position, publication] of done.entries()) {
+      const { part, index = 0 } = some[position] ?? {};
+      published.push({ target: index, ...(part === undefined ? {} : { part }), publication });
+    }
+  };
+  await send(wanted.filter(({ target }) => !('mlflow' in target)));
+  const pointing = wanted.filter(({ target }) => 'mlflow' in target);
+  if (pointing.length > 0) await send(pointing);
+  return published;
+}
+
+/** What a recipe sends where: to each target what it names, or all that the target can hold. */
+function isWanted(
+  target: PublishTarget,
+  part: string | undefined,
+  { quality }: ReleaseParts,
+): boolean {
+  if (target.artefacts !== undefined && !target.artefacts.includes(part ?? 'merged')) return false;
+  if (!('ollama' in target)) return true;
+  return quality?.plan.conversions.find(({ id }) => id === part)?.kind === 'gguf';
 }
 
 /**
@@ -35,23 +94,40 @@ export async function publishRelease(
   approvals: Approvals,
 ): Promise<Published> {
   const { recipe, heartbeatTimeoutMs } = input;
-  const long = proxyActivities<Activities>(longWork(heartbeatTimeoutMs));
   const quick = proxyActivities<Activities>(shortWork(heartbeatTimeoutMs));
   const publications: Publication[] = [];
-  const withApproval = (): ReleaseParts => {
-    if (approvals.given === undefined) return release;
-    return { ...release, quality: { ...(release.quality ?? NOTHING), approval: approvals.given } };
-  };
+  const warnings: string[] = [];
+  /** Published by this run, whatever it finds when a stage that waited is run again. */
+  const fresh = new Set<string>();
+  const facts = (): ReleaseParts => ({
+    ...release,
+    ...(approvals.given && {
+      quality: { ...(release.quality ?? NOTHING), approval: approvals.given },
+    }),
+    stages: runner.stages,
+  });
+  const isOverridden = (): boolean => (approvals.given?.override ?? '') !== '';
   const publish = async (parts: readonly (string | undefined)[]): Promise<void> => {
-    const wanted = parts.flatMap((part) =>
-      recipe.publish.map((_, target) => ({ target, ...(part === undefined ? {} : { part }) })),
-    );
-    const facts = withApproval();
-    const done = await allEnded(wanted.map((each) => long.publish({ ...facts, ...each })));
-    publications.push(...done);
+    const published = await publishParts(heartbeatTimeoutMs, facts(), parts);
+    for (const { publication } of published) {
+      publications.push(publication);
+      if (!publication.existed) fresh.add(publication.location);
+    }
+    // What a person let pass against the gate is nobody's default: it is promoted by hand.
+    if (isOverridden()) return;
+    for (const each of published) {
+      if ((recipe.publish[each.target]?.aliases ?? []).length === 0) continue;
+      const moved = await quick.moveAliases({
+        recipe,
+        release: release.inputs.artefact,
+        target: each.target,
+        part: each.part,
+        isNew: fresh.has(each.publication.location),
+      });
+      warnings.push(...moved.warnings);
+    }
   };
-  const report = (): Promise<Report> =>
-    quick.report({ ...withApproval(), publications, stages: runner.stages });
+  const report = (): Promise<Report> => quick.report({ ...facts(), publications });
 
   const failed = judged?.failed ?? [];
   if (recipe.approval === 'required') {
@@ -60,10 +136,10 @@ export async function publishRelease(
       await approvals.wait(approvalWanted(failed, html));
     });
   }
-  const isOverridden = (): boolean => (approvals.given?.override ?? '') !== '';
   const passed = release.quality === undefined ? [undefined] : partsOf(release, judged);
   await runner.run('publish', async () => {
     publications.length = 0;
+    warnings.length = 0;
     await publish(passed);
     if (failed.length === 0) return;
     if (!isOverridden() && recipe.evaluation?.onFailure !== 'stop') {
@@ -80,7 +156,7 @@ export async function publishRelease(
       nonRetryable: true,
     });
   }
-  return { publications, report: final, approval: approvals.given };
+  return { publications, report: final, approval: approvals.given, warnings };
 }
 
 /** What is published without further words: what passed, or all where nothing was judged. */

@@ -67,8 +67,7 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
     runner,
     progress,
   );
-  const { roots: _, ...made } = merged;
-  let release: ReleaseParts = { ...made, verification, run };
+  let release: ReleaseParts = { ...merged, verification, run };
   if (quality !== undefined) {
     const { judged, ...assessed } = await assessMerge(input, merged, quality, runner);
     const decision = judged?.decision;
@@ -79,6 +78,7 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
     }
   }
   const published = await publishRelease(input, release, progress.judged, runner, approvals);
+  progress.warnings = [...progress.warnings, ...published.warnings];
   return {
     artefact: merged.inputs.artefact,
     directory: merged.sealed.directory,

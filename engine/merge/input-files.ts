@@ -3,15 +3,25 @@ import { join } from 'node:path';
 import { toReadError } from '../disk-errors.ts';
 import { WeldlineError } from '../errors.ts';
 import type { TensorReference } from '../plan/plan.ts';
+import type { RemoteReads } from './read-request.ts';
+import { isStreamedFile } from './streamed-input.ts';
+
+/** Inputs that are read where they are, and how a thread does that. */
+export interface RemoteFiles {
+  readonly inputs: readonly string[];
+  readonly reads: RemoteReads;
+}
 
 /** The files that a merge thread reads, each opened once. */
 export class InputFiles {
   readonly #roots: Readonly<Record<string, string>>;
+  readonly #remote: RemoteFiles | undefined;
   readonly #open = new Map<string, number>();
 
   /** @param roots directory of each input, by its id */
-  constructor(roots: Readonly<Record<string, string>>) {
+  constructor(roots: Readonly<Record<string, string>>, remote?: RemoteFiles) {
     this.#roots = roots;
+    this.#remote = remote;
   }
 
   /**
@@ -19,7 +29,12 @@ export class InputFiles {
    * @throws WeldlineError `disk.read-failed`, `merge.input-changed` for a file that became shorter
    */
   read(tensor: TensorReference, offset: number, into: Uint8Array): void {
-    const path = join(this.#roots[tensor.input] ?? '', tensor.file);
+    const { input, file } = tensor;
+    if (this.#remote?.inputs.includes(input) === true && isStreamedFile(file)) {
+      this.#remote.reads.read(input, file, tensor.offset + offset, into);
+      return;
+    }
+    const path = join(this.#roots[input] ?? '', file);
     try {
       readFully(this.#fileAt(path), path, tensor.offset + offset, into);
     } catch (error) {

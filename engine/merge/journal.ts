@@ -8,8 +8,8 @@ const natural = z.number().int().nonnegative();
 /**
  * The journal of an output shard: lines of JSON, appended after the bytes they speak of were
  * written. The first line names the plan and the shard; each further one how far the file was
- * written by then, with the SHA-256 of all its bytes up to there; a finished shard ends with its
- * size and SHA-256.
+ * written by then, with the SHA-256 of all its bytes up to there (of a shard that is sent away, a part of
+ * it that has arrived); a finished shard ends with its size and SHA-256.
  *
  * The digest of a file that is hashed from its start is known at any point, so these cost nothing
  * beside the shard's own, and they do not depend on how an attempt cuts the shard.
@@ -24,20 +24,41 @@ const prefixSchema = z.object({
   inputs: z.string(),
 });
 
-const completeSchema = z.object({ size: natural, sha256: digest });
+const completeSchema = z.object({
+  size: natural,
+  sha256: digest,
+  /** Of a shard that is sent away: what tells it from another file in its place. */
+  etag: z.string().optional(),
+});
+
+/** Of a shard that is sent away: a part that has arrived. */
+const sentPartSchema = z.object({
+  upload: z.string(),
+  /** From 1. */
+  number: natural,
+  size: natural,
+  etag: z.string(),
+  sha256: digest,
+  inputs: z.string(),
+});
 
 export type JournalHead = z.infer<typeof headSchema>;
 export type WrittenPrefix = z.infer<typeof prefixSchema>;
 export type CompletedShard = z.infer<typeof completeSchema>;
+export type JournalledPart = z.infer<typeof sentPartSchema>;
 
 export interface JournalState {
   readonly prefixes: readonly WrittenPrefix[];
   readonly complete: CompletedShard | undefined;
+  /** Absent where the shard is a file on this machine. */
+  readonly parts?: readonly JournalledPart[] | undefined;
   /** Bytes up to the end of the last sound line: what to cut the file to before appending. */
   readonly soundBytes: number;
 }
 
-export function formatLine(line: JournalHead | WrittenPrefix | CompletedShard): string {
+export function formatLine(
+  line: JournalHead | WrittenPrefix | JournalledPart | CompletedShard,
+): string {
   return `${JSON.stringify(line)}\n`;
 }
 
@@ -70,6 +91,7 @@ export function parseJournal(
   expected: JournalHead,
 ): JournalState | undefined {
   const prefixes: WrittenPrefix[] = [];
+  const parts: JournalledPart[] = [];
   let complete: CompletedShard | undefined;
   let soundBytes = 0;
   for (const line of text.split('\n').slice(0, -1)) {
@@ -85,14 +107,17 @@ export function parseJournal(
       }
     } else {
       const prefix = prefixSchema.safeParse(value);
+      const part = sentPartSchema.safeParse(value);
       const end = completeSchema.safeParse(value);
       if (prefix.success) prefixes.push(prefix.data);
+      else if (part.success) parts.push(part.data);
       else if (end.success) complete = end.data;
       else break;
     }
     soundBytes += Buffer.byteLength(line) + 1;
   }
-  return soundBytes === 0 ? undefined : { prefixes, complete, soundBytes };
+  if (soundBytes === 0) return undefined;
+  return { prefixes, complete, soundBytes, ...(parts.length > 0 && { parts }) };
 }
 
 function parseLine(line: string): unknown {

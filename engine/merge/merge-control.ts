@@ -1,5 +1,5 @@
 /**
- * What the threads of a merge share: three numbers, changed atomically.
+ * What the threads of a merge share: four numbers, changed atomically.
  *
  * Windows are given out in file order. A thread keeps a window's bytes until the main thread has
  * hashed them, which happens in file order too, so a thread that waits is never waited for by the
@@ -8,7 +8,8 @@
 const NEXT = 0;
 const STOPPED = 1;
 const HASHED_WINDOWS = 2;
-const SLOTS = 3;
+const ANSWERS = 3;
+const SLOTS = 4;
 
 /** More than any file has windows. */
 const ALL = 0x7fff_ffff;
@@ -30,6 +31,28 @@ export function isStopped(control: Int32Array): boolean {
 export function stop(control: Int32Array): void {
   Atomics.store(control, STOPPED, 1);
   letGo(control, ALL);
+  wakeReaders(control);
+}
+
+/** Says that a read request was answered, or never will be. */
+export function wakeReaders(control: Int32Array): void {
+  Atomics.add(control, ANSWERS, 1);
+  Atomics.notify(control, ANSWERS);
+}
+
+/**
+ * In a thread: waits until a read request is answered.
+ * @param isAnswered looks whether it is
+ * @returns false if the threads were stopped instead
+ */
+export function waitForAnswer(control: Int32Array, isAnswered: () => boolean): boolean {
+  for (;;) {
+    // Before looking: an answer that comes in between then ends the wait at once.
+    const answers = Atomics.load(control, ANSWERS);
+    if (isAnswered()) return true;
+    if (isStopped(control)) return false;
+    Atomics.wait(control, ANSWERS, answers);
+  }
 }
 
 /** Says that the first `count` windows were hashed. */

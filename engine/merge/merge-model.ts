@@ -11,11 +11,14 @@ import { inspectOutput, moveIntoPlace, type Staging, stagingBeside } from './out
 import type { MergeResources } from './resources.ts';
 import { bytesOnDisk } from './shard-file.ts';
 import type { MergeProgress } from './shard-options.ts';
+import type { StreamedInputs } from './streamed-input.ts';
 
 export interface MergeModelOptions {
   readonly plan: Plan;
   /** Directory of each input, by its id. */
   readonly roots: Readonly<Record<string, string>>;
+  /** Inputs whose weights are read where they are. */
+  readonly streamed?: StreamedInputs | undefined;
   readonly output: string;
   readonly resources: MergeResources;
   readonly provenance: Provenance;
@@ -62,7 +65,7 @@ async function carryOut(
   digest: string,
   staging: Staging,
 ): Promise<Manifest> {
-  const { plan, roots, output, resources, provenance, signal } = options;
+  const { plan, roots, streamed, output, resources, provenance, signal } = options;
   const bytes = Math.max(0, outputBytes(plan) - (await bytesOnDisk(staging)));
   await checkDiskSpace([{ directory: dirname(output), bytes, purpose: 'the merged checkpoint' }]);
 
@@ -77,6 +80,7 @@ async function carryOut(
       planDigest: digest,
       shard,
       roots,
+      streamed,
       directory: staging,
       resources,
       kernel,

@@ -5,6 +5,7 @@ import { WeldlineError } from '../errors.ts';
 import { withCombinedFactors } from './combined-factors.ts';
 import { readInputState } from './input-state.ts';
 import type { CompletedShard } from './journal.ts';
+import { sendShard } from './send-shard.ts';
 import { readCompletion, ShardFile } from './shard-file.ts';
 import { type MergeShardOptions, reportProgress } from './shard-options.ts';
 import { copyOriginal, findOriginal } from './untouched-shard.ts';
@@ -18,14 +19,17 @@ import { writeWindows } from './write-windows.ts';
  * @throws WeldlineError `merge.*`, `disk.*`; the signal's reason if it is aborted
  */
 export async function mergeShard(options: MergeShardOptions): Promise<CompletedShard> {
-  const { shard, directory, signal } = options;
+  const { shard, directory, sink, signal } = options;
+  if (sink !== undefined) {
+    return sendShard({ ...options, sink, signal: signal ?? new AbortController().signal });
+  }
   try {
     const finished = await findFinished(options);
     if (finished !== undefined) {
       reportProgress(options, shard.size);
       return finished;
     }
-    const inputs = await readInputState(options.plan, shard, options.roots);
+    const inputs = await readInputState(options.plan, shard, options.roots, options.streamed);
     const original = await findOriginal(options);
     const result =
       original === undefined
@@ -57,8 +61,8 @@ async function findFinished(options: MergeShardOptions): Promise<CompletedShard 
 }
 
 async function checkUnchanged(options: MergeShardOptions, inputs: string): Promise<void> {
-  const { plan, shard, roots } = options;
-  if ((await readInputState(plan, shard, roots)) === inputs) return;
+  const { plan, shard, roots, streamed } = options;
+  if ((await readInputState(plan, shard, roots, streamed)) === inputs) return;
   throw new WeldlineError(
     'merge.input-changed',
     `An input of ${shard.file} was written to or replaced while it was merged. Leave the inputs ` +

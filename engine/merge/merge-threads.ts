@@ -1,3 +1,4 @@
+import type { BlockReader } from './block-reader.ts';
 import type { MergeWorkerData, WindowMessage } from './merge-worker.ts';
 import { runThreads, threadUrl } from './run-threads.ts';
 import { windowCount } from './windows.ts';
@@ -12,9 +13,10 @@ export async function runMergeThreads(
   data: MergeWorkerData,
   threads: number,
   onWindow: (message: WindowMessage) => void,
+  reader: BlockReader | undefined,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const count = Math.min(threads, windowCount(data.windows));
   const url = threadUrl('merge-worker');
-  await runThreads({ url, data, count, onMessage: onWindow, signal });
+  await runThreads({ url, data, count, onMessage: onWindow, reader, signal });
 }

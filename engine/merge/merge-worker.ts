@@ -7,6 +7,7 @@ import type { SharedNorms } from './bands/column-norms.ts';
 import type { Cuts } from './bands/find-cuts.ts';
 import { InputFiles } from './input-files.ts';
 import { isStopped, takeNext, waitUntilHashed } from './merge-control.ts';
+import { type ReadRequest, RemoteReads } from './read-request.ts';
 import { asThread } from './run-threads.ts';
 import { WindowMaker } from './window-maker.ts';
 import { WindowWriter } from './window-writer.ts';
@@ -25,7 +26,10 @@ export interface MergeWorkerData {
   readonly windows: WindowCut;
   /** Directory of each input, by its id. */
   readonly roots: Readonly<Record<string, string>>;
-  readonly outputPath: string;
+  /** Ids of the inputs whose weights the main thread reads. */
+  readonly streamed: readonly string[];
+  /** Where what was made is written; undefined where whoever hashes it takes it, too. */
+  readonly outputPath: string | undefined;
   /** See `merge-control.ts`. */
   readonly control: SharedArrayBuffer;
   /** Whether somebody looks at each window before its memory is used again. */
@@ -37,10 +41,11 @@ export type WindowMessage =
   | { readonly kind: 'made'; readonly index: number; readonly bytes: Uint8Array }
   | { readonly kind: 'written'; readonly index: number; readonly isDirect: boolean };
 
-function run(data: MergeWorkerData, report: (message: WindowMessage) => void): void {
+function run(data: MergeWorkerData, report: (message: WindowMessage | ReadRequest) => void): void {
   const control = new Int32Array(data.control);
-  const files = new InputFiles(data.roots);
-  const writer = new WindowWriter(data.outputPath);
+  const reads = new RemoteReads(control, report);
+  const files = new InputFiles(data.roots, { inputs: data.streamed, reads });
+  const writer = data.outputPath === undefined ? undefined : new WindowWriter(data.outputPath);
   try {
     const kernel = createKernel(data.module, data.arena);
     const bands =
@@ -53,12 +58,14 @@ function run(data: MergeWorkerData, report: (message: WindowMessage) => void): v
       const window = windowAt(data.windows, index);
       const bytes = maker.make(window);
       if (data.isHashed) report({ kind: 'made', index, bytes });
-      writer.write(bytes, window.begin);
-      report({ kind: 'written', index, isDirect: writer.isDirect });
+      if (writer !== undefined) {
+        writer.write(bytes, window.begin);
+        report({ kind: 'written', index, isDirect: writer.isDirect });
+      }
       if (data.isHashed) waitUntilHashed(control, index);
     }
   } finally {
-    writer.close();
+    writer?.close();
     files.close();
   }
 }

@@ -5,6 +5,7 @@ import { combinationBytes } from '../factors/combine-factors.ts';
 import type { Plan, PlannedTensor } from '../plan/plan.ts';
 import { type BandArenas, bandArenas, bandArenasBytes, windowArena } from './arena-sizes.ts';
 import { sharedNormsBytes } from './bands/column-norms.ts';
+import { BLOCK_BYTES, blockCounts } from './block-reader.ts';
 import { combinedShard } from './combined-shard.ts';
 import { DEQUANTIZER_BYTES } from './readers/dequantizer.ts';
 import { unitsOf, workOf } from './tensor-work.ts';
@@ -29,6 +30,12 @@ const THREADS_MAX = 8;
 /** While some threads wait for the disk, or for their window's turn to be hashed, others compute. */
 const WAITING_THREADS = 2;
 
+/** Parts of a shard that is sent away: one is filled while others are on their way. */
+const PARTS = { least: 2, most: 5 };
+
+/** Sockets, and what of Node and of libraries is for them. */
+const NETWORK_BYTES = 30_000_000;
+
 export const MEMORY_BUDGET_BYTES_DEFAULT = 200_000_000;
 
 /** What a merge will use. Does not influence the output's bytes. */
@@ -44,6 +51,15 @@ export interface MergeResources {
   readonly windowOffset: number;
   /** Expected peak of the process, in bytes. */
   readonly memoryBytes: number;
+  /** What is kept in memory of what goes over a network; absent where nothing does. */
+  readonly streaming?: StreamingBuffers | undefined;
+}
+
+export interface StreamingBuffers {
+  /** Blocks of streamed inputs: see `block-reader.ts`. */
+  readonly blocks: number;
+  /** Parts of a shard that is sent away, the one that is being filled included. */
+  readonly parts: number;
 }
 
 /** What of a plan decides: a preview has it too. */
@@ -53,6 +69,10 @@ export interface ResourceLimits {
   /** Default: two more than there are processors, at most 8. */
   readonly threads?: number | undefined;
   readonly memoryBudgetBytes: number;
+  /** Whether an input is streamed. */
+  readonly streamsInput?: boolean | undefined;
+  /** Bytes of the parts in which shards are sent away, if they are. */
+  readonly partBytes?: number | undefined;
 }
 
 /**
@@ -66,9 +86,16 @@ export function chooseResources(plan: PlannedShards, limits: ResourceLimits): Me
   let memoryBytes = 0;
   for (let threads = Math.min(wanted, THREADS_MAX); threads >= 1; threads--) {
     for (let window = WINDOW_BYTES_MAX; window >= WINDOW_BYTES_MIN; window /= 2) {
-      const chosen = resourcesFor(plan, threads, window, limits.memoryBudgetBytes);
-      memoryBytes = chosen.memoryBytes;
-      if (memoryBytes <= limits.memoryBudgetBytes) return chosen;
+      const least = streamingBuffers(threads, limits, 0);
+      const forBuffers = bufferBytes(least, limits);
+      const budget = limits.memoryBudgetBytes - forBuffers;
+      const chosen = resourcesFor(plan, threads, window, budget);
+      memoryBytes = chosen.memoryBytes + forBuffers;
+      if (memoryBytes > limits.memoryBudgetBytes) continue;
+      if (least === undefined) return chosen;
+      const streaming = streamingBuffers(threads, limits, budget - chosen.memoryBytes);
+      const bytes = chosen.memoryBytes + bufferBytes(streaming, limits);
+      return { ...chosen, memoryBytes: bytes, streaming };
     }
   }
   throw new WeldlineError(
@@ -77,6 +104,36 @@ export function chooseResources(plan: PlannedShards, limits: ResourceLimits): Me
       `memory budget is ${megabytes(limits.memoryBudgetBytes)}. Raise memory_budget ` +
       '(--memory-budget).',
   );
+}
+
+/**
+ * The buffers for what goes over a network: the least that works, and more as far as there is memory.
+ * @param spareBytes what may be taken beside the least
+ */
+function streamingBuffers(
+  threads: number,
+  { streamsInput = false, partBytes }: ResourceLimits,
+  spareBytes: number,
+): StreamingBuffers | undefined {
+  if (!streamsInput && partBytes === undefined) return undefined;
+  const blocks = streamsInput ? blockCounts(threads) : { least: 0, most: 0 };
+  const parts = partBytes === undefined ? { least: 0, most: 0 } : PARTS;
+  const size = partBytes ?? 1;
+  // Of what is to spare, half for each where both are wanted.
+  const share = streamsInput && partBytes !== undefined ? spareBytes / 2 : spareBytes;
+  const more = (bytes: number): number => Math.max(0, Math.floor(share / bytes));
+  return {
+    blocks: Math.min(blocks.most, blocks.least + more(BLOCK_BYTES)),
+    parts: Math.min(parts.most, parts.least + more(size)),
+  };
+}
+
+function bufferBytes(
+  buffers: StreamingBuffers | undefined,
+  { partBytes = 0 }: ResourceLimits,
+): number {
+  if (buffers === undefined) return 0;
+  return NETWORK_BYTES + buffers.blocks * BLOCK_BYTES + buffers.parts * partBytes;
 }
 
 function megabytes(bytes: number): string {

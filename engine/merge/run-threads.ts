@@ -1,7 +1,9 @@
 import { parentPort, Worker, workerData } from 'node:worker_threads';
 import { type ErrorCode, WeldlineError } from '../errors.ts';
 import { toWeldlineError } from '../to-weldline-error.ts';
-import { stop } from './merge-control.ts';
+import type { BlockReader } from './block-reader.ts';
+import { stop, wakeReaders } from './merge-control.ts';
+import { answer, isReadRequest, type ReadRequest } from './read-request.ts';
 
 /** A worker holds no JavaScript data to speak of; its weights are in WebAssembly memory. */
 const RESOURCE_LIMITS = { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 4 };
@@ -19,6 +21,8 @@ export interface RunThreadsOptions<Data, Message> {
   readonly count: number;
   /** Gets what the threads say, in any order. */
   readonly onMessage: (message: Message) => void;
+  /** Reads what threads ask for of streamed inputs. */
+  readonly reader?: BlockReader | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -43,6 +47,7 @@ export async function runThreads<Data, Message extends { readonly kind: string }
   data,
   count,
   onMessage,
+  reader,
   signal,
 }: RunThreadsOptions<Data, Message>): Promise<void> {
   const control = new Int32Array(data.control);
@@ -50,19 +55,30 @@ export async function runThreads<Data, Message extends { readonly kind: string }
   signal?.addEventListener('abort', halt);
   if (signal?.aborted === true) halt();
   let failure: WeldlineError | undefined;
-  const fail = (code: ErrorCode, message: string): void => {
-    failure ??= new WeldlineError(code, message);
+  const fail = (error: WeldlineError): void => {
+    failure ??= error;
     halt();
+  };
+  const read = async ({ input, file, position, into, reply }: ReadRequest): Promise<void> => {
+    try {
+      await reader?.read(input, file, position, into);
+      answer(reply);
+      wakeReaders(control);
+    } catch (error) {
+      fail(toWeldlineError(error));
+    }
   };
   const runOne = (): Promise<void> =>
     new Promise((resolve) => {
       const worker = new Worker(url, { workerData: data, resourceLimits: RESOURCE_LIMITS });
-      worker.on('message', (message: Message | ThreadError) => {
-        if (isError(message)) fail(message.code, message.message);
+      worker.on('message', (message: Message | ThreadError | ReadRequest) => {
+        if (isError(message)) fail(new WeldlineError(message.code, message.message));
+        else if (isReadRequest(message)) void read(message);
         else onMessage(message);
       });
-      worker.on('error', (error) => {
-        fail('merge.worker-crashed', `A merge thread crashed: ${error.message}. Resume to go on.`);
+      worker.on('error', ({ message }) => {
+        const text = `A merge thread crashed: ${message}. Resume to go on.`;
+        fail(new WeldlineError('merge.worker-crashed', text));
       });
       worker.on('exit', () => resolve());
     });
@@ -84,7 +100,7 @@ function isError(message: { readonly kind: string }): message is ThreadError {
  * loaded, nothing.
  */
 export function asThread<Data, Message>(
-  run: (data: Data, report: (message: Message) => void) => void,
+  run: (data: Data, report: (message: Message | ReadRequest) => void) => void,
 ): void {
   if (parentPort === null || workerData === null) return;
   const port = parentPort;

@@ -154,7 +154,7 @@ export async function completeFrom(
   await syncDirectory(directory.files);
 }
 
-async function openJournal(
+export async function openJournal(
   path: string,
   head: JournalHead,
   state: JournalState | undefined,
@@ -170,7 +170,7 @@ async function openJournal(
   }
 }
 
-function journalPathOf(directory: MergeDirectory, shard: PlannedShard): string {
+export function journalPathOf(directory: MergeDirectory, shard: PlannedShard): string {
   return join(directory.journals, `${shard.file}.jsonl`);
 }
 

@@ -7,6 +7,7 @@ import { layoutFile } from '../safetensors/layout.ts';
 import type { CompletedShard } from './journal.ts';
 import { completeFrom } from './shard-file.ts';
 import type { MergeShardOptions } from './shard-options.ts';
+import { streamedInput } from './streamed-input.ts';
 import { isCopied } from './tensor-work.ts';
 
 /** An input file that a shard would be, byte for byte. */
@@ -20,10 +21,13 @@ export async function findOriginal({
   plan,
   shard,
   roots,
+  streamed = {},
 }: MergeShardOptions): Promise<Original | undefined> {
   const [first] = shard.tensors;
   if (first === undefined) return undefined;
   const { input, file: name } = first.from;
+  // What streams through is merged like any other: it has a journal then, and is read ahead.
+  if (streamedInput(streamed, input, name) !== undefined) return undefined;
   const isInPlace = shard.tensors.every(
     (tensor) =>
       isCopied(tensor) &&

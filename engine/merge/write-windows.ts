@@ -1,11 +1,8 @@
 import { createHash } from 'node:crypto';
 import { assert } from '../errors.ts';
-import { layoutFile } from '../safetensors/layout.ts';
-import { createNorms } from './bands/column-norms.ts';
-import { type Cuts, findCuts } from './bands/find-cuts.ts';
 import type { CompletedShard } from './journal.ts';
+import { makeWindows } from './make-windows.ts';
 import { createControl, letGo } from './merge-control.ts';
-import { runMergeThreads } from './merge-threads.ts';
 import type { WindowMessage } from './merge-worker.ts';
 import type { ShardFile } from './shard-file.ts';
 import { type MergeShardOptions, reportProgress } from './shard-options.ts';
@@ -30,53 +27,22 @@ export async function writeWindows(
   file: ShardFile,
   isHashed = true,
 ): Promise<CompletedShard> {
-  const { shard, resources, kernel, roots, signal } = options;
+  const { shard, resources } = options;
   const { begin } = file.resumed;
   const windows = { begin, windowBytes: resources.windowBytes, size: shard.size };
   const control = createControl();
   const log = new WindowLog(options, file, windows, (count) =>
     letGo(new Int32Array(control), count),
   );
-  const data = {
-    module: kernel,
-    arena: resources.arena,
-    bands: resources.bands,
-    cuts: await cutsFrom(options, begin),
-    norms: createNorms(shard),
-    windowOffset: resources.windowOffset,
-    shard,
-    header: layoutFile(shard.tensors).header,
-    windows,
-    roots,
-    outputPath: file.path,
-    control,
-    isHashed,
-  };
+  const onWindow = (message: WindowMessage): void => log.add(message);
   try {
-    await runMergeThreads(data, resources.threads, (message) => log.add(message), signal);
+    await makeWindows(options, { windows, control, outputPath: file.path, isHashed, onWindow });
   } finally {
     await log.flush();
   }
   const { size } = shard;
   if (!isHashed) return { size, sha256: createHash('sha256').digest('hex') };
   return { size, sha256: log.finish() };
-}
-
-/**
- * Of all tensors that are still to be made, at least in part. Takes no more memory than the merge
- * that follows: a thread has one kernel for a delta, where that has several and a window.
- */
-function cutsFrom(options: MergeShardOptions, begin: number): Promise<Cuts> {
-  const { shard, resources, kernel: module, roots, signal } = options;
-  return findCuts({
-    tensors: shard.tensors.filter(({ offset, byteLength }) => offset + byteLength > begin),
-    module,
-    arena: resources.bands?.dense,
-    threads: resources.threads,
-    roots,
-    onFound: ({ name }) => reportProgress(options, begin, name),
-    signal,
-  });
 }
 
 /** Hashes windows in file order as they are made, and journals what of the file is written. */

@@ -1,8 +1,8 @@
-import type { FileHandle } from 'node:fs/promises';
 import { WeldlineError } from '../errors.ts';
 import type { PlannedTensor } from '../plan/plan.ts';
 import { elementCount } from '../safetensors/dtype.ts';
 import type { ReadTensor } from './factor-rows.ts';
+import type { Output } from './verify-rows.ts';
 
 /**
  * Compares rows of a tensor that is copied with those of its source, byte for byte: a digest of the
@@ -16,12 +16,11 @@ export async function verifyCopiedRows(
   { name, shape, from, offset, byteLength }: PlannedTensor,
   rows: readonly number[],
   read: ReadTensor,
-  output: FileHandle,
+  output: Output,
 ): Promise<void> {
   const rowBytes = (byteLength / elementCount(shape)) * (shape.at(-1) ?? 1);
-  const written = Buffer.alloc(rowBytes);
   for (const row of rows) {
-    await output.read(written, 0, rowBytes, offset + row * rowBytes);
+    const written = await output.read(offset + row * rowBytes, rowBytes);
     if (Buffer.compare(written, await read(from, row * rowBytes, rowBytes)) === 0) continue;
     throw new WeldlineError(
       'verify.recomputation-mismatch',

@@ -1,20 +1,21 @@
-import { type FileHandle, open, readdir, readFile } from 'node:fs/promises';
+import { type FileHandle, open, readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { compileKernel } from '../../kernels/index.ts';
+import type { ByteSource } from '../byte-source.ts';
 import { toReadError } from '../disk-errors.ts';
-import { digestFile } from '../durable-files.ts';
 import { WeldlineError } from '../errors.ts';
 import { MANIFEST_FILE, type Manifest, parseManifest } from '../manifest.ts';
 import { bandArenas } from '../merge/arena-sizes.ts';
 import { type Cuts, findCuts } from '../merge/bands/find-cuts.ts';
+import { type StreamedInputs, streamedInput } from '../merge/streamed-input.ts';
 import { isCopied } from '../merge/tensor-work.ts';
 import type { ModelFiles } from '../model-files.ts';
 import type { Plan, PlannedTensor } from '../plan/plan.ts';
 import { readCheckpoint } from '../safetensors/checkpoint.ts';
 import { verifyCopiedRows } from './copied-rows.ts';
 import type { ReadTensor } from './factor-rows.ts';
-import { findNonFinite } from './find-non-finite.ts';
+import { verifyFiles } from './verify-files.ts';
 import { verifyRows } from './verify-rows.ts';
 
 /**
@@ -36,15 +37,21 @@ export interface Verification {
   readonly worstRounding: number;
 }
 
+interface Recomputation {
+  readonly plan: Plan;
+  /** Directory of each input, by its id. */
+  readonly roots: Readonly<Record<string, string>>;
+  /** Inputs whose weights are read where they are. */
+  readonly streamed?: StreamedInputs | undefined;
+}
+
 export interface VerifyOptions {
+  /** Holds the manifest. */
   readonly directory: string;
-  /** The files of `directory`. */
+  /** All files of the checkpoint; its weights may be elsewhere. */
   readonly files: ModelFiles;
   /** The plan and where its inputs are, to recompute rows. */
-  readonly recompute?: {
-    readonly plan: Plan;
-    readonly roots: Readonly<Record<string, string>>;
-  };
+  readonly recompute?: Recomputation;
   readonly onBytes?: ((count: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -56,21 +63,20 @@ export interface VerifyOptions {
  * @throws WeldlineError `verify.*`, `manifest.invalid`, `safetensors.*`, `checkpoint.*`
  */
 export async function verifyMerge(options: VerifyOptions): Promise<Verification> {
-  const { directory, files, recompute } = options;
+  const { directory, files, recompute, signal, onBytes } = options;
   const manifest = await readManifest(directory);
-  const bytesChecked = await verifyFiles(manifest, options);
+  const shards = recompute?.plan.shards ?? [];
+  const bytesChecked = await verifyFiles(manifest, { files, shards, signal, onBytes });
   const checkpoint = await readCheckpoint(files);
   if (checkpoint.tensors.size !== manifest.tensors.total) {
     throw new WeldlineError(
       'verify.inventory-mismatch',
-      `${directory} holds ${checkpoint.tensors.size} tensors, its manifest says ` +
+      `${files.name} holds ${checkpoint.tensors.size} tensors, its manifest says ` +
         `${manifest.tensors.total}.`,
     );
   }
   const sampled =
-    recompute === undefined
-      ? { rows: 0, worst: 0 }
-      : await verifyTensors(recompute.plan, recompute.roots, options);
+    recompute === undefined ? { rows: 0, worst: 0 } : await verifyTensors(recompute, options);
   return {
     filesChecked: manifest.files.length,
     bytesChecked,
@@ -96,62 +102,26 @@ export async function readManifest(directory: string): Promise<Manifest> {
   return parseManifest(text, path);
 }
 
-async function verifyFiles(manifest: Manifest, options: VerifyOptions): Promise<number> {
-  const { directory, signal, onBytes } = options;
-  const listed = new Set(manifest.files.map((file) => file.path));
-  const found = await readdir(directory);
-  const foreign = found.find((name) => /\.safetensors(\.|$)/.test(name) && !listed.has(name));
-  if (foreign !== undefined) {
-    throw new WeldlineError(
-      'verify.inventory-mismatch',
-      `${directory} holds ${foreign}, which its manifest does not list. Remove it.`,
-    );
-  }
-  let bytes = 0;
-  for (const { path, size, sha256 } of manifest.files) {
-    if (!found.includes(path)) {
-      throw new WeldlineError(
-        'verify.inventory-mismatch',
-        `${directory} lacks ${path}, which its manifest lists.`,
-      );
-    }
-    const digestOptions = { signal, ...(onBytes === undefined ? {} : { onBytes }) };
-    const actual = await digestFile(join(directory, path), digestOptions);
-    if (actual.sha256 !== sha256 || actual.size !== size) {
-      throw new WeldlineError(
-        'verify.digest-mismatch',
-        `${join(directory, path)} is not the file that was made: its SHA-256 is ` +
-          `${actual.sha256.slice(0, 16)}…, the manifest says ${sha256.slice(0, 16)}…. Restore it, or ` +
-          'remove the directory and merge again.',
-      );
-    }
-    bytes += size;
-  }
-  return bytes;
-}
-
 async function verifyTensors(
-  plan: Plan,
-  roots: Readonly<Record<string, string>>,
-  options: VerifyOptions,
+  { plan, roots, streamed = {} }: Recomputation,
+  { files, signal }: VerifyOptions,
 ): Promise<{ rows: number; worst: number }> {
-  const cuts = await provenCuts(plan, roots, options.signal);
-  const inputs = new InputFiles(roots);
+  const cuts = await provenCuts(plan, roots, signal);
+  const inputs = new InputFiles(roots, streamed);
   let rows = 0;
   let worst = 0;
   try {
     for (const shard of plan.shards) {
-      const output = await open(join(options.directory, shard.file), 'r');
+      const output = await files.open(shard.file);
       try {
         for (const tensor of shard.tensors) {
-          options.signal?.throwIfAborted();
+          signal?.throwIfAborted();
           if (tensor.byteLength === 0) continue;
           const chosen = chooseRows(tensor);
           if (isCopied(tensor)) {
             await verifyCopiedRows(tensor, chosen, inputs.read, output);
             continue;
           }
-          await findNonFinite(tensor, output);
           const found = cuts.get(tensor.name);
           const far = await verifyRows(tensor, chosen, inputs.read, output, found);
           worst = Math.max(worst, far);
@@ -212,14 +182,24 @@ function chooseRows(tensor: PlannedTensor): number[] {
 /** The inputs' files, each opened once. */
 class InputFiles {
   readonly #roots: Readonly<Record<string, string>>;
+  readonly #streamed: StreamedInputs;
   readonly #open = new Map<string, FileHandle>();
+  readonly #sources = new Map<string, ByteSource>();
 
-  constructor(roots: Readonly<Record<string, string>>) {
+  constructor(roots: Readonly<Record<string, string>>, streamed: StreamedInputs) {
     this.#roots = roots;
+    this.#streamed = streamed;
   }
 
   readonly read: ReadTensor = async (tensor, offset, length) => {
-    const path = join(this.#roots[tensor.input] ?? '', tensor.file);
+    const { input, file } = tensor;
+    const path = join(this.#roots[input] ?? '', file);
+    const remote = streamedInput(this.#streamed, input, file);
+    if (remote !== undefined) {
+      const source = this.#sources.get(path) ?? (await remote.files.open(file));
+      this.#sources.set(path, source);
+      return source.read(tensor.offset + offset, length);
+    }
     try {
       const handle = this.#open.get(path) ?? (await open(path, 'r'));
       this.#open.set(path, handle);
@@ -232,6 +212,6 @@ class InputFiles {
   };
 
   async close(): Promise<void> {
-    for (const handle of this.#open.values()) await handle.close();
+    for (const handle of [...this.#open.values(), ...this.#sources.values()]) await handle.close();
   }
 }

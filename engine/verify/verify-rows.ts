@@ -1,5 +1,5 @@
-import type { FileHandle } from 'node:fs/promises';
 import { decodeElements } from '../../kernels/index.ts';
+import type { ByteSource } from '../byte-source.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Cut } from '../merge/bands/find-cut.ts';
 import type { PlannedTensor } from '../plan/plan.ts';
@@ -8,6 +8,9 @@ import type { ReadTensor } from './factor-rows.ts';
 import { type ExactRow, exactRows } from './sample-rows.ts';
 
 const { fround } = Math;
+
+/** A file of the merged checkpoint. */
+export type Output = Pick<ByteSource, 'read'>;
 
 /** Half of the relative distance between neighbouring values, and the smallest such distance. */
 const PRECISION: Readonly<Record<MergeDtype, { halfUlp: number; smallest: number }>> = {
@@ -34,7 +37,7 @@ export async function verifyRows(
   tensor: PlannedTensor,
   rows: readonly number[],
   read: ReadTensor,
-  output: FileHandle,
+  output: Output,
   cuts: readonly Cut[] = [],
 ): Promise<number> {
   let worst = 0;
@@ -47,7 +50,7 @@ export async function verifyRows(
 async function compareRow(
   tensor: PlannedTensor,
   { row, exact, bound, isSum }: ExactRow,
-  output: FileHandle,
+  output: Output,
 ): Promise<number> {
   const dtype = tensor.dtype as MergeDtype;
   const written = await writtenRow(tensor, row, exact.length, output);
@@ -78,10 +81,10 @@ async function writtenRow(
   tensor: PlannedTensor,
   row: number,
   columns: number,
-  output: FileHandle,
+  output: Output,
 ): Promise<Float64Array> {
   const dtype = tensor.dtype as MergeDtype;
-  const bytes = Buffer.alloc(columns * bytesOf(dtype));
-  await output.read(bytes, 0, bytes.length, tensor.offset + row * bytes.length);
+  const length = columns * bytesOf(dtype);
+  const bytes = await output.read(tensor.offset + row * length, length);
   return decodeElements(bytes, KERNEL_DTYPE[dtype]);
 }

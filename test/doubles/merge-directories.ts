@@ -1,8 +1,9 @@
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { type MergedModel, mergeModel } from '../../engine/merge/merge-model.ts';
 import { chooseResources, resourcesFor } from '../../engine/merge/resources.ts';
 import type { MergeProgress } from '../../engine/merge/shard-options.ts';
+import type { StreamedInputs } from '../../engine/merge/streamed-input.ts';
 import type { MergeOptions, Plan } from '../../engine/plan/plan.ts';
 import { planMerge } from '../../engine/plan/plan-merge.ts';
 import { FileDigests } from '../../sources/file-digests.ts';
@@ -14,13 +15,16 @@ export async function writeFiles(directory: string, files: FileMap): Promise<voi
   for (const [path, bytes] of files) await writeFile(join(directory, path), bytes);
 }
 
-/** The files of a directory, by name. */
+/** The files of a directory and of those in it, by their paths. */
 export async function readFiles(directory: string): Promise<Map<string, Buffer>> {
   const files = new Map<string, Buffer>();
-  for (const name of (await readdir(directory)).sort()) {
-    files.set(name, await readFile(join(directory, name)));
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true });
+  for (const entry of entries) {
+    if (!entry.isFile()) continue;
+    const path = join(entry.parentPath, entry.name);
+    files.set(relative(directory, path), await readFile(path));
   }
-  return files;
+  return new Map([...files].sort(([one], [other]) => (one < other ? -1 : 1)));
 }
 
 export interface Directories {
@@ -52,6 +56,8 @@ export async function planDirectories(
 export interface MergeDirectoriesOptions extends Directories {
   readonly output: string;
   readonly plan?: Plan;
+  /** Inputs whose weights are read from elsewhere; `base` need not have them then. */
+  readonly streamed?: StreamedInputs;
   readonly options?: MergeOptions;
   readonly threads?: number;
   /** With windows of this size, a multiple of the page size, whatever memory they take. */
@@ -74,6 +80,7 @@ export async function mergeDirectories(
   const merged = await mergeModel({
     plan,
     roots: { base, a: adapter, ...options.others },
+    ...(options.streamed && { streamed: options.streamed }),
     output,
     resources,
     provenance: { inputs: {} },

@@ -25,17 +25,29 @@ export interface CatalogFile {
 export interface CatalogCommit {
   readonly sha: string;
   readonly files: ReadonlyMap<string, CatalogFile>;
+  readonly title: string;
+  readonly parent: CatalogCommit | undefined;
 }
 
 export interface CatalogRepository {
   readonly id: string;
+  /** Only for accounts of its namespace. */
+  readonly isPrivate: boolean;
   /** By branch or tag name. */
-  readonly revisions: ReadonlyMap<string, CatalogCommit>;
+  readonly revisions: Map<string, CatalogCommit>;
+  /** The names in `revisions` that are tags. */
+  readonly tags: Set<string>;
+  /** All that there are, by id: refs may leave a commit. */
+  readonly commits: Map<string, CatalogCommit>;
 }
 
 /** The hub keeps weights and anything large in LFS. */
 const LFS_NAMES = /\.(?:safetensors|bin|gguf|model|pt|onnx)$/;
 const LFS_BYTES_MIN = 10 * 1024 * 1024;
+
+export function isLfs(name: string, size: number): boolean {
+  return LFS_NAMES.test(name) || size >= LFS_BYTES_MIN;
+}
 
 export async function readCatalog(root: string): Promise<Map<string, CatalogRepository>> {
   const repositories = new Map<string, CatalogRepository>();
@@ -54,7 +66,7 @@ export function findCommit(
   const named = repository.revisions.get(revision);
   if (named !== undefined) return named;
   if (!/^[0-9a-f]{7,40}$/.test(revision)) return undefined;
-  return [...repository.revisions.values()].find(({ sha }) => sha.startsWith(revision));
+  return [...repository.commits.values()].find(({ sha }) => sha.startsWith(revision));
 }
 
 async function readRepository(root: string, id: string): Promise<CatalogRepository> {
@@ -63,7 +75,8 @@ async function readRepository(root: string, id: string): Promise<CatalogReposito
   for (const name of await directoriesIn(directory)) {
     revisions.set(decodeURIComponent(name), await readCommit(path.join(directory, name)));
   }
-  return { id, revisions };
+  const commits = new Map([...revisions.values()].map((commit) => [commit.sha, commit]));
+  return { id, isPrivate: false, revisions, tags: new Set(), commits };
 }
 
 async function readCommit(directory: string): Promise<CatalogCommit> {
@@ -77,13 +90,13 @@ async function readCommit(directory: string): Promise<CatalogCommit> {
     files.set(file.path, file);
     hash.update(`${file.path}\0${file.gitOid}\n`);
   }
-  return { sha: hash.digest('hex'), files };
+  return { sha: hash.digest('hex'), files, title: '', parent: undefined };
 }
 
 async function describeFile(name: string, absolutePath: string): Promise<CatalogFile> {
   const content = await readFile(absolutePath);
   const size = content.length;
-  if (!LFS_NAMES.test(name) && size < LFS_BYTES_MIN) {
+  if (!isLfs(name, size)) {
     return { path: name, absolutePath, size, gitOid: gitBlobId(content), sha256: undefined };
   }
   const sha256 = createHash('sha256').update(content).digest('hex');
@@ -102,5 +115,7 @@ export function gitBlobId(content: Buffer): string {
 
 async function directoriesIn(directory: string): Promise<string[]> {
   const entries = await readdir(directory, { withFileTypes: true });
-  return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+  return entries
+    .filter((entry) => entry.isDirectory() && !entry.name.startsWith('.'))
+    .map((entry) => entry.name);
 }

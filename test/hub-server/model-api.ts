@@ -11,7 +11,7 @@ export function modelInformation(
     id: repository.id,
     modelId: repository.id,
     sha: commit.sha,
-    private: false,
+    private: repository.isPrivate,
     gated: false,
     disabled: false,
     tags: [],
@@ -46,6 +46,14 @@ export function treeEntries(commit: CatalogCommit): object[] {
     ...[...folders].map((path) => ({ type: 'directory', oid: '0'.repeat(40), size: 0, path })),
     ...[...commit.files.values()].map(treeEntry),
   ];
+}
+
+/** Body of `/api/models/{repo}/paths-info/{revision}`: what of the paths there is. */
+export function pathsInfo(commit: CatalogCommit, paths: readonly string[]): object[] {
+  return paths.flatMap((path) => {
+    const file = commit.files.get(path);
+    return file === undefined ? [] : [treeEntry(file)];
+  });
 }
 
 function treeEntry(file: CatalogFile): object {

@@ -195,8 +195,10 @@ describe('the model card', () => {
 
   it('has front matter that the hub reads', () => {
     expect(frontMatter(modelCard(releaseFacts(INPUT)))).toMatchObject({
-      base_model: 'org/tiny',
+      base_model: ['org/tiny'],
+      base_model_relation: 'merge',
       library_name: 'transformers',
+      tags: ['merged-lora', 'weldline'],
     });
   });
 
@@ -211,7 +213,10 @@ describe('the model card', () => {
       fc.property(text(), text(), text(), (model, run, warning) => {
         const card = modelCard(withTexts(model, run, warning));
         expect(shape(bodyOf(card))).toEqual(usual);
-        expect(frontMatter(card)['base_model']).toBe(model);
+        expect(frontMatter(card)).toEqual({
+          library_name: 'transformers',
+          tags: ['merged-lora', 'weldline'],
+        });
         expect(bodyOf(card)).not.toMatch(/(?<!\\)<script/);
       }),
     );

@@ -35,11 +35,17 @@ function namedIn(root: string, ...names: string[]): NamedAdapter[] {
   });
 }
 
+async function noRemoteSources(): Promise<never> {
+  throw new Error('no test here has a model at such a place');
+}
+
 /** No hub is there to be asked. */
 const NOWHERE: ModelAccess = {
   hub: { endpoint: 'http://127.0.0.1:9', token: undefined },
   cacheDirectory: '/nowhere',
+  modelsDirectory: '/nowhere',
   digests: new FileDigests(),
+  remote: noRemoteSources,
 };
 
 const check = (adapters: readonly NamedAdapter[]) =>
@@ -142,7 +148,9 @@ describe('repositories', () => {
     const access: ModelAccess = {
       hub: hub.connection(),
       cacheDirectory: hub.cacheDirectory,
+      modelsDirectory: '/nowhere',
       digests: new FileDigests(),
+      remote: noRemoteSources,
     };
     const locate = (name: string, role: 'base' | 'adapter') =>
       locateModel(access, { model: `hf://acme/${name}`, role });

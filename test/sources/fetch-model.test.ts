@@ -11,7 +11,8 @@ import {
 } from 'node:fs/promises';
 import path from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { type FetchProgress, fetchModel } from '../../sources/fetch-model.ts';
+import type { FetchProgress } from '../../sources/fetch-blobs.ts';
+import { fetchModel } from '../../sources/fetch-model.ts';
 import { blobPaths } from '../../sources/hub-cache.ts';
 import { blobName, type HubModel, resolveHubModel } from '../../sources/hub-model.ts';
 import { testBytes } from '../hub-server/test-bytes.ts';

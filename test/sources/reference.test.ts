@@ -30,7 +30,7 @@ describe('parseModelReference', () => {
     expect(parse(text)).toEqual({ kind: 'hub', repo, revision, folder });
   });
 
-  it.each(['s3://bucket/model', 'https://huggingface.co/org/name', 'ollama://llama3', 'hub://x'])(
+  it.each(['gs://bucket/model', 'ftp://host/model', 'ollama://llama3', 'hub://x'])(
     'does not know %s and says what it knows',
     (text) => {
       expect(() => parse(text)).toThrow(

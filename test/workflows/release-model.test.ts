@@ -52,6 +52,9 @@ async function filesUnder(directory: string): Promise<Map<string, string>> {
   return files;
 }
 
+/** What is said of the checkpoint, beside its weights. */
+const DOCUMENTS = ['README.md', 'bom.cdx.json', 'provenance.intoto.json', 'release.json'];
+
 describe('a release', () => {
   let handle: TestRelease;
   let result: ReleaseResult;
@@ -90,7 +93,13 @@ describe('a release', () => {
     const expected = await readFiles(output);
     const published = await readFiles(join(setup.target, result.artefact));
     expect([...published.keys()].sort()).toEqual(
-      [...expected.keys(), 'README.md', 'release.json'].sort(),
+      [
+        ...expected.keys(),
+        ...['adapter_config.json', 'adapter_model.safetensors'].map(
+          (name) => `adapters/tone/${name}`,
+        ),
+        ...DOCUMENTS,
+      ].sort(),
     );
     for (const [name, bytes] of expected) {
       // The manifest names the inputs, which this merge calls otherwise.
@@ -120,12 +129,20 @@ describe('a release', () => {
       { id: 'tone', model: 'tone', trainingRun: 'run-8841' },
     ]);
     const report = JSON.parse(await readFile(result.report.json, 'utf8'));
-    expect(report).toMatchObject({ ...facts, publications: result.publications });
+    const { run, inputs, verification } = facts;
+    expect(report).toMatchObject({ run, inputs, verification, publications: result.publications });
+    expect(facts.stages.map(({ stage }: { stage: string }) => stage)).toEqual(
+      STAGES.slice(0, STAGES.indexOf('convert')).concat('publish'),
+    );
+    const listed = facts.contents.map(({ path }: { path: string }) => path).sort();
+    const unlisted = ['provenance.intoto.json', 'release.json'];
+    const published = await readFiles(join(setup.target, result.artefact));
+    expect([...listed, ...unlisted].sort()).toEqual([...published.keys()].sort());
   });
 
   it('names no path of the machine in anything it publishes', async () => {
     const published = await readFiles(join(setup.target, result.artefact));
-    for (const name of ['README.md', 'release.json', 'weldline.json', 'config.json']) {
+    for (const name of [...DOCUMENTS, 'weldline.json', 'config.json']) {
       const text = published.get(name)?.toString('utf8') ?? '';
       expect(text.length, name).toBeGreaterThan(0);
       expect(text, name).not.toContain(server.directory);

@@ -1,7 +1,7 @@
 /** Each way in which a tensor comes about: its plan is read back whole, a merge of it can be stopped
  * anywhere and goes on to the same bytes, and verification sees one wrong value. */
 import { createHash } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
+import { cp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { MANIFEST_FILE } from '../../../engine/manifest.ts';
@@ -171,8 +171,24 @@ test.each(CASES)('%s', async (_, models, options) => {
   for (const share of [0.3, 0.7]) await stopAfter(share, inputs, plan, stopped);
   await mergeDirectories({ ...inputs, plan, output: stopped, windowBytes: PAGE_BYTES });
   expect(await readFiles(stopped)).toEqual(await readFiles(whole));
+  await mergeStreamed(inputs, plan, whole);
   await spoilEach(inputs, plan, whole);
 });
+
+/** The same while the base's weights are elsewhere: nothing of them is on the disk. */
+async function mergeStreamed(inputs: Directories, plan: Plan, whole: string): Promise<void> {
+  const root = await temporaryDirectory();
+  const [base, output] = [join(root, 'base'), join(root, 'output')];
+  await cp(inputs.base, base, { recursive: true });
+  await rm(join(base, SHARD));
+  const streamed = { base: { files: await openModelDirectory(inputs.base), pin: 'state' } };
+  const manner = { threads: 3, windowBytes: PAGE_BYTES };
+  await mergeDirectories({ ...inputs, base, plan, output, streamed, ...manner });
+  expect(await readFiles(output)).toEqual(await readFiles(whole));
+  const roots = { base, a: inputs.adapter, ...inputs.others };
+  const recompute = { plan, roots, streamed };
+  await verifyMerge({ directory: output, files: await openModelDirectory(output), recompute });
+}
 
 async function stopAfter(
   share: number,

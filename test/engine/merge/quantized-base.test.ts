@@ -5,6 +5,7 @@ import { planDigest } from '../../../engine/plan/plan.ts';
 import { previewMerge } from '../../../engine/plan/plan-merge.ts';
 import { sourceReferences } from '../../../engine/plan/planned-tensor.ts';
 import { verifyRows } from '../../../engine/verify/verify-rows.ts';
+import { openFileSource } from '../../../sources/file-source.ts';
 import { memoryFiles } from '../../doubles/memory-files.ts';
 import {
   mergeDirectories,
@@ -136,6 +137,7 @@ test.each<Kind>(['nf4', 'nf4-double', 'int8'])(
     const tensor = plan.shards[0]!.tensors.find(({ name }) => name === WEIGHT)!;
     const stored = (await readFiles(directories.base)).get(WEIGHTS_FILE)!;
     const output = await open(join(directories.output, WEIGHTS_FILE), 'r+');
+    const written = await openFileSource(join(directories.output, WEIGHTS_FILE));
     try {
       const verify = (): Promise<number> =>
         verifyRows(
@@ -143,7 +145,7 @@ test.each<Kind>(['nf4', 'nf4-double', 'int8'])(
           [3],
           async ({ offset: begin }, offset, length) =>
             stored.subarray(begin + offset, begin + offset + length),
-          output,
+          written,
         );
       expect(await verify()).toBeLessThanOrEqual(1);
       const place = tensor.offset + (3 * 64 + 5) * 2;
@@ -157,6 +159,7 @@ test.each<Kind>(['nf4', 'nf4-double', 'int8'])(
       });
     } finally {
       await output.close();
+      await written.close();
     }
   },
 );

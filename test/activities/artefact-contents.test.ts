@@ -2,11 +2,10 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { publishedPart } from '../../activities/published-part.ts';
+import { archivedAdapters, artefactContents } from '../../activities/artefact-contents.ts';
 import type { Converted, ReleaseParts } from '../../activities/quality-types.ts';
 import { makeConversion } from '../../conversion/conversion-store.ts';
 import type { ReleaseFacts } from '../../report/release-facts.ts';
-import { reportFacts } from '../../report/report-facts.ts';
 import { temporaryDirectory } from '../doubles/temporary-directory.ts';
 import { sampleInput } from '../report/html/sample-facts.ts';
 
@@ -37,15 +36,16 @@ function releaseOf(converted: Converted, evaluated: string): ReleaseParts {
 
 function publish(converted: Converted, evaluated = converted.manifestDigest) {
   const release = releaseOf(converted, evaluated);
-  return publishedPart(release, FACTS, async () => reportFacts(sampleInput()), converted.id);
+  return artefactContents(release, FACTS, converted.id);
 }
 
 test('a conversion is published as it was evaluated', async () => {
   const converted = await makeIntegers(await temporaryDirectory(), 'judged');
   expect(await publish(converted)).toMatchObject({
-    artefact: `${FACTS.artefact}-awq-w4a16-g128`,
+    release: FACTS.artefact,
+    part: 'awq-w4a16-g128',
     manifestDigest: converted.manifestDigest,
-    files: [{ path: 'model.safetensors', size: 6 }],
+    files: [{ path: 'model.safetensors', size: 6 }, { path: 'conversion.json' }],
   });
 });
 
@@ -67,4 +67,18 @@ test('nor is one whose evaluation was of other files', async () => {
     code: 'convert.missing',
     message: expect.stringContaining('nobody judged'),
   });
+});
+
+test('the archive holds what was merged of each adapter, and nothing of the base', () => {
+  const [base, ...adapters] = FACTS.inputs;
+  expect([base?.id, adapters.length]).toEqual(['base', 2]);
+  const roots = Object.fromEntries(FACTS.inputs.map(({ id }) => [id, `/somewhere/${id}`]));
+  const expected = adapters.flatMap(({ id, files }) =>
+    files.map((file) => ({
+      ...file,
+      path: `adapters/${id}/${file.path}`,
+      source: `/somewhere/${id}/${file.path}`,
+    })),
+  );
+  expect(archivedAdapters(FACTS, roots)).toEqual(expected);
 });

@@ -1,0 +1,91 @@
+import { join } from 'node:path';
+import { WeldlineError } from '../engine/errors.ts';
+import { createPublisher } from '../publishers/create-publisher.ts';
+import type { ArtefactFile, Published } from '../publishers/publisher.ts';
+import { artefactId } from './artefact-contents.ts';
+import type { Dependencies } from './dependencies.ts';
+import { factsOfRelease } from './facts-of-release.ts';
+import { withHeartbeat } from './heartbeat.ts';
+import type { MoveAliasesInput, PublishInput } from './quality-types.ts';
+import { releaseReport } from './release-report.ts';
+import { releasedArtefact } from './released-artefact.ts';
+import type { Publication } from './types.ts';
+
+/** publish: a judged artefact goes to its targets, and aliases follow it. */
+export function createPublishActivities(dependencies: Dependencies) {
+  const { home, access, publishing } = dependencies;
+  const publisherOf = async ({ recipe, target }: Pick<PublishInput, 'recipe' | 'target'>) => {
+    const wanted = recipe.publish[target];
+    if (wanted === undefined) throw new RangeError(`the recipe has no target ${target}`);
+    return { publisher: await createPublisher(wanted, publishing), wanted };
+  };
+
+  return {
+    /** Publishes to one target of the recipe. Idempotent; what differs is a conflict. */
+    async publish(input: PublishInput): Promise<Publication> {
+      return withHeartbeat('publish', async (report, signal) => {
+        const { part, publishedAt = [] } = input;
+        const { publisher } = await publisherOf(input);
+        const facts = await factsOfRelease(home, input);
+        const readReport = () => releaseReport(home, input, facts);
+        const { artefact, judged } = await releasedArtefact(dependencies, input, facts, readReport);
+        const published = await publisher.publish(artefact, {
+          signal,
+          onProgress: report,
+          publishedAt: publishedAt.map(toPublished),
+        });
+        if (publisher.kind === 'directory') {
+          await requireIntact(published.location, judged, signal);
+        }
+        return { ...published, ...(part === undefined ? {} : { part }) };
+      });
+    },
+
+    /**
+     * Moves the target's aliases to what was just published. An artefact that was there before moves
+     * none that points elsewhere: whoever moved that on has had a reason.
+     */
+    async moveAliases(input: MoveAliasesInput): Promise<{ readonly warnings: readonly string[] }> {
+      return withHeartbeat('publish', async (_report, signal) => {
+        const { publisher, wanted } = await publisherOf(input);
+        const { release, part } = artefactId(input.release, input.part);
+        const warnings: string[] = [];
+        for (const alias of wanted.aliases ?? []) {
+          const from = await publisher.readAlias(alias, part, signal);
+          if (from?.release === release) continue;
+          if (from !== undefined && !input.isNew) {
+            warnings.push(
+              `${publisher.name}: ${alias} stays at ${from.release}, since ${release} was published ` +
+                `before. Move it by "weldline promote" if that is what you want.`,
+            );
+            continue;
+          }
+          const history = from === undefined ? [] : [...from.history, from.release];
+          await publisher.moveAlias({ alias, part, to: release, from, history }, signal);
+        }
+        return { warnings };
+      });
+    },
+  };
+
+  /** Also where it was there already: a version stands for bytes, not for a name. */
+  async function requireIntact(
+    location: string,
+    judged: readonly ArtefactFile[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const changed = await access.digests.findChanged(location, judged, signal);
+    await access.digests.save();
+    if (changed === undefined) return;
+    throw new WeldlineError(
+      'verify.digest-mismatch',
+      `${join(location, changed)} is not the file that was published. Remove ${location} and ` +
+        'release again.',
+    );
+  }
+}
+
+function toPublished(publication: Publication): Published {
+  const { location, existed, target = 'directory', pinned = location, bytesSent = 0 } = publication;
+  return { target, location, pinned, existed, bytesSent };
+}

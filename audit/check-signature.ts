@@ -1,0 +1,41 @@
+import {
+  compareSignedFiles,
+  SIGNATURE_FILE,
+  type Trust,
+  verifyModelSignature,
+} from '../attest/model-signature.ts';
+import { parseModelSignature } from '../attest/parse-signature.ts';
+import { readTextFile } from '../engine/model-files.ts';
+import type { FoundFile } from './artefact-digests.ts';
+import { PRUNED_FILE } from './check-files.ts';
+import { type Finding, failed, notChecked, verified } from './claim.ts';
+import type { OpenedArtefact } from './open-artefact.ts';
+
+/** Whom signatures are believed of; undefined compares what is signed, whoever signed it. */
+export async function checkSignature(
+  { files }: OpenedArtefact,
+  found: ReadonlyMap<string, FoundFile>,
+  trust: Trust | undefined,
+): Promise<Finding> {
+  if (!found.has(SIGNATURE_FILE)) {
+    return trust === undefined
+      ? notChecked('it is not signed')
+      : failed(
+          'attest.not-covered',
+          `there is no ${SIGNATURE_FILE}, so nobody vouches for it. Ask whoever published it.`,
+        );
+  }
+  const text = await readTextFile(files, SIGNATURE_FILE);
+  // Pruning removes what was signed; what is left is compared by the other claims.
+  if (found.has(PRUNED_FILE)) return notChecked('files that it covers were pruned');
+  const listed = [...found].map(([path, { sha256 }]) => ({ path, sha256 }));
+  if (trust === undefined) {
+    compareSignedFiles(parseModelSignature(text), listed);
+    return notChecked(
+      'signed, and what was signed is what is here, but nothing was given to check by whom: name ' +
+        '--key, or --identity and --issuer',
+    );
+  }
+  const { signedBy, filesListed } = await verifyModelSignature(text, { files: listed, trust });
+  return verified(`${filesListed} files are signed by ${signedBy}`);
+}

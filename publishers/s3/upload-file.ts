@@ -1,0 +1,256 @@
+import { createHash } from 'node:crypto';
+import { type FileHandle, open } from 'node:fs/promises';
+import { toReadError } from '../../engine/disk-errors.ts';
+import { WeldlineError } from '../../engine/errors.ts';
+import { isAnswer } from '../../remote/s3-failure.ts';
+import type { ArtefactFile } from '../publisher.ts';
+import type { Claim } from './claim.ts';
+import { checksumOfParts, type Multipart, openMultipart, type UploadedPart } from './multipart.ts';
+import { readRecordedDigest, recordDigest } from './recorded-digests.ts';
+import type { S3Objects } from './s3-objects.ts';
+
+/** Enough to fill a line with round trips of a tenth of a second; each has a part in memory. */
+const PARTS_IN_FLIGHT_MAX = 4;
+/** Others may finish or abort the upload that is gone on with, each time another. */
+const UPLOADS_MAX = 4;
+
+export interface UploadOptions {
+  readonly objects: S3Objects;
+  readonly artefact: string;
+  readonly file: ArtefactFile;
+  /** Bytes of what is at its key now; undefined where nothing is. */
+  readonly sizeThere: number | undefined;
+  /** Of all parts but the last; a file that has no more is sent at once. */
+  readonly partBytes: number;
+  readonly claim: Claim;
+  /** Bytes of it that arrived, were there or were sent. */
+  readonly onBytes: (bytesDone: number) => void;
+}
+
+/**
+ * Sees to it that a file is at its key, with the bytes its digest says.
+ * @returns bytes that were sent
+ * @throws WeldlineError `source.not-found`, `disk.read-failed` or `publish.verify-failed` for a file that
+ *   is not what the artefact says, and what the server makes of it
+ */
+export async function uploadFile(options: UploadOptions): Promise<number> {
+  const { file, partBytes, sizeThere } = options;
+  if (sizeThere === file.size && (await isHeld(options))) return 0;
+  const handle = await open(file.source, 'r').catch((error: unknown) => {
+    throw toReadError(error, file.source);
+  });
+  try {
+    if (file.size <= partBytes) return await uploadWhole(options, handle);
+    return await uploadInParts(options, handle);
+  } finally {
+    await handle.close();
+  }
+}
+
+function keyOf({ objects, artefact, file }: UploadOptions): string {
+  return `${objects.root}${artefact}/${file.path}`;
+}
+
+/** Whether the object at its key is the file, by the best that is known of it. */
+async function isHeld(options: UploadOptions): Promise<boolean> {
+  const { objects, artefact, file } = options;
+  const head = await objects.head(keyOf(options));
+  if (head?.size !== file.size) return false;
+  if (head.checksum !== undefined && !head.isChecksumOfParts) {
+    return head.checksum === toBase64(file.sha256);
+  }
+  const known =
+    head.sha256 ??
+    (await readRecordedDigest(objects, { artefact, path: file.path, etag: head.etag })) ??
+    (await objects.readDigest(keyOf(options)));
+  return known === file.sha256;
+}
+
+async function uploadWhole(options: UploadOptions, handle: FileHandle): Promise<number> {
+  const { file, objects, claim, onBytes } = options;
+  const bytes = Buffer.alloc(file.size);
+  await fill(handle, bytes, 0, file);
+  if ((await handle.stat()).size !== file.size) throw changedFile(file);
+  if (createHash('sha256').update(bytes).digest('hex') !== file.sha256) throw changedFile(file);
+  await claim.hold();
+  const { isChecked } = await objects.put(keyOf(options), bytes);
+  const failure = isChecked ? undefined : await verify(options, toBase64(file.sha256));
+  if (failure !== undefined) throw failure;
+  onBytes(file.size);
+  return file.size;
+}
+
+async function uploadInParts(options: UploadOptions, handle: FileHandle): Promise<number> {
+  const { file, objects } = options;
+  const key = keyOf(options);
+  let bytesSent = 0;
+  for (let attempt = 1; ; attempt++) {
+    const upload = await openMultipart(objects.connection, {
+      ...{ key, signal: objects.signal, sha256: file.sha256 },
+    });
+    try {
+      const parts = await sendParts(options, handle, upload, (bytes) => {
+        bytesSent += bytes;
+      });
+      await options.claim.hold();
+      await upload.complete(parts);
+      const failure = await verify(options, checksumOfParts(parts));
+      if (failure !== undefined) throw new UploadSpoilt(failure);
+      return bytesSent;
+    } catch (error) {
+      objects.signal.throwIfAborted();
+      const isSpoilt = error instanceof UploadSpoilt;
+      const isOver = isSpoilt || (await isGone(upload, error));
+      if (!isOver || attempt === UPLOADS_MAX) throw isSpoilt ? error.failure : error;
+      // Who finished it may have been another publication of this very file.
+      if (await isHeld(options)) return bytesSent;
+    }
+  }
+}
+
+/** An upload that will not become the file, and is removed: another may. */
+class UploadSpoilt extends Error {
+  readonly failure: WeldlineError;
+  constructor(failure: WeldlineError) {
+    super(failure.message);
+    this.failure = failure;
+  }
+}
+
+/** Whether an upload failed because somebody else has finished or aborted it. */
+async function isGone(upload: Multipart, error: unknown): Promise<boolean> {
+  if (isAnswer(error, 'NoSuchUpload')) return true;
+  if (!(error instanceof WeldlineError) || error.details['status'] === undefined) return false;
+  // Not every server says so when a part or the end of it is sent.
+  return upload.parts().then(
+    () => false,
+    (gone: unknown) => isAnswer(gone, 'NoSuchUpload'),
+  );
+}
+
+/** Reads the file once, and sends each part that the server does not have. */
+async function sendParts(
+  options: UploadOptions,
+  handle: FileHandle,
+  upload: Multipart,
+  onSent: (bytes: number) => void,
+): Promise<readonly UploadedPart[]> {
+  const { file, partBytes, claim, onBytes } = options;
+  const there = upload.isResumed ? await upload.parts() : new Map<number, UploadedPart>();
+  const hash = createHash('sha256');
+  const parts: UploadedPart[] = [];
+  const inFlight = new Set<Promise<void>>();
+  let bytesDone = 0;
+  const done = (part: UploadedPart): void => {
+    parts.push(part);
+    bytesDone += part.size;
+    onBytes(bytesDone);
+  };
+  try {
+    for (let number = 1, at = 0; at < file.size; number++, at += partBytes) {
+      const bytes = Buffer.allocUnsafe(Math.min(partBytes, file.size - at));
+      await fill(handle, bytes, at, file);
+      hash.update(bytes);
+      const listed = there.get(number);
+      if (listed !== undefined) {
+        const sha256 = createHash('sha256').update(bytes).digest('base64');
+        if (!isSamePart(listed, bytes, sha256)) {
+          // Begun for another file, whose digest would be the label of what it becomes.
+          await upload.abort();
+          throw new UploadSpoilt(notWhatWasSent(options));
+        }
+        done({ ...listed, sha256 });
+        continue;
+      }
+      await claim.hold();
+      const sending = upload.put(number, bytes).then((part) => {
+        onSent(part.size);
+        done(part);
+      });
+      const tracked = sending.finally(() => inFlight.delete(tracked));
+      tracked.catch(() => undefined);
+      inFlight.add(tracked);
+      if (inFlight.size >= PARTS_IN_FLIGHT_MAX) await Promise.race(inFlight);
+    }
+    await Promise.all(inFlight);
+  } finally {
+    await Promise.allSettled(inFlight);
+  }
+  if ((await handle.stat()).size !== file.size || hash.digest('hex') !== file.sha256) {
+    await upload.abort();
+    throw changedFile(file);
+  }
+  return parts.sort((one, other) => one.number - other.number);
+}
+
+/** By the checksum where the server lists it, otherwise by the ETag, which is the MD5 of a part. */
+function isSamePart(listed: UploadedPart, bytes: Buffer, sha256: string): boolean {
+  if (listed.size !== bytes.byteLength) return false;
+  if (listed.sha256 !== undefined) return listed.sha256 === sha256;
+  return listed.etag.replaceAll('"', '') === createHash('md5').update(bytes).digest('hex');
+}
+
+/** Compares what arrived with what was sent, before anybody is told that it is there. */
+async function verify(
+  options: UploadOptions,
+  checksum: string,
+): Promise<WeldlineError | undefined> {
+  const { objects, artefact, file } = options;
+  const key = keyOf(options);
+  const head = await objects.head(key);
+  const isWhole = head?.size === file.size;
+  // A server that keeps no checksums is read from again.
+  const isRight =
+    isWhole &&
+    (head.checksum === undefined
+      ? (await objects.readDigest(key)) === file.sha256
+      : head.checksum === checksum);
+  const isForeign = head?.sha256 !== undefined && head.sha256 !== file.sha256;
+  if (!isRight || isForeign) {
+    await objects.remove([key]);
+    return notWhatWasSent(options);
+  }
+  if (head.sha256 === undefined) {
+    const { path, sha256 } = file;
+    await recordDigest(objects, { artefact, path, sha256, etag: head.etag });
+  }
+  return undefined;
+}
+
+/** Reads exactly `bytes.length` bytes at an offset. */
+async function fill(
+  handle: FileHandle,
+  bytes: Buffer,
+  offset: number,
+  file: ArtefactFile,
+): Promise<void> {
+  for (let filled = 0; filled < bytes.length; ) {
+    const { bytesRead } = await handle
+      .read(bytes, filled, bytes.length - filled, offset + filled)
+      .catch((error: unknown) => {
+        throw toReadError(error, file.source);
+      });
+    if (bytesRead === 0) throw changedFile(file);
+    filled += bytesRead;
+  }
+}
+
+function notWhatWasSent(options: UploadOptions): WeldlineError {
+  return new WeldlineError(
+    'publish.verify-failed',
+    `${options.objects.uri(keyOf(options))} was not what was sent: its size or checksum differed. It ` +
+      'is removed; publish again, and look for whatever else writes there.',
+  );
+}
+
+export function changedFile({ path, source }: ArtefactFile): WeldlineError {
+  return new WeldlineError(
+    'publish.verify-failed',
+    `${path} is no longer what was judged: ${source} has other bytes than its digest says. Nothing ` +
+      'was published; make the release again.',
+  );
+}
+
+function toBase64(hex: string): string {
+  return Buffer.from(hex, 'hex').toString('base64');
+}

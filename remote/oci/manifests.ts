@@ -1,0 +1,141 @@
+import { WeldlineError } from '../../engine/errors.ts';
+import {
+  digestOfBytes,
+  MANIFEST_BYTES_MAX,
+  MANIFEST_TYPE,
+  parseManifest,
+  type StoredManifest,
+} from './manifest.ts';
+import { nameOfPlace, OCI_DIGEST, OCI_TAG } from './oci-place.ts';
+import type { RegistryClient } from './registry-client.ts';
+
+/** Registries cut longer lists into pages of their own. */
+const TAGS_PER_PAGE = 1000;
+/** A registry whose pages never end is broken. */
+const PAGES_MAX = 1000;
+
+/**
+ * @param version a tag or a digest
+ * @returns undefined where there is none; `manifest` is undefined for what is none, such as an index
+ * @throws WeldlineError `codeOf(502)` for bytes that are not those of the digest
+ */
+export async function getManifest(
+  client: RegistryClient,
+  version: string,
+  signal: AbortSignal,
+): Promise<
+  StoredManifest | (Omit<StoredManifest, 'manifest'> & { manifest?: undefined }) | undefined
+> {
+  const response = await client.ask({
+    method: 'GET',
+    to: `manifests/${version}`,
+    headers: {
+      accept: `${MANIFEST_TYPE}, application/vnd.oci.image.index.v1+json;q=0.5, */*;q=0.1`,
+    },
+    ...{ signal, what: version, accept: [404] },
+  });
+  if (response.status === 404) {
+    await response.body?.cancel();
+    return undefined;
+  }
+  const bytes = await readBytes(client, response, version);
+  const digest = digestOfBytes(bytes);
+  if (OCI_DIGEST.test(version) && digest !== version) {
+    throw broken(client, version, 'answers with another manifest than was asked for');
+  }
+  const manifest = parseManifest(bytes);
+  return manifest === undefined ? { digest, bytes } : { digest, bytes, manifest };
+}
+
+async function readBytes(
+  client: RegistryClient,
+  response: Response,
+  version: string,
+): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  for await (const part of response.body ?? []) {
+    size += part.byteLength;
+    if (size > MANIFEST_BYTES_MAX) throw broken(client, version, 'sends a manifest without end');
+    parts.push(part);
+  }
+  return Buffer.concat(parts);
+}
+
+/** Writes a manifest under a tag or its digest; its blobs must be there. Idempotent. */
+export async function putManifest(
+  client: RegistryClient,
+  version: string,
+  bytes: Uint8Array,
+  signal: AbortSignal,
+): Promise<void> {
+  const response = await client.ask({
+    method: 'PUT',
+    to: `manifests/${version}`,
+    headers: { 'content-type': MANIFEST_TYPE },
+    body: bytes,
+    ...{ signal, what: version },
+  });
+  await response.body?.cancel();
+  const digest = digestOfBytes(bytes);
+  const stored = response.headers.get('docker-content-digest') ?? digest;
+  if (stored !== digest) throw broken(client, version, `stored ${stored} in place of ${digest}`);
+}
+
+/**
+ * Deletes a manifest and with it all tags of it.
+ * @throws WeldlineError `codeOf(400)` where the registry forbids it
+ */
+export async function deleteManifest(
+  client: RegistryClient,
+  digest: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const response = await client.ask({
+    method: 'DELETE',
+    to: `manifests/${digest}`,
+    ...{ signal, what: digest, accept: [404, 405] },
+  });
+  await response.body?.cancel();
+  if (response.status !== 405) return;
+  throw new WeldlineError(
+    client.codeOf(405),
+    `${nameOfPlace(client.place)}: the registry does not let anyone delete. Allow it there ` +
+      '(REGISTRY_STORAGE_DELETE_ENABLED=true for the CNCF registry), or remove the version by its ' +
+      'own tools.',
+  );
+}
+
+/** All tags of the repository; none where it does not exist yet. */
+export async function listTags(client: RegistryClient, signal: AbortSignal): Promise<string[]> {
+  const tags = new Set<string>();
+  let to: string | URL = `tags/list?n=${TAGS_PER_PAGE}`;
+  for (let page = 0; page < PAGES_MAX; page += 1) {
+    const response: Response = await client.ask({
+      method: 'GET',
+      ...{ to, signal, what: 'its tags', accept: [404] },
+    });
+    if (response.status === 404) {
+      await response.body?.cancel();
+      return [...tags];
+    }
+    const answer = (await response.json().catch(() => undefined)) as { tags?: unknown } | undefined;
+    if (answer === undefined) throw broken(client, 'its tags', 'sends no list of tags');
+    const listed: unknown[] = Array.isArray(answer.tags) ? answer.tags : [];
+    for (const tag of listed) if (typeof tag === 'string' && OCI_TAG.test(tag)) tags.add(tag);
+    const next = /<([^>]+)>\s*;\s*rel="?next"?/.exec(response.headers.get('link') ?? '')?.[1];
+    if (next === undefined) return [...tags];
+    // Never to another server: the list is the registry's own.
+    const target = new URL(next, client.place.origin);
+    to = new URL(`${target.pathname}${target.search}`, client.place.origin);
+  }
+  throw broken(client, 'its tags', 'lists tags without end');
+}
+
+function broken(client: RegistryClient, what: string, problem: string): WeldlineError {
+  return new WeldlineError(
+    client.codeOf(502),
+    `${nameOfPlace(client.place)} (${what}): the registry ${problem}. Check it and what lies ` +
+      'between here and there, and run again.',
+  );
+}

@@ -1,0 +1,136 @@
+import { WeldlineError } from '../../engine/errors.ts';
+import { httpRequest } from '../http.ts';
+import type { CodeOf } from '../http-failures.ts';
+import type { Patience } from '../patience.ts';
+import type { RegistryCredentials } from './docker-credentials.ts';
+
+export interface AuthorizationOptions {
+  /** Of the registry. */
+  readonly origin: string;
+  /** As people know it. */
+  readonly registry: string;
+  /** Asked for when the registry first wants to know who is there. */
+  readonly credentials: () => Promise<RegistryCredentials | undefined>;
+  readonly patience: Patience;
+  readonly codeOf: CodeOf;
+}
+
+/** Answers what a registry asks of those who ask it: Basic, or tokens of the server that it names. */
+export interface RegistryAuthorization {
+  /** The header that did last time for this access; undefined before. */
+  current(access: string): string | undefined;
+  /**
+   * The header that answers a challenge; undefined where there are no credentials for one.
+   * @param challenge `WWW-Authenticate`
+   * @param access what is remembered under: `pull`, `pull,push`, …
+   * @throws WeldlineError by `codeOf`, of the token server
+   */
+  answer(
+    challenge: string | null,
+    access: string,
+    signal: AbortSignal,
+  ): Promise<string | undefined>;
+}
+
+export function registryAuthorization(options: AuthorizationOptions): RegistryAuthorization {
+  const known = new Map<string, string>();
+  let loading: Promise<RegistryCredentials | undefined> | undefined;
+  const load = () => {
+    loading ??= options.credentials();
+    return loading;
+  };
+  return {
+    current: (access) => known.get(access),
+    async answer(challenge, access, signal) {
+      const header = await answerChallenge(options, challenge ?? '', load, signal);
+      if (header === undefined) known.delete(access);
+      else known.set(access, header);
+      return header;
+    },
+  };
+}
+
+async function answerChallenge(
+  options: AuthorizationOptions,
+  challenge: string,
+  load: () => Promise<RegistryCredentials | undefined>,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const [, scheme = '', rest = ''] = /^\s*(\w+)\s+(.*)$/s.exec(challenge) ?? [];
+  const parameters = new Map(
+    [...rest.matchAll(/(\w+)="([^"]*)"/g)].map(([, name = '', value = '']) => [name, value]),
+  );
+  if (scheme.toLowerCase() === 'basic') {
+    const credentials = await load();
+    return credentials && 'username' in credentials ? basic(credentials) : undefined;
+  }
+  if (scheme.toLowerCase() !== 'bearer') return undefined;
+  const token = await fetchToken(options, parameters, await load(), signal);
+  return `Bearer ${token}`;
+}
+
+/** The token flow of the CNCF registry's documentation, and OAuth 2's where there is an identity token. */
+async function fetchToken(
+  options: AuthorizationOptions,
+  parameters: ReadonlyMap<string, string>,
+  credentials: RegistryCredentials | undefined,
+  signal: AbortSignal,
+): Promise<string> {
+  const { origin, registry, patience, codeOf } = options;
+  const name = `the token server of ${registry}`;
+  const realm = realmOf(parameters.get('realm') ?? '', origin, name, codeOf);
+  const asked = new URLSearchParams();
+  for (const key of ['service', 'scope'] as const) {
+    const value = parameters.get(key);
+    if (value !== undefined) asked.append(key, value);
+  }
+  const common = { signal, patience, name, codeOf };
+  let response: Response;
+  if (credentials !== undefined && 'identityToken' in credentials) {
+    asked.append('grant_type', 'refresh_token');
+    asked.append('refresh_token', credentials.identityToken.reveal());
+    asked.append('client_id', 'weldline');
+    const headers = { 'content-type': 'application/x-www-form-urlencoded' };
+    response = await httpRequest({
+      ...common,
+      url: realm,
+      method: 'POST',
+      headers,
+      body: asked.toString(),
+    });
+  } else {
+    for (const [key, value] of asked) realm.searchParams.append(key, value);
+    const headers = credentials && { authorization: basic(credentials) };
+    response = await httpRequest({
+      ...common,
+      url: realm,
+      method: 'GET',
+      ...(headers && { headers }),
+    });
+  }
+  const { token, access_token } = (await response.json().catch(() => ({}))) as Record<
+    string,
+    unknown
+  >;
+  const found = token ?? access_token;
+  if (typeof found === 'string' && /^[\x21-\x7e]+$/.test(found)) return found;
+  throw new WeldlineError(codeOf(401), `${name} gives no token. Check its address and its logs.`);
+}
+
+/** Passwords go where the registry says; not in the clear, if the registry itself is not. */
+function realmOf(realm: string, origin: string, name: string, codeOf: CodeOf): URL {
+  const url = URL.canParse(realm) ? new URL(realm) : undefined;
+  const isFine =
+    url?.protocol === 'https:' || (url?.protocol === 'http:' && origin.startsWith('http:'));
+  if (url !== undefined && isFine && url.username === '' && url.password === '') return url;
+  throw new WeldlineError(
+    codeOf(401),
+    `${name} is to be asked at an address that weldline sends no password to: the registry must ` +
+      'name one of HTTPS, without credentials.',
+  );
+}
+
+function basic(credentials: Extract<RegistryCredentials, { username: string }>): string {
+  const { username, password } = credentials;
+  return `Basic ${Buffer.from(`${username}:${password.reveal()}`).toString('base64')}`;
+}
