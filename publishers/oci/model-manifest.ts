@@ -151,7 +151,7 @@ function configOf({ description, part, ...id }: Artefact): Record<string, unknow
       name: description.name,
       version: description.version,
       title: artefactNameOf({ release: id.release, ...(part !== undefined && { part }) }),
-      sourceURL: description.base,
+      ...(isUri(description.base) && { sourceURL: description.base }),
       ...(license !== undefined && { licenses: [license] }),
     },
     config: {
@@ -169,7 +169,12 @@ function annotationsOf(artefact: Artefact): Record<string, string> {
     [CREATED]: description.createdAt,
     [TITLE]: artefactNameOf(artefact),
     'org.opencontainers.image.version': description.version,
-    'org.opencontainers.image.source': description.base,
+    ...(isUri(description.base) && { 'org.opencontainers.image.source': description.base }),
     ...(description.license && { 'org.opencontainers.image.licenses': description.license }),
   };
+}
+
+/** The base of a merge may be a directory of somebody's machine, which leads nowhere. */
+function isUri(text: string): boolean {
+  return /^[a-z][a-z0-9+.-]*:\/\//.test(text);
 }

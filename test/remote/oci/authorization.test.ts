@@ -67,6 +67,9 @@ describe('a registry that asks for tokens', () => {
   let front: string;
   /** What the token server was asked. */
   let asked: { method: string; query: string; authorization: string | undefined }[];
+  /** How often the registry asked who is there. */
+  let challenges: number;
+  let offer: (bearer: string) => string;
   let grants: (authorization: string | undefined, form: URLSearchParams) => unknown;
 
   beforeAll(async () => {
@@ -76,6 +79,8 @@ describe('a registry that asks for tokens', () => {
 
   beforeEach(async () => {
     asked = [];
+    challenges = 0;
+    offer = (bearer) => bearer;
     grants = () => ({ token: `token-${CANARY}` });
     const tokens = await serve(async (request, response) => {
       const { method = '', url = '', headers } = request;
@@ -92,8 +97,9 @@ describe('a registry that asks for tokens', () => {
       const { method = 'GET', url = '/', headers } = request;
       const scope = `repository:models/tiny:${method === 'GET' ? 'pull' : 'pull,push'}`;
       if (headers.authorization !== `Bearer token-${CANARY}`) {
+        challenges += 1;
         const challenge = `Bearer realm="${tokens}/token",service="tests",scope="${scope}"`;
-        response.writeHead(401, { 'www-authenticate': challenge }).end();
+        response.writeHead(401, { 'www-authenticate': offer(challenge) }).end();
         return;
       }
       const answer = await fetch(`${registry.origin}${url}`, { method });
@@ -114,6 +120,24 @@ describe('a registry that asks for tokens', () => {
       'GET service=tests&scope=repository:models/tiny:pull,push',
     ]);
     expect(asked.every(({ authorization }) => authorization === undefined)).toBe(true);
+  });
+
+  it('is asked for a new one before the old one runs out', async () => {
+    grants = () => ({ token: `token-${CANARY}`, expires_in: 0 });
+    const client = clientOf(front);
+    await listTags(client, signal);
+    await listTags(client, signal);
+    expect([asked.length, challenges]).toEqual([2, 1]);
+  });
+
+  it('may offer a password beside them', async () => {
+    for (offer of [
+      (bearer) => `Basic realm="b", ${bearer}`,
+      (bearer) => `${bearer}, Basic realm="b"`,
+    ]) {
+      await listTags(clientOf(front), signal);
+    }
+    expect(asked).toHaveLength(2);
   });
 
   it('gives them for a password', async () => {
@@ -140,6 +164,14 @@ describe('a registry that asks for tokens', () => {
     expect(error.code).toBe('publish.unauthorized');
     expect(error.message).toContain('the token server');
     expect(error.message).toContain('DENIED');
+  });
+
+  it('says that an identity token is refused, without it', async () => {
+    await writeConfig({ auths: { [new URL(front).host]: { identitytoken: CANARY } } });
+    grants = () => undefined;
+    const error = await errorOf(listTags(clientOf(front), signal));
+    expect(error.code).toBe('publish.unauthorized');
+    expect(error.message).toContain('refuses the identity token (401)');
   });
 
   it.each([[{}], [{ token: 'two\r\nlines' }], [{ token: 7 }]])('gives none: %j', async (answer) => {
