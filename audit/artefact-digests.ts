@@ -1,5 +1,9 @@
+import { connectionLimit } from '../sources/connection-limit.ts';
 import { digestOfFile } from '../sources/open-input.ts';
 import type { OpenedArtefact } from './open-artefact.ts';
+
+/** One hashes while others wait for the network or the disk. */
+const FILES_AT_ONCE = 4;
 
 /** A file as it was found. */
 export interface FoundFile {
@@ -21,10 +25,12 @@ export async function artefactDigests(
   { files }: OpenedArtefact,
   options: ReadOptions,
 ): Promise<ReadonlyMap<string, FoundFile>> {
-  const found = new Map<string, FoundFile>();
-  for (const [path, size] of files.sizes) {
-    options.signal.throwIfAborted();
-    found.set(path, { size, sha256: await digestOfFile(files, path, options) });
-  }
-  return found;
+  const limit = connectionLimit(FILES_AT_ONCE);
+  const work = [...files.sizes].map(([path, size]) =>
+    limit(async () => {
+      options.signal.throwIfAborted();
+      return [path, { size, sha256: await digestOfFile(files, path, options) }] as const;
+    }),
+  );
+  return new Map(await Promise.all(work));
 }

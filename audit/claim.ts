@@ -47,11 +47,17 @@ const NOT_OF_THE_ARTEFACT = /^(hub|source|disk|config|internal|kernel)\.|\.unava
  */
 export async function checkClaim(claim: ClaimName, check: () => Promise<Finding>): Promise<Claim> {
   try {
-    return { claim, ...(await check()) };
+    const finding = await check();
+    return { claim, ...finding, text: printable(finding.text) };
   } catch (error) {
     if (!(error instanceof WeldlineError) || NOT_OF_THE_ARTEFACT.test(error.code)) throw error;
-    return { claim, ...failed(error.code, error.message) };
+    return { claim, ...failed(error.code, printable(error.message)) };
   }
+}
+
+/** Names of files and runs come from elsewhere, and terminals obey what is in them. */
+function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}]/gu, '\u{fffd}');
 }
 
 /** More names than this are counted only. */

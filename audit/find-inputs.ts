@@ -63,8 +63,7 @@ async function givenPlace(input: RecordedInput, search: InputSearch): Promise<st
 /** Where the manifest says it came from: in a cache, or there. */
 async function originOf(input: RecordedInput, search: InputSearch): Promise<string | undefined> {
   const { model, commit } = input;
-  const isElsewhere = /^[a-z0-9]+:\/\//.test(model);
-  if (!isElsewhere) return undefined;
+  if (!isElsewhere(model)) return undefined;
   const cached = cachedPlace(input, search.access);
   // What is damaged there is fetched again, or as good as missing.
   if (cached !== undefined && (await findDifferent(input, cached, search)).length === 0) {
@@ -72,6 +71,11 @@ async function originOf(input: RecordedInput, search: InputSearch): Promise<stri
   }
   if (!search.mayFetch) return undefined;
   return fetchFrom(model, commit, input, search);
+}
+
+/** A path would be one of the machine that merged, whatever is there on this one. */
+function isElsewhere(model: string): boolean {
+  return /^(?:hf|s3|oci|https?):\/\//.test(model);
 }
 
 function cachedPlace(
@@ -128,13 +132,12 @@ function another({ id, model }: RecordedInput, place: string, wrong: string[]): 
 
 function howToGet({ id, model, commit, pin }: RecordedInput, mayFetch: boolean): string {
   const what = id === 'base' ? 'the base' : `the adapter "${id}"`;
-  const isElsewhere = /^[a-z0-9]+:\/\//.test(model);
   const state = commit ?? pin;
-  if (isElsewhere && !mayFetch) {
+  if (isElsewhere(model) && !mayFetch) {
     return `${what} is ${model}${state === undefined ? '' : ` (${state})`}, which is not on this machine: --fetch brings it here`;
   }
   const where = `${what} was a directory called ${basename(model)} where it was merged`;
   return id === 'base'
     ? `${where}: name it with --base`
-    : `${where}, and the release does not carry it`;
+    : `${where}, and this artefact does not carry it (of a release, the merged checkpoint does)`;
 }

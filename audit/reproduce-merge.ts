@@ -1,5 +1,5 @@
-import { mkdir, open, rm } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { mkdir, rm } from 'node:fs/promises';
+import { basename, dirname } from 'node:path';
 import { sha256Of } from '../engine/canonical-json.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import { formatManifest, MANIFEST_FILE, type Manifest } from '../engine/manifest.ts';
@@ -9,14 +9,11 @@ import type { MergeProgress } from '../engine/merge/shard-options.ts';
 import type { Provenance } from '../engine/seal.ts';
 import type { FetchProgress } from '../sources/fetch-blobs.ts';
 import type { ModelAccess } from '../sources/model-input.ts';
+import { withArchive } from './archived-adapters.ts';
 import { mergeOfRelease, RELEASE_FILE, readRecord } from './artefact-record.ts';
-import { archivedPath } from './check-adapters.ts';
 import { findInputs } from './find-inputs.ts';
 import { type OpenedArtefact, openArtefact } from './open-artefact.ts';
 import { planAgain, requireEngine } from './plan-again.ts';
-
-/** Copied in pieces. */
-const PIECE_BYTES = 4 * 1024 * 1024;
 
 export interface ReproduceOptions {
   readonly access: ModelAccess;
@@ -63,21 +60,21 @@ export async function reproduceMerge(options: ReproduceOptions): Promise<Reprodu
   const artefact = await openArtefact(access, target, signal);
   const { merge, manifestDigest, conversion } = await whatWasMerged(artefact);
   requireEngine(merge);
-  const archive = `${output}.adapters`;
   try {
-    const archived = await archivedAdapters(artefact, merge, archive, signal);
-    const inputs = await findInputs({
-      access,
-      inputs: merge.inputs,
-      archived,
-      base: options.base,
-      mayFetch: true,
-      signal,
-      onProgress: options.onFetch,
-      onBytes: options.onBytes,
+    const made = await withArchive(artefact, merge, options, async (archived) => {
+      const { roots, missing } = await findInputs({
+        access,
+        inputs: merge.inputs,
+        archived,
+        base: options.base,
+        mayFetch: true,
+        signal,
+        onProgress: options.onFetch,
+        onBytes: options.onBytes,
+      });
+      if (missing.length > 0) throw inputsMissing(artefact.name, missing);
+      return mergeAgain(merge, roots, options);
     });
-    if (inputs.missing.length > 0) throw inputsMissing(artefact.name, inputs.missing);
-    const made = await mergeAgain(merge, inputs.roots, options);
     return {
       target: artefact.name,
       plan: merge.plan,
@@ -85,7 +82,6 @@ export async function reproduceMerge(options: ReproduceOptions): Promise<Reprodu
       ...(conversion !== undefined && { conversion }),
     };
   } finally {
-    await rm(archive, { recursive: true, force: true });
     if (!options.isKept) await rm(output, { recursive: true, force: true });
   }
 }
@@ -111,49 +107,6 @@ async function whatWasMerged(artefact: OpenedArtefact): Promise<WhatWasMerged> {
     );
   }
   return conversion === undefined ? { merge, manifestDigest } : { merge, conversion };
-}
-
-/** Directories of the adapters that the artefact carries; of a remote one, fetched. */
-async function archivedAdapters(
-  { files, directory }: OpenedArtefact,
-  { inputs }: Manifest,
-  archive: string,
-  signal: AbortSignal,
-): Promise<Record<string, string>> {
-  const roots: Record<string, string> = {};
-  for (const { id, files: wanted } of inputs) {
-    const paths = wanted.map(({ path }) => archivedPath(id, path));
-    // One that is there in part is damaged, which its digests will tell.
-    if (!paths.some((path) => files.sizes.has(path))) continue;
-    roots[id] = join(directory ?? archive, archivedPath(id, ''));
-    if (directory !== undefined) continue;
-    for (const path of paths) {
-      if (files.sizes.has(path)) await copyFile(files, path, join(archive, path), signal);
-    }
-  }
-  return roots;
-}
-
-async function copyFile(
-  files: OpenedArtefact['files'],
-  path: string,
-  target: string,
-  signal: AbortSignal,
-): Promise<void> {
-  await mkdir(dirname(target), { recursive: true });
-  const source = await files.open(path);
-  const handle = await open(target, 'w');
-  try {
-    for (let offset = 0; offset < source.size; offset += PIECE_BYTES) {
-      signal.throwIfAborted();
-      await handle.writeFile(
-        await source.read(offset, Math.min(PIECE_BYTES, source.size - offset)),
-      );
-    }
-  } finally {
-    await handle.close();
-    await source.close();
-  }
 }
 
 async function mergeAgain(

@@ -1,15 +1,14 @@
-import { join } from 'node:path';
 import type { Trust } from '../attest/model-signature.ts';
 import type { Manifest } from '../engine/manifest.ts';
 import type { Plan } from '../engine/plan/plan.ts';
 import { readCheckpoint } from '../engine/safetensors/checkpoint.ts';
-import { verifyMerge } from '../engine/verify/verify-merge.ts';
+import { verifyTensors } from '../engine/verify/verify-merge.ts';
 import type { FetchProgress } from '../sources/fetch-blobs.ts';
-import { openModelDirectory } from '../sources/model-directory.ts';
 import type { ModelAccess } from '../sources/model-input.ts';
+import { withArchive } from './archived-adapters.ts';
 import { artefactDigests, type FoundFile, type ReadOptions } from './artefact-digests.ts';
 import { type ArtefactRecord, readRecord } from './artefact-record.ts';
-import { archivedPath, checkAdapters } from './check-adapters.ts';
+import { checkAdapters } from './check-adapters.ts';
 import { checkBom, checkProvenance } from './check-documents.ts';
 import { checkFiles, PRUNED_FILE } from './check-files.ts';
 import { checkManifest } from './check-manifest.ts';
@@ -101,56 +100,52 @@ async function checkMerge(
   ];
   if (merge === undefined) return unchecked('the manifest of the merge is not part of it');
   if (!isSound) return unchecked('what it would be worked out from is not as it was');
-  const search = {
-    ...options,
-    inputs: merge.inputs,
-    archived: archivedRoots(subject, merge),
-  };
+  // Before adapters are brought here: without a base they are of no use.
+  const base = await checkClaim('plan', async () => {
+    const inputs = merge.inputs.filter(({ id }) => id === 'base');
+    const { missing } = await findInputs({ ...options, inputs, archived: {} });
+    return missing.length > 0 ? notChecked(missing.join('; ')) : verified('the base is here');
+  });
+  if (base.status !== 'verified') return [base, unplanned()];
+  return withArchive(subject.artefact, merge, options, (archived) =>
+    checkPlanAndRows(subject, merge, archived, options),
+  );
+}
+
+async function checkPlanAndRows(
+  subject: Subject,
+  merge: Manifest,
+  archived: Readonly<Record<string, string>>,
+  options: VerifyArtefactOptions,
+): Promise<Claim[]> {
   let plan: Plan | undefined;
   let roots: Readonly<Record<string, string>> = {};
   const planned = await checkClaim('plan', async () => {
-    const inputs = await findInputs(search);
+    const inputs = await findInputs({ ...options, inputs: merge.inputs, archived });
     if (inputs.missing.length > 0) return notChecked(inputs.missing.join('; '));
     roots = inputs.roots;
     plan = await planAgain(merge, roots);
     return verified(`base and adapters give the plan ${merge.plan.slice(0, 16)}…`);
   });
-  const rows = await checkClaim('rows', async () => {
-    if (plan === undefined) return notChecked('it takes the plan');
-    return checkRows(subject, plan, roots, options);
-  });
-  return [planned, rows];
+  if (plan === undefined) return [planned, unplanned()];
+  const made: Plan = plan;
+  return [planned, await checkClaim('rows', () => checkRows(subject, made, roots, options.signal))];
 }
 
-function archivedRoots({ artefact, found }: Subject, { inputs }: Manifest): Record<string, string> {
-  const { directory } = artefact;
-  if (directory === undefined) return {};
-  const archived = inputs.filter(({ id, files }) =>
-    files.every(({ path }) => found.has(archivedPath(id, path))),
-  );
-  return Object.fromEntries(archived.map(({ id }) => [id, join(directory, archivedPath(id, ''))]));
+function unplanned(): Claim {
+  return { claim: 'rows', ...notChecked('it takes the plan') };
 }
 
 async function checkRows(
   { artefact, record, found }: Subject,
   plan: Plan,
   roots: Readonly<Record<string, string>>,
-  { signal, onBytes }: ReadOptions,
+  signal: AbortSignal,
 ): Promise<Finding> {
-  const { directory } = artefact;
   if (record.conversion !== undefined) return notChecked('a conversion holds other numbers');
   if (found.has(PRUNED_FILE)) return notChecked('the weights were pruned');
-  if (directory === undefined) {
-    return notChecked('rows are read from a directory: fetch the release and verify that');
-  }
-  const { rowsRecomputed, worstRounding } = await verifyMerge({
-    directory,
-    files: await openModelDirectory(directory),
-    recompute: { plan, roots },
-    signal,
-    onBytes,
-  });
+  const { rows, worst } = await verifyTensors({ plan, roots }, { files: artefact.files, signal });
   return verified(
-    `${rowsRecomputed} sampled rows are what base and adapters give, to ${worstRounding} of a rounding`,
+    `${rows} sampled rows are what base and adapters give, to ${worst.toFixed(3)} of a rounding`,
   );
 }

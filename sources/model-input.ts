@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { ADAPTER_CONFIG_FILE } from '../engine/adapters/adapter-config.ts';
 import { ADAPTER_PICKLE_FILE } from '../engine/adapters/adapter-format.ts';
 import { digestOf } from '../engine/canonical-json.ts';
+import { isStreamedFile } from '../engine/merge/streamed-input.ts';
 import type { ModelFiles } from '../engine/model-files.ts';
 import { isSideFile } from '../engine/plan/side-files.ts';
 import { INDEX_FILE } from '../engine/safetensors/weight-index.ts';
@@ -166,6 +167,15 @@ export function identityOf(model: ResolvedModel): string {
   return model.folder === '' ? model.commit : `${model.commit}/${model.folder}`;
 }
 
+/** A model less its weights: what is fetched of one whose weights are read where they are. */
+export function withoutWeights(model: LocatedModel): LocatedModel {
+  const less = <File extends { readonly path: string }>(files: readonly File[]): File[] =>
+    files.filter(({ path }) => !isStreamedFile(path));
+  if (model.kind === 'directory') return model;
+  if (model.kind === 'hub') return { ...model, files: less(model.files) };
+  return { ...model, model: { ...model.model, files: less(model.model.files) } };
+}
+
 /** Bytes that are not in the cache yet. */
 export async function downloadBytes(access: ModelAccess, model: LocatedModel): Promise<number> {
   if (model.kind === 'directory') return 0;
@@ -177,6 +187,11 @@ export async function downloadBytes(access: ModelAccess, model: LocatedModel): P
     if (cached?.size !== file.size) bytes += file.size;
   }
   return bytes;
+}
+
+/** The directory below which a model is kept once it was fetched. */
+export function fetchedInto(access: ModelAccess, model: LocatedModel): string {
+  return model.kind === 'remote' ? access.modelsDirectory : access.cacheDirectory;
 }
 
 /** The files of a model where they are now, for headers and configurations. */

@@ -102,9 +102,15 @@ export async function readManifest(directory: string): Promise<Manifest> {
   return parseManifest(text, path);
 }
 
-async function verifyTensors(
+/**
+ * Works sampled rows of every merged tensor out again, and compares copies with their source.
+ * @returns how many rows, and their largest distance from the exact value in units of the dtype's
+ *   rounding
+ * @throws WeldlineError `verify.recomputation-mismatch`; what reading throws
+ */
+export async function verifyTensors(
   { plan, roots, streamed = {} }: Recomputation,
-  { files, signal }: VerifyOptions,
+  { files, signal }: Pick<VerifyOptions, 'files' | 'signal'>,
 ): Promise<{ rows: number; worst: number }> {
   const cuts = await provenCuts(plan, roots, signal);
   const inputs = new InputFiles(roots, streamed);

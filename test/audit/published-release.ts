@@ -69,6 +69,35 @@ export async function publishRelease(
   return { directory, base: path('tiny'), publicKey, manifest };
 }
 
+/** A conversion of a release as it is published, with a file that stands for its weights. */
+export async function publishConversion(
+  root: string,
+  { manifest }: Pick<PublishedRelease, 'manifest'>,
+): Promise<string> {
+  const directory = join(root, `${RELEASE}-gguf-f16`);
+  const weights = Buffer.from('GGUF');
+  const file = {
+    path: 'model.gguf',
+    size: weights.length,
+    sha256: createHash('sha256').update(weights).digest('hex'),
+  };
+  const id = 'gguf-f16';
+  const conversion = { format: 'weldline.conversion', id, kind: 'gguf', files: [file] };
+  const text = `${JSON.stringify(conversion, null, 2)}\n`;
+  await mkdir(directory);
+  await writeFile(join(directory, file.path), weights);
+  await writeFile(join(directory, 'conversion.json'), text);
+  const { engine, plan, inputs, options } = manifest;
+  const release = {
+    format: 'weldline.release',
+    ...{ artefact: `${RELEASE}-gguf-f16`, manifestDigest: sha256Of(text), conversion },
+    ...{ run: RUN, engine, plan, inputs, options, warnings: [], merge: manifest },
+    contents: await filesIn(directory),
+  };
+  await writeFile(join(directory, 'release.json'), `${JSON.stringify(release, null, 2)}\n`);
+  return directory;
+}
+
 /** Every file below a directory with size and digest, by path. */
 export async function filesIn(directory: string): Promise<AttestedFile[]> {
   const entries = await readdir(directory, { recursive: true, withFileTypes: true });
@@ -85,10 +114,9 @@ export async function filesIn(directory: string): Promise<AttestedFile[]> {
 
 async function writeDocuments(directory: string, manifest: Manifest): Promise<void> {
   const manifestDigest = sha256Of(formatManifest(manifest));
-  const facts = factsOf(manifest, manifestDigest, await filesIn(directory));
+  const factsNow = async () => factsOf(manifest, manifestDigest, await filesIn(directory));
   await writeFile(join(directory, 'README.md'), '# A card\n');
-  await writeFile(join(directory, BOM_FILE), billOfMaterials(facts));
-  await writeFile(join(directory, PROVENANCE_FILE), provenanceStatement(facts));
+  await writeFile(join(directory, BOM_FILE), billOfMaterials(await factsNow()));
   const { engine, plan, inputs, options, rules, configEdits, tensors, warnings, files } = manifest;
   const release = {
     format: 'weldline.release',
@@ -98,6 +126,7 @@ async function writeDocuments(directory: string, manifest: Manifest): Promise<vo
     contents: await filesIn(directory),
   };
   await writeFile(join(directory, 'release.json'), `${JSON.stringify(release, null, 2)}\n`);
+  await writeFile(join(directory, PROVENANCE_FILE), provenanceStatement(await factsNow()));
 }
 
 function factsOf(

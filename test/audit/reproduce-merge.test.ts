@@ -15,7 +15,7 @@ import { temporaryDirectory } from '../doubles/temporary-directory.ts';
 import { baseFiles, tinyBase } from '../doubles/tiny-model.ts';
 import { startWebServer } from '../harness/web-server.ts';
 import { startTestHub, type TestHub } from '../hub-server/test-hub.ts';
-import { type PublishedRelease, publishRelease } from './published-release.ts';
+import { type PublishedRelease, publishConversion, publishRelease } from './published-release.ts';
 
 let root: string;
 let release: PublishedRelease;
@@ -134,6 +134,18 @@ describe('a release made again', () => {
     const again = await reproduce(join(copy, 'release.json'));
     expect(differing(again)).toEqual([]);
     expect(again.files).toHaveLength(4);
+  });
+
+  it('is the merge, where a conversion of it was asked for', async () => {
+    const directory = await publishConversion(await temporaryDirectory(), release);
+    await expect(reproduce(directory, { base: release.base })).rejects.toMatchObject({
+      code: 'verify.input-missing',
+      message: expect.stringContaining('the merged checkpoint does'),
+    });
+    await cp(join(release.directory, 'adapters'), join(directory, 'adapters'), { recursive: true });
+    const again = await reproduce(directory, { base: release.base });
+    expect(again.conversion).toBe('gguf-f16');
+    expect(again.files.length - differing(again).length).toBe(4);
   });
 
   it('says which files came out otherwise', async () => {

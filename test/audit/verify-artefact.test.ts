@@ -12,7 +12,12 @@ import { readEnvironment } from '../../config/environment.ts';
 import { modelAccess } from '../../workers/model-access.ts';
 import { temporaryDirectory } from '../doubles/temporary-directory.ts';
 import { startWebServer } from '../harness/web-server.ts';
-import { filesIn, type PublishedRelease, publishRelease } from './published-release.ts';
+import {
+  filesIn,
+  type PublishedRelease,
+  publishConversion,
+  publishRelease,
+} from './published-release.ts';
 
 let root: string;
 let release: PublishedRelease;
@@ -111,14 +116,10 @@ describe('a release that is as it was published', () => {
   it('is read at a URL, and nothing of it is stored', async () => {
     const server = await startWebServer({ root: release.directory });
     try {
-      const before = await filesIn(root);
-      const verified = await verify(server.origin, { base: undefined });
-      expect(statuses(verified)).toEqual({
-        ...ALL_VERIFIED,
-        plan: 'not-checked',
-        rows: 'not-checked',
-      });
-      expect(await filesIn(root)).toEqual(before);
+      const paths = async () => (await filesIn(root)).map(({ path }) => path);
+      const before = await paths();
+      expect(statuses(await verify(server.origin))).toEqual(ALL_VERIFIED);
+      expect(await paths()).toEqual(before);
     } finally {
       await server.close();
     }
@@ -139,6 +140,35 @@ describe('a release that is as it was published', () => {
     });
     await rm(join(copy, 'config.json'));
     expect(await complaints(copy)).toContain('config.json');
+  });
+});
+
+describe('a conversion', () => {
+  it('is verified as far as it goes, and found when it is changed', async () => {
+    const directory = await publishConversion(await temporaryDirectory(), release);
+    const changes = { trust: undefined };
+    expect(statuses(await verify(directory, changes))).toMatchObject({
+      files: 'verified',
+      manifest: 'verified',
+      tensors: 'not-checked',
+      adapters: 'not-checked',
+      plan: 'not-checked',
+      rows: 'not-checked',
+    });
+    await cp(join(release.directory, 'adapters'), join(directory, 'adapters'), { recursive: true });
+    expect(statuses(await verify(directory, changes))).toMatchObject({
+      files: 'verified',
+      adapters: 'verified',
+      plan: 'verified',
+      rows: 'not-checked',
+    });
+    for (const name of ['model.gguf', 'conversion.json']) {
+      const path = join(directory, name);
+      const bytes = await readFile(path);
+      await writeFile(path, Buffer.concat([bytes, Buffer.from(' ')]));
+      expect(await complaints(directory, changes)).toContain(name);
+      await writeFile(path, bytes);
+    }
   });
 });
 
@@ -189,6 +219,27 @@ describe('a release that was tampered with', () => {
       expect(await complaints(copy, { trust: undefined, base: undefined })).toContain(path);
     },
   );
+
+  it('does not write to terminals by the names of files', async () => {
+    const copy = await copyOf(unsigned);
+    await writeFile(join(copy, 'a\u001b[2Jb.py'), '');
+    const said = await complaints(copy, { trust: undefined, base: undefined });
+    expect(said).toContain('a\ufffd[2Jb.py');
+    expect(said).not.toContain('\u001b');
+  });
+
+  it('leads nowhere by the ids of adapters', async () => {
+    const copy = await copyOf(unsigned);
+    for (const name of ['release.json', 'provenance.intoto.json', 'bom.cdx.json']) {
+      await rm(join(copy, name));
+    }
+    const path = join(copy, 'weldline.json');
+    const text = await readFile(path, 'utf8');
+    await writeFile(path, text.replace('"id": "a"', '"id": "../../a"'));
+    await rm(join(copy, 'adapters'), { recursive: true });
+    const said = await complaints(copy, { trust: undefined, base: unsigned.base });
+    expect(said).toContain('"../../a", which is no id of an adapter');
+  });
 
   it('is found by a file that has another name', async () => {
     const copy = await copyOf(unsigned);

@@ -249,14 +249,21 @@ describe('weldline verify', () => {
     await runCommand(['merge', ...models, '--output', 'checked'], options);
     const intact = await runCommand(['verify', 'checked', '--json'], options);
     expect(intact).toMatchObject({ status: 0, stderr: '' });
-    expect(JSON.parse(intact.stdout)).toMatchObject({ tensorsChecked: 19, filesChecked: 4 });
+    expect(JSON.parse(intact.stdout)).toMatchObject({
+      isIntact: true,
+      claims: expect.arrayContaining([
+        { claim: 'files', status: 'verified', text: expect.stringContaining('4 files') },
+        { claim: 'tensors', status: 'verified', text: expect.stringContaining('19 tensors') },
+      ]),
+    });
     const weights = join(root, 'checked', 'model-00001-of-00002.safetensors');
     const bytes = await readFile(weights);
     bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
     await writeFile(weights, bytes);
     const damaged = await runCommand(['verify', 'checked'], options);
-    expect(damaged).toMatchObject({ status: 1, stdout: '' });
-    expect(damaged.stderr).toContain(weights);
+    expect(damaged.status).toBe(1);
+    expect(damaged.stdout).toMatch(/^files +FAILED .*model-00001-of-00002\.safetensors/m);
+    expect(damaged.stderr).toContain('model-00001-of-00002.safetensors');
     expect(damaged.stderr).toContain('[verify.digest-mismatch]');
   });
 });

@@ -131,10 +131,11 @@ describe('a registry that asks for tokens', () => {
   });
 
   it('may offer a password beside them', async () => {
-    for (offer of [
+    const offers: (typeof offer)[] = [
       (bearer) => `Basic realm="b", ${bearer}`,
       (bearer) => `${bearer}, Basic realm="b"`,
-    ]) {
+    ];
+    for (offer of offers) {
       await listTags(clientOf(front), signal);
     }
     expect(asked).toHaveLength(2);
