@@ -65,7 +65,9 @@ export function testFaults(stage: Stage): void {
       it(`publishes all or shows nothing: ${title}, at each change`, async () => {
         const changes = await findChanges();
         expect(changes.length).toBeGreaterThan(0);
-        for (const skip of changes) {
+        const step = Math.ceil(changes.length / (stage.traits.changesHit ?? changes.length));
+        // From the last one on, which commits.
+        for (const skip of changes.toReversed().filter((_, index) => index % step === 0)) {
           await expectPublishable({ ...fault, method: MUTATING, skip });
         }
       });
