@@ -2,13 +2,14 @@ import { basename, isAbsolute } from 'node:path';
 import type { AttestationFacts, AttestedModel, ModelPlace } from '../attest/facts.ts';
 import { assert } from '../engine/errors.ts';
 import type { Manifest } from '../engine/manifest.ts';
-import type { SuiteDecision } from '../evaluation/gate-decision.ts';
 import {
   type ArtefactDescription,
   type ArtefactFile,
   artefactNameOf,
 } from '../publishers/publisher.ts';
+import { candidateMetrics } from '../report/candidate-metrics.ts';
 import type { ArtefactRecord, ReleaseFacts } from '../report/release-facts.ts';
+import type { ReportResult } from '../report/report-facts.ts';
 import type { ResolvedModel } from '../sources/model-input.ts';
 import type { ReleaseParts } from './quality-types.ts';
 import { resolvedAdapters } from './resolved-adapters.ts';
@@ -20,20 +21,21 @@ export interface AttestedArtefact {
   readonly description: ArtefactDescription;
   /** What exists of it so far. */
   readonly files: readonly ArtefactFile[];
+  readonly results: readonly ReportResult[];
   /** Of the hub that models came from. */
   readonly hubEndpoint: string;
 }
 
 /** What provenance and bill of materials say of an artefact. */
 export function attestationFacts(artefact: AttestedArtefact): AttestationFacts {
-  const { release, facts, record, description, files, hubEndpoint } = artefact;
+  const { release, facts, record, description, files, results, hubEndpoint } = artefact;
   const { recipe, inputs, run } = release;
   const [base, ...adapters] = facts.inputs;
   assert(base !== undefined, 'a release without a base');
   const resolved = resolvedAdapters(release, inputs);
   const { conversion, part, manifestDigest } = record;
-  const decision = facts.gate?.artefacts.find(({ candidate }) => candidate === (part ?? 'merged'));
-  const { gate, license } = description;
+  const { gate } = description;
+  const { license, architecture, pipelineTag: task } = facts.baseCard ?? {};
   return {
     artefact: {
       name: artefactNameOf(record),
@@ -60,9 +62,11 @@ export function attestationFacts(artefact: AttestedArtefact): AttestationFacts {
       },
     }),
     tools: conversion?.tools ?? {},
-    metrics: (decision?.suites ?? []).flatMap(metricsOf),
+    metrics: candidateMetrics(part ?? 'merged', facts.gate, results),
     ...(gate && { gate }),
-    ...(license && { license: { id: license } }),
+    ...(license && { license }),
+    ...(architecture && { architecture }),
+    ...(task !== undefined && { task }),
     run: {
       workflowId: run.workflowId,
       runId: run.runId,
@@ -102,13 +106,6 @@ function publicRecipe(value: unknown): unknown {
   return Object.fromEntries(
     Object.entries(value).map(([key, member]) => [key, publicRecipe(member)]),
   );
-}
-
-function metricsOf({ suite, score, kl }: SuiteDecision): AttestationFacts['metrics'][number][] {
-  return [
-    ...(score === undefined ? [] : [{ suite, metric: 'accuracy', ...score }]),
-    ...(kl === undefined ? [] : [{ suite, metric: 'kl_divergence', value: kl }]),
-  ];
 }
 
 /** When the last stage ended whose work is in the artefact. */

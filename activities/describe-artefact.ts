@@ -11,6 +11,7 @@ export function describeArtefact(
 ): ArtefactDescription {
   const { conversion, part = 'merged' } = contents;
   const [base, ...adapters] = facts.inputs;
+  const license = facts.baseCard?.license;
   const decision = facts.gate?.artefacts.find(({ candidate }) => candidate === part);
   const gate = gateOf(decision, facts.approval?.override !== undefined);
   return {
@@ -23,6 +24,7 @@ export function describeArtefact(
     createdAt: facts.run.startedAt,
     metrics: Object.fromEntries((decision?.suites ?? []).flatMap(metricsOf)),
     ...(gate && { gate }),
+    ...(license && { license: license.name ?? license.id }),
     labels: {
       artefact: artefactNameOf(contents),
       engine: `weldline ${facts.engine.version}, format ${facts.engine.format}`,

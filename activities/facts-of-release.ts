@@ -1,7 +1,9 @@
 import { join } from 'node:path';
 import { readManifest } from '../engine/verify/verify-merge.ts';
 import type { GateDecision } from '../evaluation/gate-decision.ts';
+import { type BaseCard, readBaseCard } from '../report/base-card.ts';
 import { type ReleaseFacts, releaseFacts } from '../report/release-facts.ts';
+import { openModelDirectory } from '../sources/model-directory.ts';
 import { readInsight } from './plan-insight.ts';
 import { releaseProvenance } from './provenance.ts';
 import type { ReleaseParts } from './quality-types.ts';
@@ -28,5 +30,11 @@ export async function factsOfRelease(home: string, input: ReleaseParts): Promise
     run,
     gate,
     approval,
+    baseCard: await baseCardOf(input),
   });
+}
+
+async function baseCardOf({ roots }: ReleaseParts): Promise<BaseCard | undefined> {
+  const directory = roots?.['base'];
+  return directory === undefined ? undefined : readBaseCard(await openModelDirectory(directory));
 }

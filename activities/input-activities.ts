@@ -11,15 +11,23 @@ import {
   downloadBytes,
   fetchedInto,
   fetchToDisk,
+  type LocatedModel,
   openRemotely,
   type ResolvedModel,
   resolveModel,
+  withoutWeights,
 } from '../sources/model-input.ts';
 import { checkSigning, checkTargets } from './check-targets.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { namedAdapters, nameOfAdapters, resolvedAdapters } from './resolved-adapters.ts';
-import type { Preflight, ReleaseContext, ResolvedInputs } from './types.ts';
+import { streamedMerge, streamLimits } from './streamed-merge.ts';
+import type { Preflight, ReleaseContext, ResolvedBase, ResolvedInputs } from './types.ts';
+
+/** What of an input comes to this disk. */
+function fetchedOf(model: ResolvedBase): LocatedModel {
+  return model.fetch === 'stream' ? withoutWeights(model) : model;
+}
 
 /** resolve, fetch and preflight: what happens before a plan. */
 export function createInputActivities({ home, access, ...limits }: Dependencies) {
@@ -48,14 +56,19 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
             recipe.combination,
           ),
         });
-        return { base, adapter, ...(others.length > 0 && { otherAdapters }), artefact };
+        return {
+          base: { ...base, ...(recipe.base.fetch && { fetch: recipe.base.fetch }) },
+          adapter,
+          ...(others.length > 0 && { otherAdapters }),
+          artefact,
+        };
       });
     },
 
-    /** Brings one input to this machine's disk. */
-    async fetchInput(model: ResolvedModel): Promise<string> {
+    /** Brings one input to this machine's disk; of a base that is streamed, all but its weights. */
+    async fetchInput(model: ResolvedBase): Promise<string> {
       return withHeartbeat('fetch', async (report, signal) =>
-        fetchToDisk(access, model, {
+        fetchToDisk(access, fetchedOf(model), {
           signal,
           onProgress: ({ file, bytesDone, bytesTotal }) =>
             report({ item: file, bytesDone, bytesTotal }),
@@ -72,6 +85,7 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
       return withHeartbeat('preflight', async (_report, signal) => {
         const named = namedAdapters({ recipe }, inputs, adapterDirectories);
         const { combination } = mergeOptionsOf(recipe);
+        const streamed = streamedMerge({ recipe }, inputs);
         await checkTrainedOn(access, inputs.base, named, { askHub: true, combination, signal });
         const base = await openRemotely(access, inputs.base);
         const adapters = await Promise.all(
@@ -84,9 +98,10 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         chooseResources(plan, {
           threads: recipe.merge.threads ?? limits.threads,
           memoryBudgetBytes: recipe.merge.memoryBudgetBytes ?? limits.memoryBudgetBytes,
+          ...streamLimits(plan, streamed),
         });
-        const download = await downloadBytes(access, inputs.base);
-        const output = outputBytes(plan);
+        const download = await downloadBytes(access, fetchedOf(inputs.base));
+        const output = outputBytes(plan, streamed?.output === undefined);
         const targets = directoryTargets(recipe);
         const ofSigning = await checkSigning(recipe, limits.identity);
         await checkTargets(recipe, inputs.artefact, undefined, limits.publishing, signal);

@@ -9,6 +9,7 @@ import { mergeShard } from '../engine/merge/merge-shard.ts';
 import { inspectOutput, moveIntoPlace } from '../engine/merge/output-directory.ts';
 import { chooseResources } from '../engine/merge/resources.ts';
 import { bytesOnDisk } from '../engine/merge/shard-file.ts';
+import type { ShardSink } from '../engine/merge/shard-sink.ts';
 import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
 import { formatPlan, type Plan, parsePlan } from '../engine/plan/plan.ts';
 import { type AdapterInput, planMerge } from '../engine/plan/plan-merge.ts';
@@ -17,7 +18,6 @@ import { sealMerge } from '../engine/seal.ts';
 import { type Verification, verifyMerge } from '../engine/verify/verify-merge.ts';
 import { compileKernel, type KernelModule } from '../kernels/index.ts';
 import { checkTrainedOn } from '../sources/adapter-lineage.ts';
-import { openModelDirectory } from '../sources/model-directory.ts';
 import type { ModelAccess, ResolvedModel } from '../sources/model-input.ts';
 import { checkUnchanged, openInput } from '../sources/open-input.ts';
 import { checkTargets } from './check-targets.ts';
@@ -26,6 +26,15 @@ import { withHeartbeat } from './heartbeat.ts';
 import { measurePlan } from './plan-insight.ts';
 import { mergeProvenance } from './provenance.ts';
 import { namedAdapters, resolvedAdapters } from './resolved-adapters.ts';
+import {
+  filesOnDisk,
+  isIntact,
+  recordSentShards,
+  sealedFiles,
+  streamedMerge,
+  streamLimits,
+  withStreams,
+} from './streamed-merge.ts';
 import type {
   MergeShardInput,
   PlanReference,
@@ -34,17 +43,19 @@ import type {
   Roots,
   SealedMerge,
   SealInput,
+  StreamedMerge,
 } from './types.ts';
 import { mergeWorkspace } from './workspace.ts';
 
 /** plan, merge, seal and verify: from inputs on disk to a checked checkpoint in the workspace. */
-export function createMergeActivities({ home, access, ...limits }: Dependencies) {
+export function createMergeActivities(dependencies: Dependencies) {
+  const { home, access, ...limits } = dependencies;
   let kernel: Promise<KernelModule> | undefined;
   /** The shards of a merge come one after the other, and a large plan takes long to read. */
   let last: { readonly digest: string; readonly plan: Plan } | undefined;
 
-  const openPlan = async (digest: string) => {
-    const workspace = mergeWorkspace(home, digest);
+  const openPlan = async (digest: string, streamed?: StreamedMerge) => {
+    const workspace = mergeWorkspace(home, digest, streamed?.output);
     if (last?.digest !== digest) last = { digest, plan: await readPlan(workspace.plan, digest) };
     return { plan: last.plan, workspace };
   };
@@ -62,7 +73,11 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
       return withHeartbeat('plan', async (_report, signal) => {
         const open = (model: ResolvedModel, input: string) =>
           openInput(access, model, { directory: roots[input] ?? '', signal });
-        const base = await open(inputs.base, 'base');
+        const streamed = streamedMerge({ recipe }, inputs);
+        const base =
+          streamed?.base === undefined
+            ? await open(inputs.base, 'base')
+            : await openInput(access, streamed.base, { signal });
         const adapters: AdapterInput[] = [];
         for (const { id, resolved } of resolvedAdapters({ recipe }, inputs)) {
           adapters.push({ id, ...(await open(resolved, id)) });
@@ -80,19 +95,25 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
         const text = formatPlan(plan);
         const digest = sha256Of(text);
         await checkTargets(recipe, inputs.artefact, digest, limits.publishing, signal);
-        const workspace = mergeWorkspace(home, digest);
+        const workspace = mergeWorkspace(home, digest, streamed?.output);
         await mkdir(workspace.root, { recursive: true });
         await writeFileDurably(workspace.plan, text);
-        await removeDamaged(access, workspace.sealed, digest, signal);
+        await withStreams(dependencies, digest, streamed, ({ sink }) =>
+          removeDamaged(access, workspace.sealed, digest, sink, signal),
+        );
         kernel ??= compileKernel();
         const models = {
           base: base.files,
           ...Object.fromEntries(adapters.map(({ id, files }) => [id, files])),
         };
-        const { warnings } = await measurePlan(plan, models, await kernel, workspace, signal);
+        const { warnings } = await measurePlan(plan, models, await kernel, workspace, {
+          base: streamed?.base === undefined ? 'local' : 'remote',
+          signal,
+        });
         const tensors = plan.shards.flatMap((shard) => shard.tensors);
         return {
           digest,
+          ...(streamed && { streamed }),
           shards: plan.shards.length,
           bytesTotal: plan.shards.reduce((sum, shard) => sum + shard.size, 0),
           tensorsTotal: tensors.length,
@@ -105,42 +126,54 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
     /** Merges one output shard, going on where an earlier attempt stopped. */
     async mergeShard(input: MergeShardInput): Promise<CompletedShard> {
       return withHeartbeat('merge', async (report, signal) => {
-        const { planDigest: digest, roots } = input;
-        const { plan, workspace } = await openPlan(digest);
+        const { planDigest: digest, roots, streamed } = input;
+        const { plan, workspace } = await openPlan(digest, streamed);
         const shard = plan.shards[input.shard];
         if (shard === undefined) throw new RangeError(`plan ${digest} has no shard ${input.shard}`);
         const sealed = await inspectOutput(workspace.sealed, digest, Object.values(roots));
         const finished = sealed?.files.find((file) => file.path === shard.file);
         if (finished !== undefined) return { size: finished.size, sha256: finished.sha256 };
-        await checkUnchanged(access, plan, roots, signal);
-        const bytes = Math.max(0, outputBytes(plan) - (await bytesOnDisk(workspace.staging)));
+        const output = outputBytes(plan, streamed?.output === undefined);
+        const bytes = Math.max(0, output - (await bytesOnDisk(workspace.staging)));
         await checkDiskSpace([{ directory: home, bytes, purpose: 'the merged checkpoint' }]);
         kernel ??= compileKernel();
-        return mergeShard({
-          plan,
-          planDigest: digest,
-          shard,
-          roots,
-          directory: workspace.staging,
-          resources: chooseResources(plan, {
-            threads: input.threads ?? limits.threads,
-            memoryBudgetBytes: input.memoryBudgetBytes ?? limits.memoryBudgetBytes,
-          }),
-          kernel: await kernel,
-          signal,
-          onProgress: ({ tensor, bytesDone, bytesTotal }) =>
-            report({ item: tensor, bytesDone, bytesTotal }),
+        const module = await kernel;
+        return withStreams(dependencies, digest, streamed, async (streams) => {
+          await checkUnchanged(access, filesOnDisk(plan, streams.streamed), roots, signal);
+          return mergeShard({
+            plan,
+            planDigest: digest,
+            shard,
+            roots,
+            ...streams,
+            directory: workspace.staging,
+            resources: chooseResources(plan, {
+              threads: input.threads ?? limits.threads,
+              memoryBudgetBytes: input.memoryBudgetBytes ?? limits.memoryBudgetBytes,
+              ...streamLimits(plan, streamed),
+            }),
+            kernel: module,
+            signal,
+            onProgress: ({ tensor, bytesDone, bytesTotal }) =>
+              report({ item: tensor, bytesDone, bytesTotal }),
+          });
         });
       });
     },
 
     /** Adds side files and the manifest, and gives the checkpoint its place in the workspace. */
     async seal(input: SealInput): Promise<SealedMerge> {
-      return withHeartbeat('seal', async () => {
+      return withHeartbeat('seal', async (_report, signal) => {
         const { planDigest: digest, roots, shards } = input;
-        const { plan, workspace } = await openPlan(digest);
+        const streamed = streamedMerge(input, input.inputs);
+        const { plan, workspace } = await openPlan(digest, streamed);
         const { sealed, staging } = workspace;
         if ((await inspectOutput(sealed, digest, Object.values(roots))) === undefined) {
+          await withStreams(dependencies, digest, streamed, async ({ sink }) => {
+            if (sink === undefined) return;
+            await mkdir(staging.files, { recursive: true });
+            await recordSentShards(staging.files, plan, sink, signal);
+          });
           await sealMerge({
             plan,
             planDigest: digest,
@@ -157,21 +190,24 @@ export function createMergeActivities({ home, access, ...limits }: Dependencies)
     },
 
     /** Checks the sealed checkpoint: digests, inventory, finite values, recomputed rows. */
-    async verify(digest: string, roots: Roots): Promise<Verification> {
+    async verify(digest: string, roots: Roots, streamed?: StreamedMerge): Promise<Verification> {
       return withHeartbeat('verify', async (report, signal) => {
-        const { plan, workspace } = await openPlan(digest);
+        const { plan, workspace } = await openPlan(digest, streamed);
         const bytesTotal = outputBytes(plan);
         let bytesDone = 0;
-        return verifyMerge({
-          directory: workspace.sealed,
-          files: await openModelDirectory(workspace.sealed),
-          recompute: { plan, roots },
-          signal,
-          onBytes: (count) => {
-            bytesDone += count;
-            report({ item: 'digests', bytesDone, bytesTotal });
-          },
-        });
+        const onBytes = (count: number): void => {
+          bytesDone += count;
+          report({ item: 'digests', bytesDone, bytesTotal });
+        };
+        return withStreams(dependencies, digest, streamed, async ({ sink, streamed: remote }) =>
+          verifyMerge({
+            directory: workspace.sealed,
+            files: await sealedFiles(workspace.sealed, sink),
+            recompute: { plan, roots, streamed: remote },
+            signal,
+            onBytes,
+          }),
+        );
       });
     },
   };
@@ -182,12 +218,13 @@ async function removeDamaged(
   access: ModelAccess,
   sealed: string,
   digest: string,
+  sink: ShardSink | undefined,
   signal: AbortSignal,
 ): Promise<void> {
   const manifest = await inspectOutput(sealed, digest, []);
   if (manifest === undefined) return;
-  const changed = await access.digests.findChanged(sealed, manifest.files, signal);
-  if (changed !== undefined) await rm(sealed, { recursive: true });
+  if (await isIntact(access, sealed, manifest.files, sink, signal)) return;
+  await rm(sealed, { recursive: true });
 }
 
 async function readPlan(path: string, digest: string): Promise<Plan> {

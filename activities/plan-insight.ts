@@ -17,9 +17,9 @@ export async function measurePlan(
   models: InputModels,
   kernel: KernelModule,
   { insight }: MergeWorkspace,
-  signal?: AbortSignal,
+  { base, signal }: { readonly base: 'local' | 'remote'; readonly signal?: AbortSignal },
 ): Promise<InsightSummary> {
-  const summary = summaryOf(await measureMerge(plan, models, kernel, { base: 'local', signal }));
+  const summary = summaryOf(await measureMerge(plan, models, kernel, { base, signal }));
   await writeFileDurably(insight, `${JSON.stringify(summary)}\n`);
   return summary;
 }

@@ -1,15 +1,20 @@
+import { dirname } from 'node:path';
 import { BOM_FILE, billOfMaterials } from '../attest/bom.ts';
 import { SIGNATURE_FILE, signModel } from '../attest/model-signature.ts';
 import { provenanceStatement } from '../attest/provenance.ts';
 import { PROVENANCE_FILE } from '../attest/provenance-terms.ts';
 import { createSigner, type Signer, type SigningEnvironment } from '../attest/signer.ts';
+import type { PublishTarget } from '../config/publish-schema.ts';
+import type { ConversionManifest } from '../conversion/conversion-step.ts';
 import { readConversionManifest } from '../conversion/conversion-store.ts';
 import { sha256Of } from '../engine/canonical-json.ts';
+import { assert } from '../engine/errors.ts';
 import type { Manifest } from '../engine/manifest.ts';
 import { readManifest } from '../engine/verify/verify-merge.ts';
+import { MODELFILE } from '../publishers/ollama/modelfile.ts';
 import type { Artefact, ArtefactFile } from '../publishers/publisher.ts';
 import { artefactNameOf, RELEASE_FILE } from '../publishers/publisher.ts';
-import { conversionCard } from '../report/conversion-card.ts';
+import { type ConversionCardOptions, conversionCard } from '../report/conversion-card.ts';
 import { modelCard } from '../report/model-card.ts';
 import { type ArtefactRecord, formatRecord, type ReleaseFacts } from '../report/release-facts.ts';
 import type { ReportFacts } from '../report/report-facts.ts';
@@ -18,6 +23,7 @@ import { assembleArtefact, type ReleaseDocument } from './assemble-artefact.ts';
 import { type AttestedArtefact, attestationFacts } from './attestation-facts.ts';
 import type { Dependencies } from './dependencies.ts';
 import { describeArtefact } from './describe-artefact.ts';
+import { modelfileFor } from './modelfile.ts';
 import type { PublishInput, ReleaseParts } from './quality-types.ts';
 
 export interface ReleasedArtefact {
@@ -28,7 +34,7 @@ export interface ReleasedArtefact {
 
 /**
  * One artefact of a release as it goes to its targets.
- * @param readReport only asked for what shows it, since it reads all results
+ * @param readReport only asked where documents are not written yet, since it reads all results
  */
 export async function releasedArtefact(
   { home, publishing, identity }: Pick<Dependencies, 'home' | 'publishing' | 'identity'>,
@@ -50,17 +56,51 @@ export async function releasedArtefact(
     adapters,
     description,
     write: async (files) => {
-      const card =
+      const report = await readReport();
+      const results = report.evaluation?.results ?? [];
+      const mergedRepo = input.recipe.publish.flatMap((target) =>
+        'hub' in target && takesMerged(target) ? [target.hub.repo] : [],
+      )[0];
+      const texts =
         conversion === undefined
-          ? modelCard(facts, await readReport())
-          : conversionCard(facts, artefactNameOf(contents), conversion);
+          ? [{ path: 'README.md', text: modelCard(facts, report) }]
+          : await textsOf(input, facts, contents, conversion, { mergedRepo, results });
       const record = await recordOf(input, contents, manifest);
       const hubEndpoint = publishing.hub.endpoint;
-      const attested = { release: input, facts, record, description, hubEndpoint };
-      return writeDocuments({ ...attested, files }, card, signerOf(input, identity));
+      const attested = { release: input, facts, record, description, results, hubEndpoint };
+      return writeDocuments({ ...attested, files }, texts, signerOf(input, identity));
     },
   });
   return { artefact, judged: [...contents.files, ...adapters] };
+}
+
+/** The card of a conversion, and of a GGUF what makes a model of Ollama of it. */
+async function textsOf(
+  { sealed }: ReleaseParts,
+  facts: ReleaseFacts,
+  contents: ArtefactContents,
+  conversion: ConversionManifest,
+  options: ConversionCardOptions,
+): Promise<readonly ReleaseDocument[]> {
+  const name = artefactNameOf(contents);
+  const card = (warnings: readonly string[] = []): ReleaseDocument => {
+    const shown = { ...conversion, warnings: [...conversion.warnings, ...warnings] };
+    return { path: 'README.md', text: conversionCard(facts, name, shown, options) };
+  };
+  if (conversion.kind !== 'gguf') return [card()];
+  const [first] = contents.files;
+  assert(first !== undefined, 'a conversion without files');
+  const { id, name: called } = facts.baseCard?.license ?? {};
+  const { text, warnings } = await modelfileFor(
+    dirname(first.source),
+    sealed.directory,
+    called ?? id,
+  );
+  return [card(warnings), ...(text === undefined ? [] : [{ path: MODELFILE, text }])];
+}
+
+function takesMerged({ artefacts }: PublishTarget): boolean {
+  return artefacts === undefined || artefacts.includes('merged');
 }
 
 /** Asked for when it signs: an identity that is proved by a token is proved for minutes. */
@@ -74,10 +114,10 @@ async function writeDocuments(
   attested: Omit<AttestedArtefact, 'record'> & {
     readonly record: Omit<ArtefactRecord, 'contents'>;
   },
-  card: string,
+  texts: readonly ReleaseDocument[],
   openSigner: (() => Promise<Signer>) | undefined,
 ): Promise<readonly ReleaseDocument[]> {
-  const documents: ReleaseDocument[] = [];
+  const documents = [...texts];
   const all = (): readonly ArtefactFile[] => [...attested.files, ...documents.map(asFile)];
   const add = (path: string, text: string): void => {
     documents.push({ path, text });
@@ -87,7 +127,6 @@ async function writeDocuments(
     const record = { ...attested.record, contents };
     return { record, facts: attestationFacts({ ...attested, record, files: all() }) };
   };
-  add('README.md', card);
   add(BOM_FILE, billOfMaterials(factsNow().facts));
   add(RELEASE_FILE, formatRecord(attested.facts, factsNow().record));
   add(PROVENANCE_FILE, provenanceStatement(factsNow().facts));

@@ -8,9 +8,12 @@ export interface ReleaseContext {
   readonly recipeDigest: string;
 }
 
+/** A base that is pinned, and whether its weights are read where they are. */
+export type ResolvedBase = ResolvedModel & { readonly fetch?: 'stream' };
+
 /** The inputs of a release, pinned. */
 export interface ResolvedInputs {
-  readonly base: ResolvedModel;
+  readonly base: ResolvedBase;
   readonly adapter: ResolvedModel;
   /** The adapters after the first; absent where there is one. */
   readonly otherAdapters?: readonly ResolvedModel[];
@@ -28,8 +31,28 @@ export interface Preflight {
 /** Directory of each input on the worker's disk, by its id. */
 export type Roots = Readonly<Record<string, string>>;
 
+/** What of a merge is never on this machine's disk. Plain data: a history holds it. */
+export interface StreamedMerge {
+  /** The base, if its weights are read where they are. */
+  readonly base?: ResolvedModel;
+  /** Where shards go as they are made, if not into the workspace. */
+  readonly output?: StreamedOutput;
+}
+
+export interface StreamedOutput {
+  /** Of the S3 target that it will be published to. */
+  readonly bucket: string;
+  readonly prefix?: string;
+  readonly region?: string;
+  readonly endpoint?: string;
+  /** Name of the artefact. */
+  readonly artefact: string;
+}
+
 export interface PlanReference {
   readonly digest: string;
+  /** Absent where all of a merge is on this machine's disk. */
+  readonly streamed?: StreamedMerge;
   readonly shards: number;
   readonly bytesTotal: number;
   readonly tensorsTotal: number;
@@ -42,6 +65,7 @@ export interface MergeShardInput {
   /** Index of the shard in the plan. */
   readonly shard: number;
   readonly roots: Roots;
+  readonly streamed?: StreamedMerge | undefined;
   readonly threads?: number | undefined;
   readonly memoryBudgetBytes?: number | undefined;
 }

@@ -1,5 +1,7 @@
 import { join } from 'node:path';
+import { digestOf } from '../engine/canonical-json.ts';
 import { type Staging, stagingAt } from '../engine/merge/output-directory.ts';
+import type { StreamedOutput } from './types.ts';
 
 /** The folder of one merge in the workspace, by the digest of its plan. */
 export interface MergeWorkspace {
@@ -9,7 +11,7 @@ export interface MergeWorkspace {
   readonly insight: string;
   /** Where shards grow. */
   readonly staging: Staging;
-  /** The sealed checkpoint. */
+  /** The sealed checkpoint; without its weights where those were sent away. */
   readonly sealed: string;
 }
 
@@ -17,14 +19,20 @@ export interface MergeWorkspace {
  * The workspace is addressed by content: the same inputs and options find what an earlier run made
  * of them, other inputs never do.
  */
-export function mergeWorkspace(home: string, planDigest: string): MergeWorkspace {
+export function mergeWorkspace(
+  home: string,
+  planDigest: string,
+  output?: StreamedOutput,
+): MergeWorkspace {
   const root = join(mergesDirectory(home), planDigest);
+  // What is known of shards that were sent to one place says nothing of another.
+  const place = output === undefined ? root : join(root, `sent-${digestOf(output).slice(0, 16)}`);
   return {
     root,
     plan: join(root, 'plan.json'),
     insight: join(root, 'insight.json'),
-    staging: stagingAt(join(root, 'staging')),
-    sealed: join(root, 'sealed'),
+    staging: stagingAt(join(place, 'staging')),
+    sealed: join(place, 'sealed'),
   };
 }
 

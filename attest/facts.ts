@@ -14,7 +14,7 @@ export interface AttestationFacts {
     /** SHA-256 of `weldline.json` or `conversion.json`; hex. */
     readonly manifestDigest: string;
   };
-  /** All files of the artefact that exist before its documents, the manifest among them. */
+  /** All files of the artefact that exist before the document, the manifest among them. */
   readonly files: readonly AttestedFile[];
   readonly base: AttestedModel;
   readonly adapters: readonly AttestedModel[];
@@ -22,7 +22,7 @@ export interface AttestationFacts {
     readonly name: string;
     /** SHA-256 of the recipe, however it is laid out; hex. */
     readonly digest: string;
-    /** As its author wrote it, with the references as they typed them. Recipes hold no secrets. */
+    /** With the references as its author typed them. Recipes hold no secrets. */
     readonly document: unknown;
   };
   readonly engine: { readonly version: string; readonly format: number };

@@ -14,7 +14,7 @@ export const SIGNATURE_FILE = 'model.sig';
  * What no signature of a directory covers: what git and the hub put there, and where
  * `snapshot_download(local_dir=…)` keeps notes of its own.
  */
-const IGNORED_PATHS = [
+export const IGNORED_PATHS = [
   SIGNATURE_FILE,
   ...['.git', '.gitattributes', '.github', '.gitignore', '.cache/huggingface'],
 ];

@@ -2,6 +2,9 @@ import type { Signer } from '@sigstore/verify';
 import { WeldlineError } from '../engine/errors.ts';
 import type { ModelSignature } from './parse-signature.ts';
 
+/** Texts of a library's errors may quote what came from outside. */
+const PROBLEM_LENGTH_MAX = 300;
+
 /** Whose signature is asked for. Both are compared as they stand, without patterns. */
 export interface TrustedIdentity {
   /** An e-mail address or a URI, such as that of a workflow. */
@@ -33,7 +36,7 @@ export async function verifyKeyless(
   try {
     signer = verifyBundle(proof.bundle);
   } catch (error) {
-    throw invalid((error as Error).message, error);
+    throw invalid(String((error as Error).message).slice(0, PROBLEM_LENGTH_MAX), error);
   }
   const found = {
     identity: signer.identity?.subjectAlternativeName,

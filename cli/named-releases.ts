@@ -19,6 +19,8 @@ export type Candidate = Pick<FoundArtefact, 'release' | 'part'> &
 export interface Place {
   readonly target: PublishTarget;
   readonly isMeant: (artefact: Candidate) => boolean;
+  /** Whether a release is meant with all its parts, and not one part of it. */
+  readonly isWhole: boolean;
 }
 
 export interface NamedReleases {
@@ -39,7 +41,10 @@ export async function findNamed(subject: string, home: string): Promise<NamedRel
     const { recipe } = await loadRecipe(subject);
     const isMeant = isOfRecipe(recipe, recipe.version);
     const what = `${recipe.name} ${recipe.version}`;
-    return { what, places: targetsOf(recipe, subject).map((target) => ({ target, isMeant })) };
+    return {
+      what,
+      places: targetsOf(recipe, subject).map((target) => ({ target, isMeant, isWhole: true })),
+    };
   }
   if (/[/\\]/.test(subject) || existsSync(subject)) return ofLocation(subject);
   return ofRelease(subject, home);
@@ -75,7 +80,7 @@ function ofLocation(subject: string): NamedReleases {
   }
   const isMeant = (artefact: Candidate): boolean =>
     artefact.location === location || artefact.pinned === location;
-  return { what: location, places: [{ target: found.target, isMeant }] };
+  return { what: location, places: [{ target: found.target, isMeant, isWhole: false }] };
 }
 
 /** What the report of a release says of where it was published. */
@@ -93,7 +98,10 @@ async function ofRelease(id: string, home: string): Promise<NamedReleases> {
       throw new WeldlineError('release.not-found', `${path} names nothing that was published.`);
     }
     const isMeant = ({ release }: Candidate): boolean => release === artefact;
-    return { what: candidate, places: targets.map((target) => ({ target, isMeant })) };
+    return {
+      what: candidate,
+      places: targets.map((target) => ({ target, isMeant, isWhole: true })),
+    };
   }
   throw new WeldlineError(
     'release.not-found',

@@ -24,10 +24,19 @@ export async function runPromote(
   const changes: Change[] = [];
   const { what, failures } = await moveAtTargets(
     { subject, alias, options, output },
-    async (publisher, place, signal) => {
-      for (const artefact of await artefactsOf(publisher, place, signal)) {
+    async (publisher, place, signal, what) => {
+      const artefacts = await artefactsOf(publisher, place, signal);
+      for (const artefact of artefacts) {
         const change = await promote(publisher, artefact, alias, signal);
         changes.push(tell(publisher, change, output));
+      }
+      if (!place.isWhole) return;
+      for (const { part, release, ...other } of await publisher.listAliases(signal)) {
+        if (other.alias !== alias || artefacts.some((artefact) => artefact.part === part)) continue;
+        // Whoever asks for this part goes on getting an earlier release.
+        output.warn(
+          `${publisher.name}: ${aliasText(alias, part)} stays ${release}: ${what} has no such part there`,
+        );
       }
     },
   );
@@ -79,7 +88,7 @@ interface AliasMoves {
 
 async function moveAtTargets(
   { subject, alias, options, output }: AliasMoves,
-  work: (publisher: Publisher, place: Place, signal: AbortSignal) => Promise<void>,
+  work: (publisher: Publisher, place: Place, signal: AbortSignal, what: string) => Promise<void>,
 ) {
   if (!/^[a-z][a-z0-9-]{0,49}$/.test(alias)) {
     throw usage(
@@ -88,7 +97,10 @@ async function moveAtTargets(
     );
   }
   const { what, places } = await findNamed(subject, readEnvironment().home);
-  const failures = await atTargets({ places, only: options.target, output, work });
+  const failures = await atTargets({
+    ...{ places, only: options.target, output },
+    work: (publisher, place, signal) => work(publisher, place, signal, what),
+  });
   return { what, failures };
 }
 
@@ -115,9 +127,13 @@ async function artefactsOf(
   );
 }
 
+function aliasText(alias: string, part: string | undefined): string {
+  return part === undefined ? alias : `${alias} of ${part}`;
+}
+
 function tell(publisher: Publisher, change: AliasChange, output: Output): Change {
   const { alias, part, from, to, isMoved } = change;
-  const what = part === undefined ? alias : `${alias} of ${part}`;
+  const what = aliasText(alias, part);
   const before = from === undefined ? '' : `, was ${from}`;
   output.line(`${publisher.name}: ${what} ${isMoved ? `is ${to}${before}` : `stays ${to}`}`);
   return { target: publisher.name, ...change };

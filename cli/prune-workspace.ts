@@ -11,8 +11,7 @@ import { locateServerFiles } from '../workers/server-files.ts';
 import { EXIT } from './exit-codes.ts';
 import { formatBytes, formatTable } from './format.ts';
 import type { Output } from './output.ts';
-import { withSession } from './release.ts';
-import { RELEASES } from './release-handle.ts';
+import { tellBytes } from './tell-bytes.ts';
 
 export interface PruneWorkspaceOptions {
   readonly home: string;
@@ -37,6 +36,9 @@ export async function pruneWorkspace(
   if (isDryRun || (isUnused && !readEnvironment().temporalConfigured)) {
     return prune(options, output);
   }
+  // Temporal's client takes a second to load.
+  const { withSession } = await import('./release.ts');
+  const { RELEASES } = await import('./release-handle.ts');
   return withSession(output, async ({ client }) => {
     const running: string[] = [];
     const query = `${RELEASES} AND ExecutionStatus = 'Running'`;
@@ -77,10 +79,4 @@ async function prune(
   }));
   output.result({ isDryRun, bytes, pruned: removed });
   return EXIT.ok;
-}
-
-export function tellBytes(bytes: number, isDryRun: boolean, output: Output): void {
-  if (!isDryRun) output.line(`${formatBytes(bytes)} freed.`);
-  else if (bytes === 0) output.line('There is nothing to prune.');
-  else output.line(`${formatBytes(bytes)} would be freed; nothing was removed. Do it with --yes.`);
 }

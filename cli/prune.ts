@@ -6,7 +6,8 @@ import { atTargets, tellLeft } from './at-targets.ts';
 import { formatBytes, formatTable } from './format.ts';
 import { isOfRecipe, targetsOf } from './named-releases.ts';
 import type { Output } from './output.ts';
-import { pruneWorkspace, tellBytes } from './prune-workspace.ts';
+import { pruneWorkspace } from './prune-workspace.ts';
+import { tellBytes } from './tell-bytes.ts';
 import { usage } from './usage.ts';
 
 export interface PruneCommand {

@@ -42,8 +42,8 @@ export const ROLLBACK: CommandSpec<[string, string, AliasCommand]> = {
 export const PRUNE: CommandSpec<[string | undefined, PruneCommand]> = {
   usage: 'prune [recipe]',
   description:
-    'remove weights of old releases of a recipe, or old files of the workspace; says what it would ' +
-    'do, without --yes',
+    'remove weights of old releases of a recipe (never what an alias points at, never adapters), or ' +
+    'old files of the workspace; says what it would do, without --yes',
   examples: [
     'weldline prune recipe.yaml --keep 5',
     'weldline prune recipe.yaml --keep 2 --keep-days 90 --yes',

@@ -40,5 +40,9 @@ export async function createPublisher(
     const { model, endpoint = environment.ollamaEndpoint ?? OLLAMA_ENDPOINT } = target.ollama;
     return new OllamaPublisher({ model, endpoint }, patience);
   }
+  if ('mlflow' in target) {
+    const { createMlflowPublisher } = await import('./mlflow/create-mlflow-publisher.ts');
+    return createMlflowPublisher(target.mlflow, environment.mlflow, patience);
+  }
   throw new WeldlineError('internal.bug', `no publisher for ${Object.keys(target).join(', ')}`);
 }

@@ -68,12 +68,14 @@ export function toS3Failure(thrown: unknown, what: string, side: S3Side): S3Fail
   const mayPass =
     TRANSIENT_REASONS.has(said) ||
     [408, 409, 429].includes(status) ||
-    status >= 500 ||
+    // 501: what a server lacks today it will lack tomorrow.
+    (status >= 500 && status !== 501) ||
     status < 300;
   const retryAfterMs = toWaitMs($response?.headers?.['retry-after']);
   const error = new WeldlineError(
     codeOf(status, said, mayPass, side),
-    `${what}: the server answered ${status}${said === 'Error' ? '' : ` (${said})`}. ${remedyFor(status, said, mayPass)}`,
+    `${what}: the server answered ${status}${said === 'Error' ? '' : ` (${said})`}. ` +
+      remedyFor(status, said, mayPass),
     { details: { status, reason: said } },
   );
   return { error, mayPass, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
@@ -101,6 +103,7 @@ function remedyFor(status: number, reason: string, mayPass: boolean): string {
   if (REGION_REASONS.has(reason)) {
     return 'The bucket is in another region: set "region" in the recipe, or AWS_REGION.';
   }
+  if (status === 501) return 'The server lacks what weldline needs of S3: see the documentation.';
   if (status === 404) return 'Check the names of bucket and prefix, and the endpoint.';
   if (status === 401 || status === 403 || UNAUTHORIZED_REASONS.has(reason)) {
     return (

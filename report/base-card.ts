@@ -85,7 +85,7 @@ export function parseBaseCard({ readme, license, config }: BaseTexts): BaseCard 
 }
 
 function parseFrontMatter(readme: string): unknown {
-  const [, yaml] = /^\uFEFF?---\r?\n([\s\S]*?)\r?\n---\s*(\r?\n|$)/.exec(readme) ?? [];
+  const [, yaml] = /^\uFEFF?---\r?\n([\s\S]*?)\r?\n---[ \t]*(\r?\n|$)/.exec(readme) ?? [];
   // Aliases can make a small text a huge value, and no card needs them.
   return yaml === undefined
     ? undefined

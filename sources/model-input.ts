@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { ADAPTER_CONFIG_FILE } from '../engine/adapters/adapter-config.ts';
 import { ADAPTER_PICKLE_FILE } from '../engine/adapters/adapter-format.ts';
 import { digestOf } from '../engine/canonical-json.ts';
+import { isStreamedFile } from '../engine/merge/streamed-input.ts';
 import type { ModelFiles } from '../engine/model-files.ts';
 import { isSideFile } from '../engine/plan/side-files.ts';
 import { INDEX_FILE } from '../engine/safetensors/weight-index.ts';
@@ -164,6 +165,15 @@ export function identityOf(model: ResolvedModel): string {
   if (model.kind === 'directory') return model.digest;
   if (model.kind === 'remote') return model.model.pin;
   return model.folder === '' ? model.commit : `${model.commit}/${model.folder}`;
+}
+
+/** A model less its weights: what is fetched of one whose weights are read where they are. */
+export function withoutWeights(model: LocatedModel): LocatedModel {
+  const less = <File extends { readonly path: string }>(files: readonly File[]): File[] =>
+    files.filter(({ path }) => !isStreamedFile(path));
+  if (model.kind === 'directory') return model;
+  if (model.kind === 'hub') return { ...model, files: less(model.files) };
+  return { ...model, model: { ...model.model, files: less(model.model.files) } };
 }
 
 /** Bytes that are not in the cache yet. */

@@ -39,7 +39,9 @@ export async function mergeModel(input: MergeInput): Promise<CompletedShard[]> {
         ...(threads === undefined ? {} : { threads }),
         ...(memoryBudgetBytes === undefined ? {} : { memoryBudgetBytes }),
       };
-      const done = await mergeShard({ planDigest: plan.digest, shard, roots, ...limits });
+      const { digest: planDigest, streamed } = plan;
+      const streams = streamed === undefined ? {} : { streamed };
+      const done = await mergeShard({ planDigest, shard, roots, ...streams, ...limits });
       shards[shard] = done;
       shardsDone++;
       bytesDone += done.size;

@@ -138,10 +138,11 @@ async function makeMerge(
 
   const shards = await runner.run('merge', () => merge(input, plan, roots, mergeWorkflowId));
   const planDigest = plan.digest;
+  const streams = plan.streamed === undefined ? [] : [plan.streamed];
   const sealed = await runner.run('seal', () =>
     quick.seal({ ...context, inputs, planDigest, roots, shards }),
   );
-  const verification = await runner.run('verify', () => long.verify(planDigest, roots));
+  const verification = await runner.run('verify', () => long.verify(planDigest, roots, ...streams));
   return { merged: { ...context, inputs, planDigest, sealed, roots }, verification, quality };
 }
 

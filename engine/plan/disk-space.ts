@@ -7,12 +7,15 @@ import type { PlanPreview } from './plan.ts';
 /** Side files, journals and the file system's own blocks: small, but not nothing. */
 export const OVERHEAD_BYTES = 16 * 1024 * 1024;
 
-/** Bytes that a merge writes, with the combined factors of the shard at hand. */
-export function outputBytes(plan: PlanPreview): number {
+/**
+ * Bytes that a merge writes, with the combined factors of the shard at hand.
+ * @param hasShards false where shards are sent away instead of written
+ */
+export function outputBytes(plan: PlanPreview, hasShards = true): number {
   const factors = plan.shards.map(({ tensors }) =>
     tensors.map(combinedFactorBytes).reduce((sum, { a, b }) => sum + a + b, 0),
   );
-  const shards = plan.shards.reduce((sum, shard) => sum + shard.size, 0);
+  const shards = hasShards ? plan.shards.reduce((sum, shard) => sum + shard.size, 0) : 0;
   const outputs = plan.sideFiles.reduce((sum, file) => sum + file.size, shards);
   return factors.reduce((a, b) => Math.max(a, b), 0) + outputs;
 }

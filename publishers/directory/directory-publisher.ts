@@ -86,6 +86,11 @@ export class DirectoryPublisher implements Publisher {
         await this.#requireNoAlias(id, location);
         const left = join(this.name, `.${artefact}.${randomBytes(6).toString('hex')}.left`);
         await rename(location, left);
+        // Pointed at in this moment, it comes back.
+        await this.#requireNoAlias(id, location).catch(async (error: unknown) => {
+          await rename(left, location);
+          throw error;
+        });
         await syncDirectory(this.name);
         await discard(left);
       }
@@ -100,8 +105,10 @@ export class DirectoryPublisher implements Publisher {
     const occupant = await occupantOf(location);
     if (occupant.kind !== 'artefact') throw notPublished(location);
     try {
-      await this.#requireNoAlias(id, location);
-      return await pruneArtefact(this.name, artefactNameOf(id), occupant.record.kind, isDryRun);
+      const { kind } = occupant.record;
+      return await pruneArtefact(this.name, artefactNameOf(id), kind, isDryRun, () =>
+        this.#requireNoAlias(id, location),
+      );
     } catch (error) {
       throw toPublishError(error, location);
     }

@@ -10,6 +10,8 @@ import { openAttempt, removeAttempts } from './attempt-directory.ts';
  * known as such, and pruned to the end by the next who tries.
  *
  * @param target the directory that holds the artefact
+ * @param requireUnused throws if the weights are needed; asked again once the mark is there, which
+ *   keeps aliases from being pointed at them
  * @returns bytes that were freed, or would be
  */
 export async function pruneArtefact(
@@ -17,7 +19,9 @@ export async function pruneArtefact(
   artefact: string,
   kind: ArtefactDescription['kind'] | undefined,
   isDryRun: boolean,
+  requireUnused: () => Promise<void>,
 ): Promise<number> {
+  await requireUnused();
   const location = join(target, artefact);
   const entries = await readdir(location, { recursive: true, withFileTypes: true });
   const paths = entries
@@ -35,6 +39,10 @@ export async function pruneArtefact(
     await writeFileDurably(join(attempt, PRUNED_FILE), `${JSON.stringify(mark, null, 2)}\n`);
     await rename(join(attempt, PRUNED_FILE), join(location, PRUNED_FILE));
     await syncDirectory(location);
+    await requireUnused().catch(async (error: unknown) => {
+      await rm(join(location, PRUNED_FILE));
+      throw error;
+    });
     for (const path of paths) await rm(join(location, path), { force: true });
     await syncDirectory(location);
   }

@@ -1,6 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { WeldlineError } from '../../engine/errors.ts';
-import { type Artefact, artefactNameOf, type PublishOptions, RELEASE_FILE } from '../publisher.ts';
+import {
+  type Artefact,
+  type ArtefactId,
+  artefactNameOf,
+  type PublishOptions,
+  RELEASE_FILE,
+} from '../publisher.ts';
 import { nameOf } from './hub-answers.ts';
 import type { HubApi } from './hub-api.ts';
 import { ArtefactTree } from './hub-tree.ts';
@@ -30,7 +36,10 @@ export async function commitArtefact(
   let failure: WeldlineError | undefined;
   for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt += 1) {
     const commits = await api.commits(repo, MAIN, signal);
-    for (const { id } of commits.filter((commit) => commit.title === title)) {
+    // What was taken back since is no longer on the branch.
+    const takenBack = commits.findIndex((commit) => commit.title === titleOfWithdrawal(artefact));
+    const since = commits.slice(0, takenBack < 0 ? undefined : takenBack);
+    for (const { id } of since.filter((commit) => commit.title === title)) {
       const missing = await tree.missingFrom(await api.tree(repo, id, signal));
       if (missing.length === 0) return id;
     }
@@ -62,10 +71,15 @@ export async function commitArtefact(
   }
   throw new WeldlineError(
     'publish.unavailable',
-    `${nameOf(repo)}: others commit to ${MAIN} all the time, so that nothing could be published. ` +
-      'Run again.',
+    `${nameOf(repo)}: others commit to ${MAIN} all the time, so that nothing could be published; or ` +
+      'the token may only open pull requests, which looks alike. Check it, and run again.',
     { cause: failure },
   );
+}
+
+/** Of the commit that takes an artefact off `main`. */
+export function titleOfWithdrawal(id: ArtefactId): string {
+  return `Take back ${artefactNameOf(id)}`;
 }
 
 async function pause(ms: number, signal: AbortSignal): Promise<void> {

@@ -15,7 +15,7 @@ import { parseReleaseRecord } from '../release-record.ts';
 import { moveHubAlias, readAliases } from './hub-aliases.ts';
 import { nameOf } from './hub-answers.ts';
 import { type HubAccess, HubApi, type Refs } from './hub-api.ts';
-import { commitArtefact, releasedFiles } from './hub-commit.ts';
+import { commitArtefact, releasedFiles, titleOfWithdrawal } from './hub-commit.ts';
 import { checkNames, locationOf, repoOf } from './hub-names.ts';
 import { requirePrivate, requireToken, requireWriter } from './hub-permissions.ts';
 
@@ -243,7 +243,7 @@ export class HubPublisher implements Publisher {
     const tree = await this.#api.tree(repo, parent, signal);
     const paths = [...tree.keys()].filter((path) => released.has(path));
     const lines = paths.map((path) => ({ key: 'deletedFile', value: { path } }) as const);
-    const title = `Take back ${artefactNameOf(id)}`;
+    const title = titleOfWithdrawal(id);
     try {
       await this.#api.commit(repo, { branch: MAIN, parent, title, lines }, signal);
     } catch (error) {

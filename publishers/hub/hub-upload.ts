@@ -1,4 +1,4 @@
-import type { CommitOperation } from '@huggingface/hub';
+import type { CommitOperation, CommitProgressEvent } from '@huggingface/hub';
 import { WeldlineError } from '../../engine/errors.ts';
 import { request } from '../http.ts';
 import type { ArtefactFile, PublishProgress } from '../publisher.ts';
@@ -29,7 +29,7 @@ export interface Upload {
 export async function uploadCommit(api: HubApi, upload: Upload): Promise<string> {
   const { repo, parent, title, files, deleted, signal } = upload;
   await checkSources(files);
-  const { commit } = await import('@huggingface/hub');
+  const { commitIter } = await import('@huggingface/hub');
   const requests = new UploadRequests(api, upload);
   const operations: CommitOperation[] = [
     ...files.map((file) => ({
@@ -40,14 +40,16 @@ export async function uploadCommit(api: HubApi, upload: Upload): Promise<string>
     ...deleted.map((path) => ({ operation: 'delete' as const, path })),
   ];
   try {
-    const done = await commit({
+    const steps = commitIter({
       ...{ repo, title, operations, branch: 'main', parentCommit: parent },
       hubUrl: api.access.endpoint,
       // The token is added to requests to the hub alone.
       fetch: requests.fetch,
       abortSignal: signal,
     });
-    const id = done?.commit.oid;
+    let step = await steps.next();
+    for (; !step.done; step = await steps.next()) report(upload, step.value);
+    const id = step.value?.commit.oid;
     if (!isCommit(id)) throw notHub(nameOf(repo), 'names no commit');
     return id;
   } catch (error) {
@@ -57,6 +59,15 @@ export async function uploadCommit(api: HubApi, upload: Upload): Promise<string>
     // The client's own errors quote signed links.
     throw notHub(nameOf(repo), `breaks the protocol of uploads (${(error as Error).name})`);
   }
+}
+
+/** Xet's blocks hold parts of several files, so only the client knows how far each of them is. */
+function report({ files, signal, onProgress }: Upload, event: CommitProgressEvent): void {
+  signal.throwIfAborted();
+  if (event.event !== 'fileProgress' || event.state !== 'uploading') return;
+  const size = files.find(({ path }) => path === event.path)?.size ?? 0;
+  const bytesDone = Math.round(size * Math.min(Math.max(event.progress, 0), 1));
+  onProgress({ item: event.path, bytesDone, bytesTotal: size });
 }
 
 /** The requests of one upload by the client, patient and without secrets in what they throw. */

@@ -96,6 +96,7 @@ async function publishClaimed(options: PublishArtefact, claim: Claim): Promise<P
   const release = artefact.files.at(-1);
   assert(release?.path === RELEASE_FILE, `${name} does not end with ${RELEASE_FILE}`);
   const isOurs = await commit(options, release);
+  onProgress({ item: RELEASE_FILE, bytesDone: bytesTotal, bytesTotal });
   return toPublished(options, isOurs ? bytesSent + release.size : bytesSent, !isOurs);
 }
 

@@ -97,7 +97,9 @@ async function check(
 
 async function withdraw(objects: S3Objects, id: ArtefactId): Promise<void> {
   const name = artefactNameOf(id);
-  await refuseAliased(objects, id, locationOf(objects, name));
+  const location = locationOf(objects, name);
+  if ((await findArtefact(objects, name)) === 'foreign') throw conflict(location, true);
+  await refuseAliased(objects, id, location);
   await objects.remove([keyOfFile(objects, name, RELEASE_FILE)]);
   const files = await objects.sizes(keyOfFile(objects, name, ''));
   await objects.remove(files.keys());

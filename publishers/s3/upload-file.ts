@@ -140,6 +140,8 @@ async function sendParts(
   const hash = createHash('sha256');
   const parts: UploadedPart[] = [];
   const inFlight = new Set<Promise<void>>();
+  // Kept, since a part may fail while nobody waits for it.
+  const failures: unknown[] = [];
   let bytesDone = 0;
   const done = (part: UploadedPart): void => {
     parts.push(part);
@@ -167,15 +169,17 @@ async function sendParts(
         onSent(part.size);
         done(part);
       });
-      const tracked = sending.finally(() => inFlight.delete(tracked));
-      tracked.catch(() => undefined);
+      const tracked = sending
+        .catch((error: unknown) => failures.push(error))
+        .then(() => void inFlight.delete(tracked));
       inFlight.add(tracked);
       if (inFlight.size >= PARTS_IN_FLIGHT_MAX) await Promise.race(inFlight);
+      if (failures.length > 0) break;
     }
-    await Promise.all(inFlight);
   } finally {
-    await Promise.allSettled(inFlight);
+    await Promise.all(inFlight);
   }
+  if (failures.length > 0) throw failures[0];
   if ((await handle.stat()).size !== file.size || hash.digest('hex') !== file.sha256) {
     await upload.abort();
     throw changedFile(file);

@@ -29,9 +29,7 @@ export async function getManifest(
   const response = await client.ask({
     method: 'GET',
     to: `manifests/${version}`,
-    headers: {
-      accept: `${MANIFEST_TYPE}, application/vnd.oci.image.index.v1+json;q=0.5, */*;q=0.1`,
-    },
+    headers: { accept: `${MANIFEST_TYPE}, application/vnd.oci.image.index.v1+json` },
     ...{ signal, what: version, accept: [404] },
   });
   if (response.status === 404) {

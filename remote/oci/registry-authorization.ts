@@ -15,10 +15,19 @@ export interface AuthorizationOptions {
   readonly codeOf: CodeOf;
 }
 
+/** Where the token server does not say, by the registry's documentation. */
+const TOKEN_SECONDS = 60;
+/** Of its life in which a token is used: it must outlast the request that it goes with. */
+const TOKEN_SHARE = 0.7;
+
 /** Answers what a registry asks of those who ask it: Basic, or tokens of the server that it names. */
 export interface RegistryAuthorization {
-  /** The header that did last time for this access; undefined before. */
-  current(access: string): string | undefined;
+  /**
+   * The header that did last time for this access, made anew in time where tokens run out: a large
+   * body that is refused is sent in vain. Undefined before the first challenge.
+   * @throws WeldlineError by `codeOf`, of the token server
+   */
+  current(access: string, signal: AbortSignal): Promise<string | undefined>;
   /**
    * The header that answers a challenge; undefined where there are no credentials for one.
    * @param challenge `WWW-Authenticate`
@@ -33,21 +42,32 @@ export interface RegistryAuthorization {
 }
 
 export function registryAuthorization(options: AuthorizationOptions): RegistryAuthorization {
-  const known = new Map<string, string>();
+  const known = new Map<string, Grant & { readonly challenge: string }>();
   let loading: Promise<RegistryCredentials | undefined> | undefined;
   const load = () => {
     loading ??= options.credentials();
     return loading;
   };
-  return {
-    current: (access) => known.get(access),
-    async answer(challenge, access, signal) {
-      const header = await answerChallenge(options, challenge ?? '', load, signal);
-      if (header === undefined) known.delete(access);
-      else known.set(access, header);
-      return header;
-    },
+  const answer = async (challenge: string, access: string, signal: AbortSignal) => {
+    const grant = await answerChallenge(options, challenge, load, signal);
+    if (grant === undefined) known.delete(access);
+    else known.set(access, { ...grant, challenge });
+    return grant?.header;
   };
+  return {
+    async current(access, signal) {
+      const grant = known.get(access);
+      if (grant === undefined || performance.now() < grant.until) return grant?.header;
+      return answer(grant.challenge, access, signal);
+    },
+    answer: (challenge, access, signal) => answer(challenge ?? '', access, signal),
+  };
+}
+
+/** A header, and until when it is good, by the monotonic clock in milliseconds. */
+interface Grant {
+  readonly header: string;
+  readonly until: number;
 }
 
 async function answerChallenge(
@@ -55,18 +75,18 @@ async function answerChallenge(
   challenge: string,
   load: () => Promise<RegistryCredentials | undefined>,
   signal: AbortSignal,
-): Promise<string | undefined> {
+): Promise<Grant | undefined> {
   const [, scheme = '', rest = ''] = /^\s*(\w+)\s+(.*)$/s.exec(challenge) ?? [];
   const parameters = new Map(
     [...rest.matchAll(/(\w+)="([^"]*)"/g)].map(([, name = '', value = '']) => [name, value]),
   );
   if (scheme.toLowerCase() === 'basic') {
     const credentials = await load();
-    return credentials && 'username' in credentials ? basic(credentials) : undefined;
+    if (credentials === undefined || !('username' in credentials)) return undefined;
+    return { header: basic(credentials), until: Number.POSITIVE_INFINITY };
   }
   if (scheme.toLowerCase() !== 'bearer') return undefined;
-  const token = await fetchToken(options, parameters, await load(), signal);
-  return `Bearer ${token}`;
+  return fetchToken(options, parameters, await load(), signal);
 }
 
 /** The token flow of the CNCF registry's documentation, and OAuth 2's where there is an identity token. */
@@ -75,7 +95,7 @@ async function fetchToken(
   parameters: ReadonlyMap<string, string>,
   credentials: RegistryCredentials | undefined,
   signal: AbortSignal,
-): Promise<string> {
+): Promise<Grant> {
   const { origin, registry, patience, codeOf } = options;
   const name = `the token server of ${registry}`;
   const realm = realmOf(parameters.get('realm') ?? '', origin, name, codeOf);
@@ -108,12 +128,12 @@ async function fetchToken(
       ...(headers && { headers }),
     });
   }
-  const { token, access_token } = (await response.json().catch(() => ({}))) as Record<
-    string,
-    unknown
-  >;
-  const found = token ?? access_token;
-  if (typeof found === 'string' && /^[\x21-\x7e]+$/.test(found)) return found;
+  const answer = (await response.json().catch(() => ({}))) as Record<string, unknown>;
+  const { token = answer['access_token'], expires_in: seconds } = answer;
+  if (typeof token === 'string' && /^[\x21-\x7e]+$/.test(token)) {
+    const lifeMs = (typeof seconds === 'number' ? seconds : TOKEN_SECONDS) * 1000;
+    return { header: `Bearer ${token}`, until: performance.now() + lifeMs * TOKEN_SHARE };
+  }
   throw new WeldlineError(codeOf(401), `${name} gives no token. Check its address and its logs.`);
 }
 

@@ -72,7 +72,7 @@ export function registryClient(options: RegistryClientOptions): RegistryClient {
           },
         });
       if (!isHome) return send(undefined, accept);
-      const known = authorization.current(access);
+      const known = await authorization.current(access, signal);
       const response = await send(known, [...accept, 401]);
       if (response.status !== 401 || accept.includes(401)) return response;
       const failure = await statusFailure(response, {

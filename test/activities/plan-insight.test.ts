@@ -20,7 +20,9 @@ test('what was measured lies beside the plan, and a plan of an earlier version h
   await writeFile(workspace.plan, '{}');
   expect(await readInsight(workspace)).toBeUndefined();
   const models = { base: await openModelDirectory(base), a: await openModelDirectory(adapter) };
-  const insight = await measurePlan(plan, models, await compileKernel(), workspace);
+  const insight = await measurePlan(plan, models, await compileKernel(), workspace, {
+    base: 'local',
+  });
   expect(insight).toMatchObject({ retention: { merged: 4, measured: 4 }, conflicts: null });
   expect(await readInsight(workspace)).toEqual(insight);
   // Of every tensor, for the report's heat maps, in a few digits.

@@ -25,7 +25,12 @@ let second: string;
 beforeEach(async () => {
   directory = await temporaryDirectory();
   [first, second] = [join(directory, 'first'), join(directory, 'second')];
-  variables = { WELDLINE_HOME: join(directory, 'home'), HF_HOME: join(directory, 'hub') };
+  variables = {
+    WELDLINE_HOME: join(directory, 'home'),
+    HF_HOME: join(directory, 'hub'),
+    // There are many commands here, and most of their time is the compilation of zod.
+    NODE_COMPILE_CACHE: process.env['NODE_COMPILE_CACHE'] ?? '',
+  };
 });
 
 const weldline = (...args: string[]): Promise<CommandResult> => runCommand(args, { variables });
@@ -104,6 +109,20 @@ describe('promote and rollback', () => {
     expect(nothing.status).toBe(1);
     expect(nothing.stderr).toContain('pointed at nothing before');
     expect(nothing.stderr).not.toMatch(/at .*\.ts:\d+/);
+  });
+
+  it('say which part stays behind, because the release has none', async () => {
+    await publish('1.0.0');
+    const publisher = new DirectoryPublisher(first);
+    const next = { release: releaseOf('1.1.0') };
+    await publisher.publish(await testArtefact(directory, next), quietly);
+    const [one, two] = [await recipeOf('1.0.0'), await recipeOf('1.1.0')];
+    await weldline('promote', one, 'latest', '--target', first);
+    const { status, stderr } = await weldline('promote', two, 'latest', '--target', first);
+    expect(status).toBe(0);
+    const text = `latest of ${PART} stays ${releaseOf('1.0.0')}: tiny 1.1.0 has no such part there`;
+    expect(stderr).toBe(`warning: ${first}: ${text}\n`);
+    expect(await linkAt(first, 'latest')).toBe(next.release);
   });
 
   it('do what can be done where a target fails, and say what is left', async () => {

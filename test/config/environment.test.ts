@@ -149,12 +149,22 @@ describe('readEnvironment', () => {
     ['WELDLINE_MEMORY_BUDGET', 'lots', /a size such as 4GB/],
     ['WELDLINE_LOG_LEVEL', 'loud', /one of trace, debug, info, warn, error/],
     ['WELDLINE_HOME', 'a\0b', /NUL/],
+    ['OLLAMA_HOST', 'a host', /a host such as 127.0.0.1:11434/],
+    ['OLLAMA_HOST', 'unix:///run/ollama', /a host such as 127.0.0.1:11434/],
   ])('refuses %s=%j', (name, value, problem) => {
     expect(() => read({ [name]: value })).toThrow(problem);
     expect(() => read({ [name]: value })).toThrow(`The environment variable ${name} `);
     expect(() => read({ [name]: value })).toThrow(
       expect.objectContaining({ code: 'config.invalid', details: { variable: name } }),
     );
+  });
+
+  it.each([
+    ['10.0.0.7', 'http://10.0.0.7:11434'],
+    ['10.0.0.7:80', 'http://10.0.0.7:80'],
+    ['https://ollama.example.com/x', 'https://ollama.example.com/x'],
+  ])('reads OLLAMA_HOST=%s as Ollama does', (value, url) => {
+    expect(read({ OLLAMA_HOST: value }).ollamaEndpoint).toBe(url);
   });
 
   it.each([

@@ -54,8 +54,13 @@ export class S3Bucket {
     return files;
   }
 
-  async put(key: string, body: string | Buffer): Promise<void> {
-    await this.client.send(new PutObjectCommand({ Bucket: this.name, Key: key, Body: body }));
+  async put(
+    key: string,
+    body: string | Buffer,
+    metadata: Readonly<Record<string, string>> = {},
+  ): Promise<void> {
+    const content = { Body: body, Metadata: metadata };
+    await this.client.send(new PutObjectCommand({ Bucket: this.name, Key: key, ...content }));
   }
 
   async remove(key: string): Promise<void> {

@@ -38,8 +38,9 @@ export async function startSigstore(): Promise<SigstoreServers> {
   const pair = () => generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const ctLog = certificateLog();
   const logKeys = pair();
-  // Whole seconds: the mock writes fractions that end in zeros, which no parser takes.
-  const clock = new Date(Math.floor(Date.now() / 1000) * 1000);
+  // Whole seconds, since the mock writes fractions that end in zeros, which no parser takes; and
+  // some minutes ahead, since its roots are valid from when they are made.
+  const clock = new Date(1000 * Math.floor(Date.now() / 1000 + 300));
   const ca = await initializeCA(pair(), ctLog, clock);
   const log = await initializeTLog(LOG_URL, logKeys, clock);
   const tsa = await initializeTSA(pair(), clock);

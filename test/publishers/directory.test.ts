@@ -14,6 +14,7 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { promote } from '../../publishers/alias-moves.ts';
 import { DirectoryPublisher } from '../../publishers/directory/directory-publisher.ts';
 import { type ArtefactId, artefactNameOf, RELEASE_FILE } from '../../publishers/publisher.ts';
 import { RELEASE, signal, testPublisher } from '../conformance/publisher.ts';
@@ -120,8 +121,12 @@ describe('publishing to a directory', () => {
     for (const name of [...kept, `.${RELEASE}.x`, ...left, `.${RELEASE}.abcdefabcdef.partial`]) {
       await writeIn(join(target, name), { 'model.safetensors': 'half' });
     }
+    const expected = [...kept, `.${RELEASE}.x`, RELEASE].sort();
     await publisher.publish(artefact, quietly);
-    expect((await readdir(target)).sort()).toEqual([...kept, `.${RELEASE}.x`, RELEASE].sort());
+    expect((await readdir(target)).sort()).toEqual(expected);
+    await writeIn(join(target, left[0]!), { 'model.safetensors': 'half' });
+    expect(await publisher.publish(artefact, quietly)).toMatchObject({ existed: true });
+    expect((await readdir(target)).sort()).toEqual(expected);
   });
 
   it('never publishes the directory of an attempt that was overtaken', async () => {
@@ -263,6 +268,52 @@ describe('aliases of a directory', () => {
     });
     expect(await readlink(join(target, 'production'))).toBe(next.release);
     expect(await readdir(records)).toEqual(['000001.json', '000002.json']);
+  });
+
+  it('lose no move, however many move one at once', async () => {
+    const { publisher, artefact, directory, target } = await setUp();
+    const releases = [RELEASE, `${RELEASE}.1`, `${RELEASE}.2`];
+    await publisher.publish(artefact, quietly);
+    for (const release of releases.slice(1)) {
+      await publisher.publish(await testArtefact(directory, { release }), quietly);
+    }
+    let moves = 0;
+    const mover = async (number: number): Promise<void> => {
+      // One of its own, as another machine would have.
+      const own = new DirectoryPublisher(target);
+      for (let round = 0; round < 5; ) {
+        const release = releases[(number + round) % releases.length]!;
+        try {
+          const { isMoved } = await promote(own, { release }, 'latest', signal());
+          moves += isMoved ? 1 : 0;
+          round += 1;
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'publish.alias-moved' });
+        }
+      }
+    };
+    await Promise.all([0, 1, 2, 3].map(mover));
+    const state = await publisher.readAlias('latest', undefined);
+    expect(state?.history).toHaveLength(moves - 1);
+    expect(await readlink(join(target, 'latest'))).toBe(state?.release);
+  });
+
+  it('keep what they point at, also if they are moved while that is pruned or taken back', async () => {
+    const { publisher, artefact, location } = await setUp();
+    await publisher.publish(artefact, quietly);
+    const before = await readdir(location);
+    const remove = [() => publisher.prune(ID, { isDryRun: false }), () => publisher.withdraw(ID)];
+    for (const [index, removing] of remove.entries()) {
+      const list = publisher.listAliases.bind(publisher);
+      publisher.listAliases = async () => {
+        publisher.listAliases = list;
+        const aliases = await list();
+        await promote(new DirectoryPublisher(publisher.name), ID, `alias-${index}`, signal());
+        return index === 0 ? aliases : [];
+      };
+      await expect(removing()).rejects.toMatchObject({ code: 'publish.aliased' });
+      expect(await readdir(location)).toEqual(before);
+    }
   });
 
   it('say that a record is damaged, and which', async () => {

@@ -5,7 +5,12 @@ import { join } from 'node:path';
 import { commit } from '@huggingface/hub';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { HubPublisher } from '../../publishers/hub/hub-publisher.ts';
-import type { Artefact, ArtefactFile, Published } from '../../publishers/publisher.ts';
+import type {
+  Artefact,
+  ArtefactFile,
+  Published,
+  PublishProgress,
+} from '../../publishers/publisher.ts';
 import { RELEASE, signal } from '../conformance/publisher.ts';
 import { type HubUnderTest, READER, startHubUnderTest, WRITER } from '../harness/hub-target.ts';
 import { bytesOf, testArtefact } from '../harness/test-artefact.ts';
@@ -41,9 +46,12 @@ beforeEach(() => {
 
 const artefactOf = (release = RELEASE): Promise<Artefact> => testArtefact(directory, { release });
 
-function publish(artefact: Artefact, to = publisher): Promise<Published> {
-  const options = { signal: signal(), onProgress: () => undefined, publishedAt: [] };
-  return to.publish(artefact, options);
+function publish(
+  artefact: Artefact,
+  to = publisher,
+  onProgress: (progress: PublishProgress) => void = () => undefined,
+): Promise<Published> {
+  return to.publish(artefact, { signal: signal(), onProgress, publishedAt: [] });
 }
 
 const fileOf = ({ files }: Artefact, path: string): ArtefactFile =>
@@ -197,6 +205,8 @@ describe('a release on the hub', () => {
     hub.proxy.clear();
     await publish(artefact);
     expect(uploads()).toBe(0);
+    const paths = [...artefact.files.map(({ path }) => path), 'NOTES.md'].sort();
+    expect([...(await hub.filesAt(repo, 'main'))!.keys()].sort()).toEqual(paths);
   });
 
   it('says that the hub takes no more', async () => {
@@ -357,7 +367,13 @@ describe('Xet', () => {
       const random = await made(adapter, randomBytes(9_000));
       const files = artefact.files.map((file) => (file.path === adapter ? random : file));
       withXet.proxy.fail({ kind: 'status', status: 503, path: /xet-write-token/ });
-      const { bytesSent } = await publish({ ...artefact, files }, withXet.publisher({ repo }));
+      const done = new Map<string, number>();
+      const { bytesSent } = await publish(
+        { ...artefact, files },
+        withXet.publisher({ repo }),
+        ({ item, bytesDone }) => done.set(item, bytesDone),
+      );
+      expect(done.get(adapter)).toBe(random.size);
       const seen = await withXet.filesAt(repo, RELEASE);
       for (const { path, source } of files) {
         expect(seen?.get(path)?.equals(await readFile(source)), path).toBe(true);

@@ -29,8 +29,8 @@ const RELEASE = 'merged-tiny-1.0.0-adapter-tone-3';
 const PART = MOTO_PART_BYTES_MIN;
 /** Five parts, the last of them short. */
 const WEIGHTS = randomBytes(4 * PART + 1000);
-/** Long enough for others to do something meanwhile. */
-const SLOW = { kind: 'slow', delayMs: 1000 } as const;
+/** Long enough for others to do something meanwhile, and no longer than the publisher waits. */
+const SLOW = { kind: 'slow', delayMs: 500 } as const;
 const PARTS = /PUT .*partNumber=/;
 
 let moto: MotoServer;
@@ -221,6 +221,24 @@ describe('a file that is there', () => {
     await publish(artefact);
     await expectOnly(artefact);
   });
+});
+
+it('leaves alone what is no release of weldline', async () => {
+  await bucket.put(keyOf('release.json'), '{"tag_name":"v1"}');
+  const artefact = await artefactOf();
+  for (const attempt of [
+    () => publish(artefact),
+    () => publisher.check(artefact, undefined, signal),
+    () => publisher.withdraw(artefact, signal),
+  ]) {
+    await expect(attempt()).rejects.toMatchObject({
+      code: 'publish.conflict',
+      message: expect.stringContaining(`${RELEASE} exists already, which is not that release`),
+    });
+  }
+  expect(await publisher.find(artefact, signal)).toBeUndefined();
+  expect(await publisher.list(signal)).toEqual([]);
+  expect(await bucket.keysAndUploads(objects.root)).toEqual([keyOf('release.json')]);
 });
 
 describe('the claim of a version', () => {

@@ -67,6 +67,8 @@ describe('a registry that asks for tokens', () => {
   let front: string;
   /** What the token server was asked. */
   let asked: { method: string; query: string; authorization: string | undefined }[];
+  /** How often the registry asked who is there. */
+  let challenges: number;
   let grants: (authorization: string | undefined, form: URLSearchParams) => unknown;
 
   beforeAll(async () => {
@@ -76,6 +78,7 @@ describe('a registry that asks for tokens', () => {
 
   beforeEach(async () => {
     asked = [];
+    challenges = 0;
     grants = () => ({ token: `token-${CANARY}` });
     const tokens = await serve(async (request, response) => {
       const { method = '', url = '', headers } = request;
@@ -92,6 +95,7 @@ describe('a registry that asks for tokens', () => {
       const { method = 'GET', url = '/', headers } = request;
       const scope = `repository:models/tiny:${method === 'GET' ? 'pull' : 'pull,push'}`;
       if (headers.authorization !== `Bearer token-${CANARY}`) {
+        challenges += 1;
         const challenge = `Bearer realm="${tokens}/token",service="tests",scope="${scope}"`;
         response.writeHead(401, { 'www-authenticate': challenge }).end();
         return;
@@ -114,6 +118,14 @@ describe('a registry that asks for tokens', () => {
       'GET service=tests&scope=repository:models/tiny:pull,push',
     ]);
     expect(asked.every(({ authorization }) => authorization === undefined)).toBe(true);
+  });
+
+  it('is asked for a new one before the old one runs out', async () => {
+    grants = () => ({ token: `token-${CANARY}`, expires_in: 0 });
+    const client = clientOf(front);
+    await listTags(client, signal);
+    await listTags(client, signal);
+    expect([asked.length, challenges]).toEqual([2, 1]);
   });
 
   it('gives them for a password', async () => {
