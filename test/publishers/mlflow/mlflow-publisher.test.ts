@@ -90,7 +90,6 @@ testPublisher('MLflow', open, {
   holds: 'references',
   aliasesRace: true,
   hasServer: true,
-  changesHit: 2,
 });
 
 describe('versions in MLflow', () => {
