@@ -26,11 +26,20 @@ export async function artefactDigests(
   options: ReadOptions,
 ): Promise<ReadonlyMap<string, FoundFile>> {
   const limit = connectionLimit(FILES_AT_ONCE);
+  const stop = new AbortController();
+  const signal = AbortSignal.any([options.signal, stop.signal]);
   const work = [...files.sizes].map(([path, size]) =>
     limit(async () => {
-      options.signal.throwIfAborted();
-      return [path, { size, sha256: await digestOfFile(files, path, options) }] as const;
+      signal.throwIfAborted();
+      const sha256 = await digestOfFile(files, path, { ...options, signal });
+      return [path, { size, sha256 }] as const;
+    }).catch((error: unknown) => {
+      // What the others read would be of no use.
+      stop.abort(error);
+      throw error;
     }),
   );
+  await Promise.allSettled(work);
+  signal.throwIfAborted();
   return new Map(await Promise.all(work));
 }

@@ -40,7 +40,7 @@ export async function findInputs(search: InputSearch): Promise<FoundInputs> {
   for (const input of search.inputs) {
     const place = (await givenPlace(input, search)) ?? (await originOf(input, search));
     if (place === undefined) {
-      missing.push(howToGet(input, search.mayFetch));
+      missing.push(howToGet(input, search));
       continue;
     }
     const wrong = await findDifferent(input, place, search);
@@ -57,6 +57,7 @@ async function givenPlace(input: RecordedInput, search: InputSearch): Promise<st
   if (search.base === undefined) return undefined;
   const reference = parseModelReference(search.base, process.cwd());
   if (reference.kind === 'directory') return reference.path;
+  if (!search.mayFetch) return undefined;
   return fetchFrom(search.base, undefined, input, search);
 }
 
@@ -130,8 +131,13 @@ function another({ id, model }: RecordedInput, place: string, wrong: string[]): 
   );
 }
 
-function howToGet({ id, model, commit, pin }: RecordedInput, mayFetch: boolean): string {
+function howToGet(
+  { id, model, commit, pin }: RecordedInput,
+  { base, mayFetch }: InputSearch,
+): string {
   const what = id === 'base' ? 'the base' : `the adapter "${id}"`;
+  if (id === 'base' && base !== undefined)
+    return `${base} is not on this machine: --fetch brings it here`;
   const state = commit ?? pin;
   if (isElsewhere(model) && !mayFetch) {
     return `${what} is ${model}${state === undefined ? '' : ` (${state})`}, which is not on this machine: --fetch brings it here`;

@@ -11,9 +11,11 @@ import type { ReleaseCommand } from './release.ts';
 import type { ReproduceCommand } from './reproduce.ts';
 import type { VerifyCommand } from './verify.ts';
 
+const MODEL_FORMS = 'a directory, hf://org/name, s3://, oci:// or https://';
+
 function mergeOptions(command: Command): Command {
   return command
-    .option('--adapter <model>', 'adapter: a directory or hf://org/name; may be repeated', collect)
+    .option('--adapter <model>', `adapter: ${MODEL_FORMS}; may be repeated`, collect)
     .addOption(
       new Option(
         '--combine <method>',
@@ -111,7 +113,7 @@ const PLAN: CommandSpec<[string | undefined, PlanCommand]> = {
     'weldline plan recipe.yaml --digest      also reads a large base, for the digest of the plan',
   ],
   options: (command) =>
-    mergeOptions(command.option('--base <model>', 'base: a directory or hf://org/name'))
+    mergeOptions(command.option('--base <model>', `base: ${MODEL_FORMS}`))
       .option('--tensors', 'list every tensor')
       .option(
         '--digest',
@@ -135,9 +137,10 @@ const MERGE: CommandSpec<[MergeCommand]> = {
       '--output ./merged',
   ],
   options: (command) =>
-    mergeOptions(
-      command.requiredOption('--base <model>', 'base: a directory or hf://org/name'),
-    ).requiredOption('--output <directory>', 'where the merged checkpoint goes'),
+    mergeOptions(command.requiredOption('--base <model>', `base: ${MODEL_FORMS}`)).requiredOption(
+      '--output <directory>',
+      'where the merged checkpoint goes',
+    ),
   run: async (output, options) => (await import('./merge.ts')).runMerge(options, output),
 };
 

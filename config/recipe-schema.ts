@@ -54,13 +54,20 @@ function modelProblem(value: string): string | undefined {
   if (!MODEL_SCHEMES.includes(scheme)) {
     return `${scheme}:// is not supported: expected ${MODEL_EXPECTATION}`;
   }
-  if (scheme !== 'hf') return undefined;
+  if (scheme !== 'hf') return credentialProblem(value);
   if (!HUB_REFERENCE.test(value)) return `expected ${MODEL_EXPECTATION}`;
   const at = value.indexOf('@');
   if (at >= 0 && !REVISION.test(value.slice(at + 1))) {
     return `expected ${REVISION_EXPECTATION} after "@"`;
   }
   return undefined;
+}
+
+/** Recipes go into histories, and these are where URLs have what is secret. */
+function credentialProblem(uri: string): string | undefined {
+  const [authority = ''] = uri.slice(uri.indexOf('://') + 3).split(/[/?#]/, 1);
+  if (authority.includes('@')) return 'expected a URI without a user name or password';
+  return /^https?:.*[?#]/.test(uri) ? 'expected a URL without a query or a fragment' : undefined;
 }
 
 const revision = z.string().max(200).regex(REVISION).describe(REVISION_EXPECTATION);

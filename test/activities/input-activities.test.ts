@@ -9,6 +9,7 @@ import { writeFiles } from '../doubles/merge-directories.ts';
 import { temporaryDirectory } from '../doubles/temporary-directory.ts';
 import { adapterFiles, type TinyModel, tinyAdapter } from '../doubles/tiny-model.ts';
 import { type RecipeChanges, recipeOf, setUpRelease } from '../harness/release-setup.ts';
+import { startWebServer } from '../harness/web-server.ts';
 
 async function run<T>(work: () => Promise<T>): Promise<T> {
   const environment = new MockActivityEnvironment(undefined, { logger: createLogger('error') });
@@ -59,4 +60,28 @@ it('knows an adapter in a pickle by what is in the pickle', async () => {
   const before = await resolve();
   await writeFile(join(setup.adapter, 'adapter_model.bin'), 'other');
   expect((await resolve()).adapter).not.toEqual(before.adapter);
+});
+
+it('takes models at URLs, and keeps them below its home', async () => {
+  const setup = await setUpRelease(await temporaryDirectory());
+  const server = await startWebServer({ root: setup.directory });
+  try {
+    const activities = createActivities(dependencies(setup.environment));
+    const changes = { base: `${server.origin}/tiny`, adapter: `${server.origin}/tone` };
+    const { recipe, digest: recipeDigest } = recipeOf(setup, changes);
+    const context = { recipe, recipeDigest };
+    const inputs = await run(() => activities.resolveInputs(context));
+    expect(inputs.base).toMatchObject({ kind: 'remote', model: { uri: changes.base } });
+    expect(inputs.artefact).toMatch(/^merged-tiny-1\.0\.0-adapter-tone-[0-9a-f]{8}$/);
+    const adapter = await run(() => activities.fetchInput(inputs.adapter));
+    expect(adapter.startsWith(join(setup.home, 'cache', 'models', 'http'))).toBe(true);
+    const preflight = () => run(() => activities.preflight(context, inputs, adapter));
+    const { downloadBytes, tensorsMerged } = await preflight();
+    expect(tensorsMerged).toBe(4);
+    expect(downloadBytes).toBeGreaterThan(100_000);
+    await run(() => activities.fetchInput(inputs.base));
+    expect(await preflight()).toMatchObject({ downloadBytes: 0 });
+  } finally {
+    await server.close();
+  }
 });

@@ -207,21 +207,26 @@ describe('a release that cannot be made again', () => {
 
 it('verifies with a base that it fetches only if it may', async () => {
   const home = await temporaryDirectory();
-  const verify = (mayFetch: boolean) =>
+  const verify = (mayFetch: boolean, base?: string) =>
     verifyArtefact({
       access: accessIn(home),
       target: onHub.directory,
       mayFetch,
+      base,
       signal: new AbortController().signal,
     });
-  const plan = async (mayFetch: boolean) =>
-    (await verify(mayFetch)).claims.find(({ claim }) => claim === 'plan');
+  const plan = async (mayFetch: boolean, base?: string) =>
+    (await verify(mayFetch, base)).claims.find(({ claim }) => claim === 'plan');
   hub.requests.length = 0;
   expect(await plan(false)).toMatchObject({
     status: 'not-checked',
     text: expect.stringMatching(/hf:\/\/org\/tiny \([0-9a-f]{40}\).*--fetch/),
   });
   expect(hub.requests).toEqual([]);
+  expect(await plan(false, 'hf://org/tiny')).toMatchObject({
+    status: 'not-checked',
+    text: expect.stringContaining('--fetch brings it here'),
+  });
   expect(await plan(true)).toMatchObject({ status: 'verified' });
   hub.requests.length = 0;
   expect(await plan(false)).toMatchObject({ status: 'verified' });

@@ -125,6 +125,20 @@ describe('a release that is as it was published', () => {
     }
   });
 
+  it('is not read to the end once a file at a URL is another', async () => {
+    const server = await startWebServer({ root: release.directory });
+    try {
+      server.inject({ kind: 'etag', path: /^README/ });
+      // For a minute, unless it is stopped.
+      server.inject({ kind: 'stall', path: /^model-00001/ });
+      const startedAt = performance.now();
+      await expect(verify(server.origin)).rejects.toMatchObject({ code: 'source.changed' });
+      expect(performance.now() - startedAt).toBeLessThan(50_000);
+    } finally {
+      await server.close();
+    }
+  });
+
   it('keeps what can be checked when its weights were pruned', async () => {
     const copy = await copyOf(release);
     for (const name of ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors']) {

@@ -196,6 +196,16 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
     ['4:10 base.model: gs:// is not supported'],
   ],
   [
+    'a name in a URL',
+    withLine(4, '  model: https://name@host/model'),
+    ['4:10 base.model: expected a URI without a user name or password'],
+  ],
+  [
+    'a query in a URL',
+    withLine(4, '  model: https://host/model?version=1'),
+    ['4:10 base.model: expected a URL without a query'],
+  ],
+  [
     'a hub name without its owner',
     withLine(4, '  model: hf://gpt2'),
     ['4:10 base.model: expected a path, hf://org/name[@revision]'],

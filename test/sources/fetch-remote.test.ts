@@ -27,7 +27,7 @@ let uri: string;
 const source = httpSource({
   attemptsMax: 2,
   backoffMs: 5,
-  stallTimeoutMs: 500,
+  stallTimeoutMs: 10_000,
   retryAfterMaxMs: 100,
 });
 
@@ -73,7 +73,7 @@ describe('fetchRemote', () => {
     server.inject(failing);
     await expect(fetchAll(model)).rejects.toMatchObject({ code: 'source.unavailable' });
     const before = server.bytesSent();
-    expect(before).toBeGreaterThan(300_000);
+    expect(before).toBeGreaterThanOrEqual(300_000);
     await server.close();
     // Another address is another model: the same one again.
     server = await startWebServer({ root });

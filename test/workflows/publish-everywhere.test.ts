@@ -141,6 +141,21 @@ describe('a release to a directory, a hub, a bucket and a registry', () => {
     }
   });
 
+  it('is made again from its adapters in the registry, by another number of threads', async () => {
+    const location = first.publications.at(-1)?.pinned ?? '';
+    const args = ['reproduce', location, '--base', setup.base, '--threads', '1', '--json'];
+    // Another home: nothing of the workspace is there.
+    const home = join(server.directory, 'another-home');
+    const again = await runWeldline(args, { ...setup.variables, WELDLINE_HOME: home });
+    expect(again.exitCode, again.stdout + again.stderr).toBe(0);
+    const { isReproduced, files } = JSON.parse(again.stdout) as {
+      isReproduced: boolean;
+      files: { path: string; isEqual: boolean }[];
+    };
+    expect(isReproduced).toBe(true);
+    expect(files.map(({ path }) => path)).toContain('weldline.json');
+  });
+
   it('is a no-op when it is run again, and sends nothing', async () => {
     const before = await readFiles(join(setup.target, first.artefact));
     const again = await release('1.0.0');
