@@ -40,7 +40,6 @@ const dependencies: Dependencies = {
   home: environment.home,
   access: modelAccess(environment),
   threads: environment.threads,
-  memoryBudgetBytes: MEMORY_BUDGET_BYTES_DEFAULT,
   publishing: environment,
   tools: environment,
   identity: environment,
