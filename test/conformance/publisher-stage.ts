@@ -56,6 +56,8 @@ export interface PublisherTraits {
   readonly aliasesRace?: boolean;
   /** Speaks to a server through a proxy: faults are tested. */
   readonly hasServer?: boolean;
+  /** How many kinds of a publication's changes each fault hits, the last always; all. For slow servers. */
+  readonly changesHit?: number;
 }
 
 /** What tests of publishers hand them as `Patience`. */
