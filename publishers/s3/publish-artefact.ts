@@ -89,7 +89,7 @@ async function publishClaimed(options: PublishArtefact, claim: Claim): Promise<P
   await claim.renew();
   if (there !== undefined) {
     await objects.remove([`${folder}${PRUNED_FILE}`]);
-    return toPublished(options, bytesSent, false);
+    return toPublished(options, bytesSent, true);
   }
   // What an earlier publication left that was of something else, and was never finished.
   const own = new Set(artefact.files.map(({ path }) => `${folder}${path}`));
