@@ -4,8 +4,8 @@ export const PROVENANCE_FILE = 'provenance.intoto.json';
 export const PROVENANCE_TYPE = 'https://slsa.dev/provenance/v1';
 
 /** Stands for the rules of docs/provenance.md; another meaning of a field would be another URI. */
-export const BUILD_TYPE = 'https://www.npmjs.com/package/weldline#release-v1';
-export const BUILDER_ID = 'https://www.npmjs.com/package/weldline#worker';
+export const BUILD_TYPE = 'urn:weldline:build:release:v1';
+export const BUILDER_ID = 'urn:weldline:builder:worker';
 
 export const TOOL_PREFIX = 'tool:';
 /** The merged checkpoint that a conversion was made of. */

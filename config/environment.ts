@@ -2,9 +2,11 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
-import { type CiIdentity, readCiIdentity } from './ci-identity.ts';
+import type { CiIdentity } from './ci-identity.ts';
 import { parseSize } from './parse-size.ts';
+import { readPublishing } from './publish-environment.ts';
 import { Secret } from './secret.ts';
+import { expandHome, type Get, invalid, readEndpoint, toPath } from './variables.ts';
 
 export type Variables = Readonly<Record<string, string | undefined>>;
 
@@ -131,8 +133,6 @@ export function childVariables(
   return { ...kept, ...additions };
 }
 
-type Get = (name: string) => string | undefined;
-
 /**
  * By the rules of the official clients, whose cache is shared: the newer name of a variable before
  * the older one, `~` and `$NAME` expanded.
@@ -170,73 +170,6 @@ function readToken(path: string): string | undefined {
   }
 }
 
-/** What publishing and signing take from the environment, by the names of the tools of each target. */
-function readPublishing(
-  get: Get,
-): Pick<Environment, 'signing' | 'identity' | 's3' | 'dockerConfig' | 'mlflow' | 'ollamaEndpoint'> {
-  const secret = (name: string) => {
-    const value = get(name);
-    return value === undefined ? undefined : new Secret(value);
-  };
-  const keyFile = get('WELDLINE_SIGNING_KEY');
-  const passphrase = secret('WELDLINE_SIGNING_PASSPHRASE');
-  const trackingUri = get('MLFLOW_TRACKING_URI');
-  const username = get('MLFLOW_TRACKING_USERNAME');
-  const password = secret('MLFLOW_TRACKING_PASSWORD');
-  const token = secret('MLFLOW_TRACKING_TOKEN');
-  const ollama = get('OLLAMA_HOST');
-  const identity = readCiIdentity(get);
-  return {
-    ...(keyFile === undefined
-      ? {}
-      : {
-          signing: {
-            keyFile: toPath('WELDLINE_SIGNING_KEY', keyFile),
-            ...(passphrase && { passphrase }),
-          },
-        }),
-    ...(identity && { identity }),
-    s3: readS3(get),
-    dockerConfig: toPath('DOCKER_CONFIG', get('DOCKER_CONFIG') ?? '~/.docker'),
-    mlflow: {
-      ...(trackingUri && { trackingUri }),
-      ...(username && { username }),
-      ...(password && { password }),
-      ...(token && { token }),
-    },
-    ...(ollama && { ollamaEndpoint: readOllamaHost(ollama) }),
-  };
-}
-
-/** By the names that AWS's own tools have for it, the narrower one first. */
-function readS3(get: Get): Environment['s3'] {
-  const name = ['AWS_ENDPOINT_URL_S3', 'AWS_ENDPOINT_URL'].find((each) => get(each) !== undefined);
-  return name === undefined ? {} : { endpoint: readEndpoint(name, get(name) ?? '') };
-}
-
-/** As Ollama's own client reads it: without a scheme HTTP, and then without a port Ollama's. */
-function readOllamaHost(value: string): string {
-  const host = /:\d+$/.test(value) ? value : `${value}:11434`;
-  const url = value.includes('://') ? value : `http://${host}`;
-  if (URL.canParse(url) && /^https?:/.test(url)) return url;
-  throw invalid('OLLAMA_HOST', 'is not a host', 'a host such as 127.0.0.1:11434, or a URL');
-}
-
-function readEndpoint(name: string, value: string): string {
-  const url = URL.canParse(value) ? new URL(value) : undefined;
-  if (url === undefined || !['http:', 'https:'].includes(url.protocol)) {
-    throw invalid(name, 'is not a URL', 'a URL such as https://huggingface.co');
-  }
-  if (url.username !== '' || url.password !== '' || url.search !== '' || url.hash !== '') {
-    throw invalid(
-      name,
-      'holds credentials, a query or a fragment',
-      'the bare URL of the server; credentials have variables of their own, such as HF_TOKEN',
-    );
-  }
-  return value.replace(/\/+$/, '');
-}
-
 function readThreads(value: string | undefined): number | undefined {
   if (value === undefined) return undefined;
   const threads = /^\d{1,5}$/.test(value) ? Number(value) : 0;
@@ -271,22 +204,9 @@ function readLogLevel(value: string | undefined): LogLevel {
   return level;
 }
 
-function invalid(name: string, problem: string, expected: string, cause?: unknown): WeldlineError {
-  return new WeldlineError(
-    'config.invalid',
-    `The environment variable ${name} ${problem}. Set it to ${expected}, or unset it.`,
-    { cause, details: { variable: name } },
-  );
-}
-
 /** The XDG specification says to ignore relative values. */
 function xdg(value: string | undefined, fallback: string): string {
   return value !== undefined && isAbsolute(value) ? value : join(homedir(), fallback);
-}
-
-function toPath(name: string, value: string): string {
-  if (value.includes('\0')) throw invalid(name, 'holds a NUL byte', 'a path');
-  return resolve(expandHome(value));
 }
 
 /** A bare name is looked up on PATH; anything with a slash is a path. */
@@ -302,9 +222,4 @@ function expandVariables(value: string, get: Get): string {
     (whole, bare: string | undefined, braced: string | undefined) =>
       get(bare ?? braced ?? '') ?? whole,
   );
-}
-
-/** Variables set in files (`.env`, CI settings) reach us with their `~` unexpanded. */
-function expandHome(value: string): string {
-  return value === '~' || value.startsWith('~/') ? join(homedir(), value.slice(1)) : value;
 }

@@ -8,7 +8,6 @@ const ALIASES_MAX = 10;
 
 /** By target, what its mapping may hold; exactly one stands in each entry of the list. */
 export const TARGET_KINDS = ['directory', 'hub', 's3', 'oci', 'ollama', 'mlflow'] as const;
-export type TargetKind = (typeof TARGET_KINDS)[number];
 
 const URL_LENGTH_MAX = 2048;
 

@@ -36,9 +36,10 @@ export async function publishArtefact(options: PublishArtefact): Promise<Publish
   const there = await findSame(options);
   if (there?.isPruned === false) return toPublished(options, 0, true);
   const name = artefactNameOf(artefact);
-  const { manifestDigest } = artefact;
+  const { manifestDigest, planDigest } = artefact;
   const location = locationOf(objects, name);
-  const claim = await claimArtefact({ objects, artefact: name, manifestDigest, location });
+  const of = { artefact: name, manifestDigest, planDigest, location };
+  const claim = await claimArtefact({ objects, ...of });
   try {
     const published = await publishClaimed(options, claim);
     await atLeisure(objects, (own) => removeNotes(own, name, artefact.files));

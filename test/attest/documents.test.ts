@@ -165,7 +165,7 @@ describe('what is no document of a release', () => {
   it.each([
     ['no JSON', 'x', /is no JSON/],
     ['another statement', provenance.replace('slsa.dev/provenance/v1', 'x.test'), /predicateType/],
-    ['another build', provenance.replace('#release-v1', '#release-v9'), /buildType/],
+    ['another build', provenance.replace('release:v1', 'release:v9'), /buildType/],
     [
       'a digest in capitals',
       provenance.replaceAll('b'.repeat(64), 'B'.repeat(64)),

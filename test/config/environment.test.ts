@@ -29,6 +29,7 @@ describe('readEnvironment', () => {
       temporalConfigured: false,
       dockerConfig: join(homedir(), '.docker'),
       mlflow: {},
+      s3: {},
       logLevel: 'info',
       color: true,
       ci: false,
@@ -57,6 +58,7 @@ describe('readEnvironment', () => {
       MLFLOW_TRACKING_USERNAME: 'ci',
       MLFLOW_TRACKING_PASSWORD: 'hf_abc',
       OLLAMA_HOST: '10.0.0.7:11434',
+      AWS_ENDPOINT_URL: 'http://minio:9000/',
     });
     expect(environment).toEqual({
       home: join(homedir(), 'w'),
@@ -78,6 +80,7 @@ describe('readEnvironment', () => {
         password: expect.anything(),
       },
       ollamaEndpoint: 'http://10.0.0.7:11434',
+      s3: { endpoint: 'http://minio:9000' },
       logLevel: 'debug',
       color: false,
       ci: true,

@@ -206,6 +206,8 @@ describe('names', () => {
     ['registry.example.com:5000/a', 'https://registry.example.com:5000'],
     ['127.0.0.1:5000/a/b', 'http://127.0.0.1:5000'],
     ['localhost:5000/a', 'http://localhost:5000'],
+    ['[::1]:5000/a', 'http://[::1]:5000'],
+    ['[2001:db8::1]/a', 'https://[2001:db8::1]'],
     ['docker.io/org/model', 'https://registry-1.docker.io'],
     ['127.evil.example.com/a', 'https://127.evil.example.com'],
   ])('of repositories lead to their registry: %s', (text, origin) => {
