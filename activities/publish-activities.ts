@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { WeldlineError } from '../engine/errors.ts';
+import { promote } from '../publishers/alias-moves.ts';
 import { createPublisher } from '../publishers/create-publisher.ts';
 import type { ArtefactFile, Published } from '../publishers/publisher.ts';
 import { artefactId } from './artefact-contents.ts';
@@ -34,7 +35,7 @@ export function createPublishActivities(dependencies: Dependencies) {
           onProgress: report,
           publishedAt: publishedAt.map(toPublished),
         });
-        if (publisher.kind === 'directory') {
+        if (publisher.kind === 'directory' && published.existed) {
           await requireIntact(published.location, judged, signal);
         }
         return { ...published, ...(part === undefined ? {} : { part }) };
@@ -48,27 +49,30 @@ export function createPublishActivities(dependencies: Dependencies) {
     async moveAliases(input: MoveAliasesInput): Promise<{ readonly warnings: readonly string[] }> {
       return withHeartbeat('publish', async (_report, signal) => {
         const { publisher, wanted } = await publisherOf(input);
-        const { release, part } = artefactId(input.release, input.part);
+        const id = artefactId(input.release, input.part);
+        const { release, part } = id;
         const warnings: string[] = [];
+        // A run that was interrupted finds what it published itself.
+        const found = await publisher.find(id, signal);
+        const isNew = found?.createdAt === input.startedAt;
         for (const alias of wanted.aliases ?? []) {
           const from = await publisher.readAlias(alias, part, signal);
           if (from?.release === release) continue;
-          if (from !== undefined && !input.isNew) {
+          if (from !== undefined && !isNew) {
             warnings.push(
               `${publisher.name}: ${alias} stays at ${from.release}, since ${release} was published ` +
                 `before. Move it by "weldline promote" if that is what you want.`,
             );
             continue;
           }
-          const history = from === undefined ? [] : [...from.history, from.release];
-          await publisher.moveAlias({ alias, part, to: release, from, history }, signal);
+          await promote(publisher, id, alias, signal);
         }
         return { warnings };
       });
     },
   };
 
-  /** Also where it was there already: a version stands for bytes, not for a name. */
+  /** A version stands for bytes, not for a name: what was there already is looked at. */
   async function requireIntact(
     location: string,
     judged: readonly ArtefactFile[],

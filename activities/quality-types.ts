@@ -129,8 +129,8 @@ export interface MoveAliasesInput {
   /** Index of the target in the recipe. */
   readonly target: number;
   readonly part?: PartId | undefined;
-  /** Whether this run published it. What was there before moves no alias that points elsewhere. */
-  readonly isNew: boolean;
+  /** `RunIdentity.startedAt`: what an earlier run published moves no alias that points elsewhere. */
+  readonly startedAt: string;
 }
 
 /** When a stage ran, in milliseconds since the epoch, workflow time. */

@@ -28,7 +28,7 @@ import type { PublishInput, ReleaseParts } from './quality-types.ts';
 
 export interface ReleasedArtefact {
   readonly artefact: Artefact;
-  /** Those of its files that were judged, without what is said of them. */
+  /** Those of its files that were judged, without adapters and what is said of them. */
   readonly judged: readonly ArtefactFile[];
 }
 
@@ -71,7 +71,7 @@ export async function releasedArtefact(
       return writeDocuments({ ...attested, files }, texts, signerOf(input, identity));
     },
   });
-  return { artefact, judged: [...contents.files, ...adapters] };
+  return { artefact, judged: contents.files };
 }
 
 /** The card of a conversion, and of a GGUF what makes a model of Ollama of it. */

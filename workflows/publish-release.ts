@@ -97,8 +97,6 @@ export async function publishRelease(
   const quick = proxyActivities<Activities>(shortWork(heartbeatTimeoutMs));
   const publications: Publication[] = [];
   const warnings: string[] = [];
-  /** Published by this run, whatever it finds when a stage that waited is run again. */
-  const fresh = new Set<string>();
   const facts = (): ReleaseParts => ({
     ...release,
     ...(approvals.given && {
@@ -109,10 +107,7 @@ export async function publishRelease(
   const isOverridden = (): boolean => (approvals.given?.override ?? '') !== '';
   const publish = async (parts: readonly (string | undefined)[]): Promise<void> => {
     const published = await publishParts(heartbeatTimeoutMs, facts(), parts);
-    for (const { publication } of published) {
-      publications.push(publication);
-      if (!publication.existed) fresh.add(publication.location);
-    }
+    publications.push(...published.map(({ publication }) => publication));
     // What a person let pass against the gate is nobody's default: it is promoted by hand.
     if (isOverridden()) return;
     for (const each of published) {
@@ -122,7 +117,7 @@ export async function publishRelease(
         release: release.inputs.artefact,
         target: each.target,
         part: each.part,
-        isNew: fresh.has(each.publication.location),
+        startedAt: release.run.startedAt,
       });
       warnings.push(...moved.warnings);
     }

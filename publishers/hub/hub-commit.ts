@@ -16,7 +16,10 @@ import { uploadCommit } from './hub-upload.ts';
 const ATTEMPTS_MAX = 8;
 const MAIN = 'main';
 /** What weldline writes after `release.json`, which so cannot list it. */
-const WRITTEN_AFTERWARDS = ['model.sig', 'weldline.json', 'conversion.json', RELEASE_FILE];
+const WRITTEN_AFTERWARDS = [
+  ...['weldline.json', 'conversion.json'],
+  ...['provenance.intoto.json', 'model.sig', RELEASE_FILE],
+];
 
 /**
  * Brings an artefact onto `main` as one commit, and compares what arrived with its digests. A commit
@@ -106,9 +109,9 @@ export async function releasedFiles(
   } catch {
     return new Set();
   }
-  const { files, conversion } = (release ?? {}) as Record<string, unknown>;
+  const { contents, files, conversion } = (release ?? {}) as Record<string, unknown>;
   const converted = (conversion as Record<string, unknown> | undefined)?.['files'];
-  const listed = [files, converted].flatMap((list) => (Array.isArray(list) ? list : []));
+  const listed = [contents, files, converted].flatMap((list) => (Array.isArray(list) ? list : []));
   const paths = listed.map((file: { path?: unknown } | null) => file?.path);
   return new Set([...paths.filter((path) => typeof path === 'string'), ...WRITTEN_AFTERWARDS]);
 }
