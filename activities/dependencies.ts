@@ -11,7 +11,8 @@ export interface Dependencies {
   readonly access: ModelAccess;
   /** Threads of one merge, where the recipe does not say; undefined leaves it to the merge. */
   readonly threads?: number | undefined;
-  readonly memoryBudgetBytes: number;
+  /** Of one merge, where the recipe does not say; undefined leaves it to the merge. */
+  readonly memoryBudgetBytes?: number | undefined;
   /** Where tools are looked for, how long they may be silent, and the key of an endpoint. */
   readonly tools: Pick<
     Environment,

@@ -1,11 +1,8 @@
 import { basename } from 'node:path';
 import { readEnvironment } from '../config/environment.ts';
 import { parseSize } from '../config/parse-size.ts';
-import {
-  chooseResources,
-  MEMORY_BUDGET_BYTES_DEFAULT,
-  type MergeResources,
-} from '../engine/merge/resources.ts';
+import { chooseResources, type MergeResources } from '../engine/merge/resources.ts';
+import type { StreamedInput, StreamedInputs } from '../engine/merge/streamed-input.ts';
 import type { ModelFiles } from '../engine/model-files.ts';
 import { COMBINATION_METHODS, type Combination } from '../engine/plan/combination.ts';
 import { MERGE_ONTO, type MergeOnto } from '../engine/plan/merge-onto-choices.ts';
@@ -15,10 +12,12 @@ import type { TorchDtype } from '../engine/safetensors/dtype.ts';
 import { checkTrainedOn } from '../sources/adapter-lineage.ts';
 import {
   fetchToDisk,
+  identityOf,
   type LocatedModel,
   locateModel,
   type ModelAccess,
   type ModelRole,
+  withoutWeights,
 } from '../sources/model-input.ts';
 import { type OpenedInput, openInput, unreadBytes } from '../sources/open-input.ts';
 import { parseModelReference } from '../sources/reference.ts';
@@ -42,6 +41,7 @@ export interface MergeArguments {
   readonly maxShardSize?: string;
   readonly threads?: string;
   readonly memoryBudget?: string;
+  readonly stream?: boolean;
 }
 
 interface ModelName {
@@ -51,6 +51,8 @@ interface ModelName {
 
 /** A merge as asked for, checked. */
 export interface MergeRequest {
+  /** Whether the base's weights are read where they are instead of fetched. */
+  readonly stream?: boolean | undefined;
   readonly base: ModelName;
   readonly adapters: readonly (ModelName & { readonly id: string })[];
   readonly combination?: Combination | undefined;
@@ -69,6 +71,8 @@ export interface PreparedMerge {
   readonly plan: () => Promise<Plan>;
   /** Directory of each input, by its id; of a base that stayed remote, its name. */
   readonly roots: Readonly<Record<string, string>>;
+  /** The base, if its weights are read where they are. */
+  readonly streamed?: StreamedInputs | undefined;
   /** The files of each input, by its id, and where those of the base are. */
   readonly models: Readonly<Record<string, ModelFiles>>;
   readonly base: 'local' | 'remote';
@@ -96,6 +100,7 @@ export function parseMergeArguments(options: MergeArguments): MergeRequest {
     dtype: choiceOption('--dtype', options.dtype, DTYPES),
     mergeOnto: choiceOption('--merge-onto', options.mergeOnto, MERGE_ONTO),
     shardBytesMax: sizeOption('--max-shard-size', options.maxShardSize),
+    stream: options.stream ?? false,
     threads: threadsOption(options.threads),
     memoryBudgetBytes: sizeOption('--memory-budget', options.memoryBudget),
   };
@@ -124,7 +129,7 @@ export async function prepareMerge(
     const opened = await open(access, 'adapter', name, options);
     adapters.push({ id, model: name.model, ...opened });
   }
-  const base = await open(access, 'base', request.base, options);
+  const base = await open(access, 'base', request.base, options, request.stream);
   const { signal } = options;
   const { combination } = request;
   const asking = { askHub: true, combination, signal };
@@ -140,8 +145,8 @@ export async function prepareMerge(
   const inputs = { base: base.input, ...byId(({ input }) => input) };
   const resources = chooseResources(preview, {
     threads: request.threads ?? environment.threads,
-    memoryBudgetBytes:
-      request.memoryBudgetBytes ?? environment.memoryBudgetBytes ?? MEMORY_BUDGET_BYTES_DEFAULT,
+    memoryBudgetBytes: request.memoryBudgetBytes ?? environment.memoryBudgetBytes,
+    streamsInput: base.streamed !== undefined,
   });
   return {
     preview,
@@ -154,6 +159,7 @@ export async function prepareMerge(
         await access.digests.save();
       }
     },
+    ...(base.streamed && { streamed: { base: base.streamed } }),
     roots: { base: base.directory, ...byId(({ directory }) => directory) },
     models: { base: base.input.files, ...byId(({ input }) => input.files) },
     base: base.isRemote ? 'remote' : 'local',
@@ -169,6 +175,8 @@ interface OpenedModel {
   readonly located: LocatedModel;
   readonly directory: string;
   readonly isRemote: boolean;
+  /** Where its weights are read. */
+  readonly streamed?: StreamedInput;
   readonly input: OpenedInput;
 }
 
@@ -177,6 +185,7 @@ async function open(
   role: ModelRole,
   name: ModelName,
   { progress, signal, baseStaysRemote = false }: PrepareOptions,
+  stream = false,
 ): Promise<OpenedModel> {
   const located = await locateModel(access, { ...name, role, signal });
   if (role === 'base' && baseStaysRemote && located.kind !== 'directory') {
@@ -187,7 +196,11 @@ async function open(
       input: await openInput(access, located),
     };
   }
-  const directory = await fetchToDisk(access, located, {
+  const isStreamed = stream && located.kind !== 'directory';
+  if (stream && !isStreamed) {
+    throw usage(`--stream is for a base that is elsewhere, and ${name.model} is a directory.`);
+  }
+  const directory = await fetchToDisk(access, isStreamed ? withoutWeights(located) : located, {
     signal,
     onProgress: ({ file, ...bytes }) =>
       progress.update({ label: `fetching ${role}`, item: file, ...bytes }),
@@ -197,6 +210,11 @@ async function open(
     bytesDone += count;
     progress.update({ label: `reading ${role}`, item: '', bytesDone, bytesTotal: 0 });
   };
+  if (isStreamed) {
+    const input = await openInput(access, located, { signal, onBytes });
+    const streamed = { files: input.files, pin: identityOf(located) };
+    return { located, directory, isRemote: true, input, streamed };
+  }
   const input = await openInput(access, located, { directory, signal, onBytes });
   return { located, directory, isRemote: false, input };
 }

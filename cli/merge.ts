@@ -20,7 +20,7 @@ export async function runMerge(options: MergeCommand, output: Output): Promise<n
   const startedAt = performance.now();
   try {
     const prepared = await prepareMerge(parseMergeArguments(options), { progress, signal });
-    const { roots, resources, names } = prepared;
+    const { roots, streamed, resources, names } = prepared;
     const plan = await prepared.plan();
     progress.clear();
     for (const warning of plan.warnings) output.warn(warning);
@@ -28,6 +28,7 @@ export async function runMerge(options: MergeCommand, output: Output): Promise<n
     const { manifest, existed } = await mergeModel({
       plan,
       roots,
+      streamed,
       output: target,
       resources,
       provenance: { inputs: names },

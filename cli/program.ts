@@ -48,7 +48,7 @@ function mergeOptions(command: Command): Command {
     )
     .option('--max-shard-size <size>', "largest output file, e.g. 5GB (default: the base's files)")
     .option('--threads <count>', 'threads that merge (default: the processors and two, at most 8)')
-    .option('--memory-budget <size>', 'memory the merge may use (default: 200MB)');
+    .option('--memory-budget <size>', 'memory the merge may use (default: 200MB, streaming 400MB)');
 }
 
 const RELEASE: CommandSpec<[string, ReleaseCommand]> = {
@@ -137,10 +137,12 @@ const MERGE: CommandSpec<[MergeCommand]> = {
       '--output ./merged',
   ],
   options: (command) =>
-    mergeOptions(command.requiredOption('--base <model>', `base: ${MODEL_FORMS}`)).requiredOption(
-      '--output <directory>',
-      'where the merged checkpoint goes',
-    ),
+    mergeOptions(command.requiredOption('--base <model>', `base: ${MODEL_FORMS}`))
+      .option(
+        '--stream',
+        'read the weights of a base elsewhere as they are merged: store none of it',
+      )
+      .requiredOption('--output <directory>', 'where the merged checkpoint goes'),
   run: async (output, options) => (await import('./merge.ts')).runMerge(options, output),
 };
 

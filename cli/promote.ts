@@ -1,6 +1,7 @@
 import { readEnvironment } from '../config/environment.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import { type AliasChange, promote, rollBack } from '../publishers/alias-moves.ts';
+import { newestFirst } from '../publishers/prune-policy.ts';
 import type { FoundArtefact, Publisher } from '../publishers/publisher.ts';
 import { atTargets, tellLeft } from './at-targets.ts';
 import { EXIT } from './exit-codes.ts';
@@ -110,7 +111,7 @@ async function artefactsOf(
   { isMeant }: Place,
   signal: AbortSignal,
 ): Promise<readonly FoundArtefact[]> {
-  const found = (await publisher.list(signal)).filter(isMeant);
+  const found = (await publisher.list(signal)).filter(isMeant).sort(newestFirst);
   const whole = found.filter(({ isPruned }) => !isPruned);
   const releases = [...new Set(whole.map(({ release }) => release))];
   if (releases.length === 1) return whole;

@@ -1,6 +1,6 @@
 import { readEnvironment } from '../config/environment.ts';
 import { loadRecipe } from '../config/recipe.ts';
-import { decidePrune, type PruneDecision } from '../publishers/prune-policy.ts';
+import { decidePrune, newestFirst, type PruneDecision } from '../publishers/prune-policy.ts';
 import type { Publisher } from '../publishers/publisher.ts';
 import { atTargets, tellLeft } from './at-targets.ts';
 import { formatBytes, formatTable } from './format.ts';
@@ -70,10 +70,15 @@ async function pruneTargets(
       return;
     }
     const artefacts = await publisher.list(signal);
-    const own = artefacts.filter((each) => each.name !== undefined && isMeant(each));
+    const own = artefacts.filter(isMeant).sort(newestFirst);
     const aliases = await publisher.listAliases(signal);
-    const decisions = decidePrune(own, aliases, { keep, keepDays, nowMs: Date.now() });
+    const named = own.filter(({ name }) => name !== undefined);
+    const decisions = decidePrune(named, aliases, { keep, keepDays, nowMs: Date.now() });
     const rows: string[][] = [];
+    for (const { location, name } of own) {
+      if (name === undefined)
+        rows.push(['', 'keep', location, 'does not say of which recipe it is']);
+    }
     for (const decision of decisions) {
       const { location, release, part } = decision.artefact;
       const place = { target: publisher.name, location, release, ...(part && { part }) };

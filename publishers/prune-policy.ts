@@ -54,12 +54,13 @@ export function decidePrune(
   });
 }
 
-/** What has no date counts as new. */
-function newestFirst(one: FoundArtefact, other: FoundArtefact): number {
+/** By age, then by name, then by part; what has no date counts as new. */
+export function newestFirst(one: FoundArtefact, other: FoundArtefact): number {
   const [created, otherCreated] = [one, other].map(({ createdAt }) => {
     const createdAtMs = Date.parse(createdAt);
     return Number.isNaN(createdAtMs) ? Infinity : createdAtMs;
   }) as [number, number];
   if (created !== otherCreated) return otherCreated - created;
-  return one.release < other.release ? 1 : -1;
+  if (one.release !== other.release) return one.release < other.release ? 1 : -1;
+  return (one.part ?? '') < (other.part ?? '') ? -1 : 1;
 }

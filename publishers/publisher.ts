@@ -96,7 +96,7 @@ export interface Published {
   readonly location: string;
   /** The same, pinned so that nobody can move it (commit, digest); `location` where it cannot move. */
   readonly pinned: string;
-  /** Whether it was there already. */
+  /** Whether the version was there already, be it without its weights, which were put back then. */
   readonly existed: boolean;
   /** Bytes of files that were sent by this call. */
   readonly bytesSent: number;

@@ -7,7 +7,6 @@ import type { Dependencies } from '../activities/dependencies.ts';
 import { MemorySlots } from '../activities/memory-slots.ts';
 import type { Environment } from '../config/environment.ts';
 import { WeldlineError } from '../engine/errors.ts';
-import { MEMORY_BUDGET_BYTES_DEFAULT } from '../engine/merge/resources.ts';
 import { modelAccess } from './model-access.ts';
 import {
   CONVERT_TASK_QUEUE,
@@ -33,7 +32,7 @@ export function dependencies(environment: Environment): Dependencies {
     home: environment.home,
     access: modelAccess(environment),
     threads: environment.threads,
-    memoryBudgetBytes: environment.memoryBudgetBytes ?? MEMORY_BUDGET_BYTES_DEFAULT,
+    memoryBudgetBytes: environment.memoryBudgetBytes,
     tools: environment,
     publishing: environment,
     identity: environment,

@@ -3,33 +3,38 @@ import type { ByteSource } from '../byte-source.ts';
 import { WeldlineError } from '../errors.ts';
 import type { Manifest } from '../manifest.ts';
 import type { ModelFiles } from '../model-files.ts';
-import type { PlannedShard } from '../plan/plan.ts';
 import { readAhead } from '../read-ahead.ts';
-import { NonFiniteScan } from './find-non-finite.ts';
 
 /** Read at a time: a multiple of what threads and networks move. */
 const PIECE_BYTES = 4 * 1024 * 1024;
 
+/** Looks at the bytes of a file while they pass by. */
+export interface FileWatcher {
+  visit(piece: Uint8Array, offset: number): void;
+  /** After the last of them, if the file has its digest. */
+  finish(): Promise<void>;
+}
+
 export interface VerifyFilesOptions {
   readonly files: ModelFiles;
-  /** What is looked at for values that are not finite. */
-  readonly shards: readonly PlannedShard[];
+  /** What looks at a file beside its digest; undefined for nothing. */
+  readonly watch: (path: string) => FileWatcher | undefined;
   readonly onBytes?: ((count: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Checks that the files are those of a manifest, by their digests, and that merged values are finite.
- * Each file is read once, from beginning to end.
+ * Checks that the files are those of a manifest, by their digests. Each is read once, from beginning to
+ * end, wherever it is.
  *
  * @returns bytes that were read
- * @throws WeldlineError `verify.inventory-mismatch`, `verify.digest-mismatch`, `verify.non-finite`
+ * @throws WeldlineError `verify.inventory-mismatch`, `verify.digest-mismatch`; what watchers throw
  */
 export async function verifyFiles(
   manifest: Manifest,
   options: VerifyFilesOptions,
 ): Promise<number> {
-  const { files, shards } = options;
+  const { files, watch } = options;
   const listed = new Set(manifest.files.map((file) => file.path));
   const found = [...files.sizes.keys()].filter((path) => !path.includes('/'));
   const foreign = found.find((name) => /\.safetensors(\.|$)/.test(name) && !listed.has(name));
@@ -47,16 +52,15 @@ export async function verifyFiles(
         `${files.name} lacks ${path}, which its manifest lists.`,
       );
     }
-    const shard = shards.find(({ file }) => file === path);
-    const scan = shard && new NonFiniteScan(shard);
+    const watcher = watch(path);
     const source = await files.open(path);
     try {
-      const actual = await digestSource(source, options, (...piece) => scan?.visit(...piece));
+      const actual = await digestSource(source, options, (...piece) => watcher?.visit(...piece));
       if (actual !== sha256 || source.size !== size) throw mismatch(source.name, actual, sha256);
     } finally {
       await source.close();
     }
-    scan?.finish();
+    await watcher?.finish();
     bytes += size;
   }
   return bytes;

@@ -11,11 +11,13 @@ import { type Cuts, findCuts } from '../merge/bands/find-cuts.ts';
 import { type StreamedInputs, streamedInput } from '../merge/streamed-input.ts';
 import { isCopied } from '../merge/tensor-work.ts';
 import type { ModelFiles } from '../model-files.ts';
-import type { Plan, PlannedTensor } from '../plan/plan.ts';
+import type { Plan, PlannedShard, PlannedTensor } from '../plan/plan.ts';
 import { readCheckpoint } from '../safetensors/checkpoint.ts';
+import { CapturedRows } from './captured-rows.ts';
 import { verifyCopiedRows } from './copied-rows.ts';
 import type { ReadTensor } from './factor-rows.ts';
-import { verifyFiles } from './verify-files.ts';
+import { NonFiniteScan } from './find-non-finite.ts';
+import { type FileWatcher, verifyFiles } from './verify-files.ts';
 import { verifyRows } from './verify-rows.ts';
 
 /**
@@ -65,8 +67,14 @@ export interface VerifyOptions {
 export async function verifyMerge(options: VerifyOptions): Promise<Verification> {
   const { directory, files, recompute, signal, onBytes } = options;
   const manifest = await readManifest(directory);
-  const shards = recompute?.plan.shards ?? [];
-  const bytesChecked = await verifyFiles(manifest, { files, shards, signal, onBytes });
+  const sampled = recompute && new SampledRows(recompute, signal);
+  let bytesChecked: number;
+  try {
+    const watch = (path: string): FileWatcher | undefined => sampled?.watch(path);
+    bytesChecked = await verifyFiles(manifest, { files, watch, signal, onBytes });
+  } finally {
+    await sampled?.close();
+  }
   const checkpoint = await readCheckpoint(files);
   if (checkpoint.tensors.size !== manifest.tensors.total) {
     throw new WeldlineError(
@@ -75,14 +83,13 @@ export async function verifyMerge(options: VerifyOptions): Promise<Verification>
         `${manifest.tensors.total}.`,
     );
   }
-  const sampled =
-    recompute === undefined ? { rows: 0, worst: 0 } : await verifyTensors(recompute, options);
+  const { rows, worst } = sampled ?? { rows: 0, worst: 0 };
   return {
     filesChecked: manifest.files.length,
     bytesChecked,
     tensorsChecked: checkpoint.tensors.size,
-    rowsRecomputed: sampled.rows,
-    worstRounding: Math.round(sampled.worst * 1000) / 1000,
+    rowsRecomputed: rows,
+    worstRounding: Math.round(worst * 1000) / 1000,
   };
 }
 
@@ -109,38 +116,79 @@ export async function readManifest(directory: string): Promise<Manifest> {
  * @throws WeldlineError `verify.recomputation-mismatch`; what reading throws
  */
 export async function verifyTensors(
-  { plan, roots, streamed = {} }: Recomputation,
+  recompute: Recomputation,
   { files, signal }: Pick<VerifyOptions, 'files' | 'signal'>,
 ): Promise<{ rows: number; worst: number }> {
-  const cuts = await provenCuts(plan, roots, signal);
-  const inputs = new InputFiles(roots, streamed);
-  let rows = 0;
-  let worst = 0;
+  const sampled = new SampledRows(recompute, signal);
   try {
-    for (const shard of plan.shards) {
+    for (const shard of recompute.plan.shards) {
       const output = await files.open(shard.file);
       try {
-        for (const tensor of shard.tensors) {
-          signal?.throwIfAborted();
-          if (tensor.byteLength === 0) continue;
-          const chosen = chooseRows(tensor);
-          if (isCopied(tensor)) {
-            await verifyCopiedRows(tensor, chosen, inputs.read, output);
-            continue;
-          }
-          const found = cuts.get(tensor.name);
-          const far = await verifyRows(tensor, chosen, inputs.read, output, found);
-          worst = Math.max(worst, far);
-          rows += chosen.length;
-        }
+        await sampled.verify(shard, output);
       } finally {
         await output.close();
       }
     }
+    return { rows: sampled.rows, worst: sampled.worst };
   } finally {
-    await inputs.close();
+    await sampled.close();
   }
-  return { rows, worst };
+}
+
+/** Works sampled rows out again, shard after shard, while their files are read for their digests. */
+class SampledRows {
+  readonly #recompute: Recomputation;
+  readonly #signal: AbortSignal | undefined;
+  readonly #inputs: InputFiles;
+  #cuts: Promise<Cuts> | undefined;
+  rows = 0;
+  worst = 0;
+
+  constructor(recompute: Recomputation, signal: AbortSignal | undefined) {
+    this.#recompute = recompute;
+    this.#signal = signal;
+    this.#inputs = new InputFiles(recompute.roots, recompute.streamed ?? {});
+  }
+
+  watch(path: string): FileWatcher | undefined {
+    const shard = this.#recompute.plan.shards.find(({ file }) => file === path);
+    if (shard === undefined) return undefined;
+    const values = new NonFiniteScan(shard);
+    const written = new CapturedRows(shard, chooseRows);
+    return {
+      visit(piece, offset) {
+        values.visit(piece, offset);
+        written.visit(piece, offset);
+      },
+      finish: async () => {
+        values.finish();
+        await this.verify(shard, written);
+      },
+    };
+  }
+
+  close(): Promise<void> {
+    return this.#inputs.close();
+  }
+
+  async verify({ tensors }: PlannedShard, written: Pick<ByteSource, 'read'>): Promise<void> {
+    const { plan, roots } = this.#recompute;
+    this.#cuts ??= provenCuts(plan, roots, this.#signal);
+    const cuts = await this.#cuts;
+    const { read } = this.#inputs;
+    for (const tensor of tensors) {
+      this.#signal?.throwIfAborted();
+      if (tensor.byteLength === 0) continue;
+      const chosen = chooseRows(tensor);
+      if (isCopied(tensor)) {
+        await verifyCopiedRows(tensor, chosen, read, written);
+        continue;
+      }
+      const far = await verifyRows(tensor, chosen, read, written, cuts.get(tensor.name));
+      this.worst = Math.max(this.worst, far);
+      this.rows += chosen.length;
+    }
+  }
 }
 
 /** Where deltas are thinned out to their largest elements: found again, and each proven. */

@@ -58,7 +58,7 @@ async function restore(
   target: string,
   artefact: Artefact,
   options: Options,
-): Promise<{ readonly existed: false; readonly bytesSent: number }> {
+): Promise<{ readonly existed: true; readonly bytesSent: number }> {
   const { description, files } = artefact;
   const name = artefactNameOf(artefact);
   const location = join(target, name);
@@ -70,7 +70,7 @@ async function restore(
   await rm(join(location, PRUNED_FILE));
   await syncDirectory(location);
   await discard(attempt);
-  return { existed: false, bytesSent };
+  return { existed: true, bytesSent };
 }
 
 /** @throws WeldlineError `publish.conflict` if it is another artefact, or none of weldline's */

@@ -29,6 +29,7 @@ const KEYS = {
   kind: 'weldline.kind',
   manifestDigest: 'weldline.manifest.sha256',
   planDigest: 'weldline.plan.sha256',
+  name: 'weldline.name',
   pruned: 'weldline.pruned',
 } as const;
 const CREATED = 'org.opencontainers.image.created';
@@ -60,6 +61,7 @@ export function modelDocuments(artefact: Artefact): ModelDocuments {
     [KEYS.kind]: artefact.description.kind,
     [KEYS.manifestDigest]: artefact.manifestDigest,
     [KEYS.planDigest]: artefact.planDigest,
+    [KEYS.name]: artefact.description.name,
   });
 }
 
@@ -105,12 +107,13 @@ export function recordOf(
   const annotations = manifest.annotations ?? {};
   const { [KEYS.release]: release, [KEYS.part]: part, [KEYS.kind]: kind } = annotations;
   const { [KEYS.manifestDigest]: manifestDigest, [KEYS.planDigest]: planDigest } = annotations;
-  const createdAt = annotations[CREATED];
+  const { [CREATED]: createdAt, [KEYS.name]: name } = annotations;
   if (!release || !manifestDigest || !planDigest || !createdAt) return undefined;
   return {
     ...{ release, manifestDigest, planDigest, createdAt },
     ...(part && { part }),
     ...(kind && { kind: kind as Artefact['description']['kind'] }),
+    ...(name && { name }),
     isPruned: annotations[KEYS.pruned] === 'true',
   };
 }
@@ -151,7 +154,7 @@ function configOf({ description, part, ...id }: Artefact): Record<string, unknow
       name: description.name,
       version: description.version,
       title: artefactNameOf({ release: id.release, ...(part !== undefined && { part }) }),
-      sourceURL: description.base,
+      ...(isUri(description.base) && { sourceURL: description.base }),
       ...(license !== undefined && { licenses: [license] }),
     },
     config: {
@@ -169,7 +172,12 @@ function annotationsOf(artefact: Artefact): Record<string, string> {
     [CREATED]: description.createdAt,
     [TITLE]: artefactNameOf(artefact),
     'org.opencontainers.image.version': description.version,
-    'org.opencontainers.image.source': description.base,
+    ...(isUri(description.base) && { 'org.opencontainers.image.source': description.base }),
     ...(description.license && { 'org.opencontainers.image.licenses': description.license }),
   };
+}
+
+/** The base of a merge may be a directory of somebody's machine, which leads nowhere. */
+function isUri(text: string): boolean {
+  return /^[a-z][a-z0-9+.-]*:\/\//.test(text);
 }

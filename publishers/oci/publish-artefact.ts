@@ -26,7 +26,7 @@ export async function publishArtefact(
 ): Promise<Result> {
   const { signal } = options;
   const existing = await publishedBefore(client, artefact, signal);
-  if (existing !== undefined) return existing;
+  if (existing?.isPruned === false) return existing.result;
   const documents = modelDocuments(artefact);
   const bytesSent = await sendFiles(client, artefact, options);
   await ensureBlob(client, bytesBlob(documents.config, 'its configuration'), signal);
@@ -35,21 +35,21 @@ export async function publishArtefact(
     (await claimTag(client, artefact, documents, signal)) ?? {
       location: locationOf(client, tagOf(artefactNameOf(artefact))),
       pinned: `${nameOfPlace(client.place)}@${documents.digest}`,
-      existed: false,
+      existed: existing !== undefined,
       bytesSent,
     }
   );
 }
 
 /**
- * What is under the version if it is this artefact, whole.
+ * What is under the version if it is this artefact, and whether its weights are not.
  * @throws WeldlineError `publish.conflict` if it is anything else
  */
 async function publishedBefore(
   client: RegistryClient,
   artefact: Artefact,
   signal: AbortSignal,
-): Promise<Result | undefined> {
+): Promise<{ readonly result: Result; readonly isPruned: boolean } | undefined> {
   const occupant = await readArtefact(client, artefact, signal);
   if (occupant.kind === 'nothing') return undefined;
   const location = locationOf(client, tagOf(artefactNameOf(artefact)));
@@ -59,7 +59,7 @@ async function publishedBefore(
     throw conflict(location, 'made from other inputs');
   }
   const { pinned, isPruned } = found;
-  return isPruned ? undefined : { location, pinned, existed: true, bytesSent: 0 };
+  return { result: { location, pinned, existed: true, bytesSent: 0 }, isPruned };
 }
 
 /**
@@ -81,12 +81,14 @@ async function claimTag(
   const tag = tagOf(artefactNameOf(artefact));
   const startedAt = performance.now();
   const existing = await publishedBefore(client, artefact, signal);
-  if (existing !== undefined) return existing;
+  if (existing?.isPruned === false) return existing.result;
   await putManifest(client, tag, documents.bytes, signal);
   await sleep(2 * (performance.now() - startedAt), undefined, { signal });
   const now = await publishedBefore(client, artefact, signal);
-  if (now === undefined) throw verifyFailed(client, `the tag ${tag} is gone after it was written`);
-  return now.pinned.endsWith(`@${documents.digest}`) ? undefined : now;
+  if (now?.isPruned !== false) {
+    throw verifyFailed(client, `the tag ${tag} is not what was written`);
+  }
+  return now.result.pinned.endsWith(`@${documents.digest}`) ? undefined : now.result;
 }
 
 /** @returns bytes that were sent */

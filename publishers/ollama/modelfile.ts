@@ -70,7 +70,8 @@ function chatSettings({ chat, metadata }: ModelfileInput, warnings: string[]): M
   if (shape === undefined) {
     warnings.push(
       "The model's chat template does more than writing turns, so its Modelfile has no TEMPLATE: " +
-        'Ollama takes the one that it finds most like it. Compare answers before you rely on it.',
+        'Ollama takes one that it knows, if it finds one much like it, or else plain text. Compare ' +
+        'answers before you rely on it.',
     );
     return { parameters: {} };
   }

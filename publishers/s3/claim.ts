@@ -36,6 +36,7 @@ export interface ClaimOptions {
   readonly objects: S3Objects;
   readonly artefact: string;
   readonly manifestDigest: string;
+  readonly planDigest: string;
   /** Where it will be, for errors. */
   readonly location: string;
   /** How old another's claim must be to be taken over. */
@@ -70,9 +71,9 @@ export async function claimArtefact(options: ClaimOptions): Promise<Claim> {
  * @returns its ETag now
  */
 async function take(options: ClaimOptions, held: string | undefined): Promise<string> {
-  const { objects, manifestDigest, location, staleMs = STALE_MS } = options;
+  const { objects, manifestDigest, planDigest, location, staleMs = STALE_MS } = options;
   const key = keyOfClaim(objects, options.artefact);
-  const bytes = Buffer.from(JSON.stringify({ manifestDigest }));
+  const bytes = Buffer.from(JSON.stringify({ manifestDigest, planDigest }));
   let expected = held;
   // Somebody may be faster; who reads it again then knows who.
   for (let attempt = 0; attempt < TAKEN_MAX; attempt++) {
@@ -84,7 +85,7 @@ async function take(options: ClaimOptions, held: string | undefined): Promise<st
     }
     const found = await objects.readText(key, CLAIM_BYTES_MAX);
     expected = found?.etag;
-    if (found === undefined || digestIn(found.text) === manifestDigest) continue;
+    if (found === undefined || parse(found.text).manifestDigest === manifestDigest) continue;
     const { ageMs = staleMs } = (await objects.head(key)) ?? {};
     if (ageMs < staleMs) throw beingPublished(location);
   }
@@ -98,11 +99,27 @@ export function keyOfClaim(objects: S3Objects, artefact: string): string {
   return `${notesPrefix(objects, artefact)}claim.json`;
 }
 
-function digestIn(text: string): unknown {
+/**
+ * For what is sent while it is merged, and has no manifest that could claim anything.
+ * @throws WeldlineError `publish.conflict` while what another plan makes is published under the id
+ */
+export async function refuseClaimed(
+  objects: S3Objects,
+  artefact: string,
+  options: { readonly planDigest: string; readonly location: string },
+): Promise<void> {
+  const key = keyOfClaim(objects, artefact);
+  const found = await objects.readText(key, CLAIM_BYTES_MAX);
+  if (found === undefined || parse(found.text).planDigest === options.planDigest) return;
+  const head = await objects.head(key);
+  if (head !== undefined && head.ageMs < STALE_MS) throw beingPublished(options.location);
+}
+
+function parse(text: string): { readonly manifestDigest?: unknown; readonly planDigest?: unknown } {
   try {
-    return (JSON.parse(text) as { manifestDigest?: unknown }).manifestDigest;
+    return Object(JSON.parse(text));
   } catch {
-    return undefined;
+    return {};
   }
 }
 
@@ -110,6 +127,6 @@ function beingPublished(location: string): WeldlineError {
   return new WeldlineError(
     'publish.conflict',
     `${location} is being published from other inputs, or was less than half an hour ago. Raise ` +
-      '"version" in the recipe, or withdraw what was begun there, or wait.',
+      '"version" in the recipe, or wait until that is over.',
   );
 }

@@ -36,9 +36,10 @@ export async function publishArtefact(options: PublishArtefact): Promise<Publish
   const there = await findSame(options);
   if (there?.isPruned === false) return toPublished(options, 0, true);
   const name = artefactNameOf(artefact);
-  const { manifestDigest } = artefact;
+  const { manifestDigest, planDigest } = artefact;
   const location = locationOf(objects, name);
-  const claim = await claimArtefact({ objects, artefact: name, manifestDigest, location });
+  const of = { artefact: name, manifestDigest, planDigest, location };
+  const claim = await claimArtefact({ objects, ...of });
   try {
     const published = await publishClaimed(options, claim);
     await atLeisure(objects, (own) => removeNotes(own, name, artefact.files));
@@ -88,7 +89,7 @@ async function publishClaimed(options: PublishArtefact, claim: Claim): Promise<P
   await claim.renew();
   if (there !== undefined) {
     await objects.remove([`${folder}${PRUNED_FILE}`]);
-    return toPublished(options, bytesSent, false);
+    return toPublished(options, bytesSent, true);
   }
   // What an earlier publication left that was of something else, and was never finished.
   const own = new Set(artefact.files.map(({ path }) => `${folder}${path}`));

@@ -7,7 +7,7 @@ import {
   type Publisher,
   RELEASE_FILE,
 } from '../publisher.ts';
-import { isPrunable, PRUNED_FILE } from '../release-record.ts';
+import { isPrunable, PRUNED_FILE, RELEASE_RECORD_BYTES_MAX } from '../release-record.ts';
 import { findArtefact, keyOfFile, listArtefacts, locationOf } from './find-artefact.ts';
 import { openMultipart, partBytesFor } from './multipart.ts';
 import { conflict, publishArtefact, removeNotes } from './publish-artefact.ts';
@@ -100,7 +100,15 @@ async function withdraw(objects: S3Objects, id: ArtefactId): Promise<void> {
   const location = locationOf(objects, name);
   if ((await findArtefact(objects, name)) === 'foreign') throw conflict(location, true);
   await refuseAliased(objects, id, location);
-  await objects.remove([keyOfFile(objects, name, RELEASE_FILE)]);
+  const key = keyOfFile(objects, name, RELEASE_FILE);
+  const release = await objects.readText(key, RELEASE_RECORD_BYTES_MAX);
+  await objects.remove([key]);
+  // Pointed at in this moment, it comes back.
+  await refuseAliased(objects, id, location).catch(async (error: unknown) => {
+    if (release !== undefined)
+      await objects.put(key, Buffer.from(release.text), { ifAbsent: true });
+    throw error;
+  });
   const files = await objects.sizes(keyOfFile(objects, name, ''));
   await objects.remove(files.keys());
   await removeNotes(objects, name, []);
@@ -111,7 +119,8 @@ async function prune(objects: S3Objects, id: ArtefactId, isDryRun: boolean): Pro
   const name = artefactNameOf(id);
   const found = await findArtefact(objects, name);
   if (found === undefined || found === 'foreign') throw notFound(objects, id);
-  await refuseAliased(objects, id, locationOf(objects, name));
+  const location = locationOf(objects, name);
+  await refuseAliased(objects, id, location);
   const folder = keyOfFile(objects, name, '');
   const pruned = [...(await objects.sizes(folder))].filter(([key]) =>
     isPrunable(key.slice(folder.length), found.kind),
@@ -122,6 +131,11 @@ async function prune(objects: S3Objects, id: ArtefactId, isDryRun: boolean): Pro
   // First, so that what is half removed is known to be.
   const mark = JSON.stringify({ prunedAt: new Date().toISOString(), files });
   await objects.put(`${folder}${PRUNED_FILE}`, Buffer.from(`${mark}\n`));
+  // The mark keeps aliases away; one that came before it keeps the weights.
+  await refuseAliased(objects, id, location).catch(async (error: unknown) => {
+    await objects.remove([`${folder}${PRUNED_FILE}`]);
+    throw error;
+  });
   await objects.remove(pruned.map(([key]) => key));
   return bytes;
 }

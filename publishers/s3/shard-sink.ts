@@ -4,6 +4,7 @@ import type { SentFile, SentPart, ShardSink } from '../../engine/merge/shard-sin
 import { connectS3, type S3Connection } from '../../remote/s3-connection.ts';
 import { isAnswer } from '../../remote/s3-failure.ts';
 import { PATIENCE, type Patience } from '../publisher.ts';
+import { refuseClaimed } from './claim.ts';
 import { findArtefact, keyOfFile, locationOf } from './find-artefact.ts';
 import { openMultipart, type UploadedPart } from './multipart.ts';
 import { conflict } from './publish-artefact.ts';
@@ -81,9 +82,10 @@ async function refuseOther(
   { artefact, planDigest }: S3SinkOptions,
 ): Promise<void> {
   const found = await findArtefact(objects, artefact);
-  if (found === undefined) return;
+  const location = locationOf(objects, artefact);
+  if (found === undefined) return refuseClaimed(objects, artefact, { planDigest, location });
   if (found !== 'foreign' && found.planDigest === planDigest) return;
-  throw conflict(locationOf(objects, artefact), found === 'foreign');
+  throw conflict(location, found === 'foreign');
 }
 
 /** An object by range, as long as it is the one that was found. */

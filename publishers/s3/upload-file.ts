@@ -93,7 +93,7 @@ async function uploadInParts(options: UploadOptions, handle: FileHandle): Promis
         bytesSent += bytes;
       });
       await options.claim.hold();
-      await upload.complete(parts);
+      await completeOrDrop(upload, parts, attempt === 1);
       const failure = await verify(options, checksumOfParts(parts));
       if (failure !== undefined) throw new UploadSpoilt(failure);
       return bytesSent;
@@ -105,6 +105,25 @@ async function uploadInParts(options: UploadOptions, handle: FileHandle): Promis
       // Who finished it may have been another publication of this very file.
       if (await isHeld(options)) return bytesSent;
     }
+  }
+}
+
+/**
+ * Ends an upload. One that its server will not end, since it has lost something of it or somebody has
+ * replaced a part, would not end at the next attempt either: it is dropped, for once.
+ */
+async function completeOrDrop(
+  upload: Multipart,
+  parts: readonly UploadedPart[],
+  mayDrop: boolean,
+): Promise<void> {
+  try {
+    await upload.complete(parts);
+  } catch (error) {
+    const isRefused = error instanceof WeldlineError && isAnswer(error, 400, 500);
+    if (!mayDrop || !isRefused || (await isGone(upload, error))) throw error;
+    await upload.abort();
+    throw new UploadSpoilt(error);
   }
 }
 
@@ -120,7 +139,7 @@ class UploadSpoilt extends Error {
 /** Whether an upload failed because somebody else has finished or aborted it. */
 async function isGone(upload: Multipart, error: unknown): Promise<boolean> {
   if (isAnswer(error, 'NoSuchUpload')) return true;
-  if (!(error instanceof WeldlineError) || error.details['status'] === undefined) return false;
+  if (!(error instanceof WeldlineError) || error.details['reason'] === undefined) return false;
   // Not every server says so when a part or the end of it is sent.
   return upload.parts().then(
     () => false,

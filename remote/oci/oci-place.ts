@@ -18,7 +18,7 @@ export interface OciReference extends OciPlace {
 const DOCKER_HUB = { name: 'docker.io', host: 'registry-1.docker.io' };
 
 const REPOSITORY = /^[a-z0-9]+([._-]+[a-z0-9]+)*(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*$/;
-const REGISTRY = /^[A-Za-z0-9.-]+(:\d{1,5})?$/;
+const REGISTRY = /^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?$/;
 export const OCI_TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/;
 export const OCI_DIGEST = /^sha256:[0-9a-f]{64}$/;
 /** Of the specification of distribution. */
@@ -48,7 +48,7 @@ export function parseOciUri(uri: string, insecure?: boolean): OciReference | und
   if (!uri.startsWith('oci://')) return undefined;
   const [name = '', digest, ...more] = uri.slice('oci://'.length).split('@');
   if (more.length > 0 || (digest !== undefined && !OCI_DIGEST.test(digest))) return undefined;
-  const colon = name.indexOf(':', name.lastIndexOf('/'));
+  const colon = name.indexOf(':', name.lastIndexOf('/') + 1);
   const tag = colon < 0 ? undefined : name.slice(colon + 1);
   if (tag !== undefined && !OCI_TAG.test(tag)) return undefined;
   const place = parsePlace(colon < 0 ? name : name.slice(0, colon), insecure);
@@ -58,7 +58,7 @@ export function parseOciUri(uri: string, insecure?: boolean): OciReference | und
 
 function isLoopback(registry: string): boolean {
   const host = registry.replace(/:\d+$/, '');
-  return host === 'localhost' || (isIPv4(host) && host.startsWith('127.'));
+  return ['localhost', '[::1]'].includes(host) || (isIPv4(host) && host.startsWith('127.'));
 }
 
 export function nameOfPlace({ registry, repository }: OciPlace): string {

@@ -76,17 +76,19 @@ async function answerChallenge(
   load: () => Promise<RegistryCredentials | undefined>,
   signal: AbortSignal,
 ): Promise<Grant | undefined> {
-  const [, scheme = '', rest = ''] = /^\s*(\w+)\s+(.*)$/s.exec(challenge) ?? [];
-  const parameters = new Map(
-    [...rest.matchAll(/(\w+)="([^"]*)"/g)].map(([, name = '', value = '']) => [name, value]),
-  );
-  if (scheme.toLowerCase() === 'basic') {
-    const credentials = await load();
-    if (credentials === undefined || !('username' in credentials)) return undefined;
-    return { header: basic(credentials), until: Number.POSITIVE_INFINITY };
+  // Some registries offer both.
+  const [, bearer] = /\bBearer\s+(.*)$/is.exec(challenge) ?? [];
+  if (bearer !== undefined) {
+    const parameters = new Map<string, string>();
+    for (const [, name = '', value = ''] of bearer.matchAll(/(\w+)="([^"]*)"/g)) {
+      if (!parameters.has(name)) parameters.set(name, value);
+    }
+    return fetchToken(options, parameters, await load(), signal);
   }
-  if (scheme.toLowerCase() !== 'bearer') return undefined;
-  return fetchToken(options, parameters, await load(), signal);
+  if (!/^\s*Basic\b/i.test(challenge)) return undefined;
+  const credentials = await load();
+  if (credentials === undefined || !('username' in credentials)) return undefined;
+  return { header: basic(credentials), until: Number.POSITIVE_INFINITY };
 }
 
 /** The token flow of the CNCF registry's documentation, and OAuth 2's where there is an identity token. */
@@ -117,7 +119,10 @@ async function fetchToken(
       method: 'POST',
       headers,
       body: asked.toString(),
+      accept: [400, 401, 403],
     });
+    // What it says is not repeated: the token may be in it.
+    if (!response.ok) throw refused(name, response.status, codeOf);
   } else {
     for (const [key, value] of asked) realm.searchParams.append(key, value);
     const headers = credentials && { authorization: basic(credentials) };
@@ -135,6 +140,13 @@ async function fetchToken(
     return { header: `Bearer ${token}`, until: performance.now() + lifeMs * TOKEN_SHARE };
   }
   throw new WeldlineError(codeOf(401), `${name} gives no token. Check its address and its logs.`);
+}
+
+function refused(name: string, status: number, codeOf: CodeOf): WeldlineError {
+  return new WeldlineError(
+    codeOf(401),
+    `${name} refuses the identity token (${status}). Log in to the registry again (docker login).`,
+  );
 }
 
 /** Passwords go where the registry says; not in the clear, if the registry itself is not. */

@@ -47,6 +47,34 @@ describe('weldline merge', () => {
     expect((await readdir(root)).filter((name) => name.startsWith('.'))).toEqual([]);
   });
 
+  it('streams a base from a hub: the same bytes, and no weights of it on this disk', async () => {
+    const base = Object.fromEntries(await readFiles(setup.base));
+    const hub = await startTestHub({ 'org/tiny': { main: base } });
+    try {
+      const streaming = {
+        ...options,
+        variables: { ...setup.variables, HF_ENDPOINT: hub.endpoint },
+      };
+      const args = ['merge', '--base', 'hf://org/tiny', '--adapter', 'tone', '--stream'];
+      const streamed = await runCommand([...args, '--output', 'streamed'], streaming);
+      expect(streamed).toMatchObject({ status: 0, stderr: '' });
+      const fetched = await readdir(join(root, 'huggingface'), { recursive: true });
+      expect(fetched.some((path) => path.endsWith('config.json'))).toBe(true);
+      expect(fetched.filter((path) => path.endsWith('.safetensors'))).toEqual([]);
+    } finally {
+      await hub.close();
+    }
+    const [streamed, merged] = await Promise.all(
+      ['streamed', 'merged'].map(async (name) => readFiles(join(root, name))),
+    );
+    for (const name of [...(merged ?? [])].map(([path]) => path)) {
+      if (name !== 'weldline.json') expect(streamed?.get(name)).toEqual(merged?.get(name));
+    }
+    const args = ['merge', ...models, '--stream', '--output', 'nowhere'];
+    const refused = await runCommand(args, options);
+    expect(refused.stderr).toContain('--stream is for a base that is elsewhere');
+  });
+
   it('prints one JSON object and nothing else with --json', async () => {
     const args = ['merge', ...models, '--output', 'merged-json', '--json', '--threads', '1'];
     const { status, stdout, stderr } = await runCommand(args, options);

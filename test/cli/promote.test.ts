@@ -1,4 +1,5 @@
 /** `weldline promote`, `rollback` and `prune` at the targets of recipes. */
+import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
@@ -9,6 +10,7 @@ import { type CommandResult, runCommand } from '../harness/command.ts';
 import { testArtefact } from '../harness/test-artefact.ts';
 
 const PART = 'gguf-q4_k_m';
+const WEIGHTS_BYTES = 200_000;
 const VERSIONS = ['1.0.0', '1.1.0', '1.2.0'] as const;
 const quietly = {
   signal: new AbortController().signal,
@@ -65,7 +67,8 @@ async function publish(...versions: readonly string[]): Promise<void> {
     for (const part of [undefined, PART]) {
       const id = { release: releaseOf(version), ...(part && { part }) };
       const createdAt = `2026-01-0${day + 1}T00:00:00.000Z`;
-      const artefact = await testArtefact(directory, id, { createdAt });
+      const weights = randomBytes(WEIGHTS_BYTES);
+      const artefact = await testArtefact(directory, id, { createdAt, weights });
       for (const target of [first, second]) {
         await new DirectoryPublisher(target).publish(artefact, quietly);
       }
@@ -200,7 +203,7 @@ describe('prune', () => {
     const recipe = await recipeOf('1.2.0');
     const rest = (version: string) => join(second, releaseOf(version));
     const dry = await json('prune', recipe, '--keep', '1');
-    expect(dry).toMatchObject({ status: 0, value: { isDryRun: true, bytes: 8 * 200_000 } });
+    expect(dry).toMatchObject({ status: 0, value: { isDryRun: true, bytes: 8 * WEIGHTS_BYTES } });
     expect(await readdir(rest('1.0.0'))).toContain('model.safetensors');
 
     expect(await weldline('promote', await recipeOf('1.0.0'), 'production')).toMatchObject({
@@ -238,6 +241,6 @@ describe('prune', () => {
     const recipe = await recipeOf('1.2.0');
     const { status, value } = await json('prune', recipe, '--keep', '2', '--yes');
     expect(status).toBe(1);
-    expect(value).toMatchObject({ failures: [{ target: first }], bytes: 2 * 200_000 });
+    expect(value).toMatchObject({ failures: [{ target: first }], bytes: 2 * WEIGHTS_BYTES });
   });
 });

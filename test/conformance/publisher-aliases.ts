@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { AliasState, Artefact } from '../../publishers/publisher.ts';
 import { RELEASE, type Stage, signal } from './publisher-stage.ts';
 
@@ -11,12 +11,13 @@ const ALIAS = 'production';
 export function testAliases(stage: Stage): void {
   describe('with aliases', () => {
     const artefacts = new Map<string, Artefact>();
-    beforeEach(async () => {
-      for (const release of [FIRST, SECOND, THIRD]) {
+
+    async function publish(...releases: readonly string[]): Promise<void> {
+      for (const release of releases) {
         artefacts.set(release, await stage.artefact(stage.id(release)));
         await stage.publish(artefacts.get(release)!);
       }
-    });
+    }
 
     const read = (alias = ALIAS, part = stage.id().part) =>
       stage.publisher.readAlias(alias, part, signal());
@@ -37,6 +38,7 @@ export function testAliases(stage: Stage): void {
     }
 
     it('points an alias at one release after another, and back', async () => {
+      await publish(FIRST, SECOND, THIRD);
       expect(await read()).toBeUndefined();
       await move(FIRST, undefined);
       await expectAt(FIRST, []);
@@ -52,6 +54,7 @@ export function testAliases(stage: Stage): void {
     });
 
     it('refuses to move an alias that somebody else has moved', async () => {
+      await publish(FIRST, THIRD);
       const stale = [
         undefined,
         { release: SECOND, history: [] },
@@ -69,6 +72,7 @@ export function testAliases(stage: Stage): void {
     });
 
     it('does not point an alias at what is not published', async () => {
+      await publish(FIRST);
       for (const release of ['merged-other-1.0.0-adapter-tone-3', `${FIRST}.12`]) {
         const { code, message } = await stage.errorOf(move(release, undefined));
         expect([code, message]).toEqual(['publish.not-found', expect.stringContaining(release)]);
@@ -77,6 +81,7 @@ export function testAliases(stage: Stage): void {
     });
 
     it('lets one of several have it who move it at once', async () => {
+      await publish(FIRST, SECOND, THIRD);
       await move(FIRST, undefined);
       const from = await read();
       const moves = await Promise.allSettled([SECOND, THIRD].map((to) => move(to, from)));
@@ -92,6 +97,7 @@ export function testAliases(stage: Stage): void {
     });
 
     it('keeps aliases apart, of parts too', async () => {
+      await publish(FIRST, SECOND);
       const part = 'gguf-q8_0';
       await stage.publish(await stage.artefact({ release: SECOND, part }));
       await move(FIRST, undefined);

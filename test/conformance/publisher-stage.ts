@@ -56,6 +56,8 @@ export interface PublisherTraits {
   readonly aliasesRace?: boolean;
   /** Speaks to a server through a proxy: faults are tested. */
   readonly hasServer?: boolean;
+  /** How many kinds of a publication's changes each fault hits, the last always; all. For slow servers. */
+  readonly changesHit?: number;
 }
 
 /** What tests of publishers hand them as `Patience`. */
@@ -111,6 +113,8 @@ export class Stage {
     const found = await this.publisher.find(idOf(artefact), signal());
     const { manifestDigest, planDigest } = artefact;
     expect(found).toMatchObject({ ...idOf(artefact), manifestDigest, planDigest, isPruned });
+    // By which releases of one recipe are told from those of others before their weights go.
+    if (this.traits.prunes === true) expect(found?.name).toBe(artefact.description.name);
     expect(Date.parse(found?.createdAt ?? '')).toBe(Date.parse(artefact.description.createdAt));
   }
 

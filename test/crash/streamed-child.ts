@@ -5,7 +5,7 @@
  *     node streamed-child.ts RECIPE
  */
 import { writeSync } from 'node:fs';
-import { statfs } from 'node:fs/promises';
+import { readFile, statfs } from 'node:fs/promises';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import type { Dependencies } from '../../activities/dependencies.ts';
 import { createInputActivities } from '../../activities/input-activities.ts';
@@ -25,8 +25,9 @@ export interface StreamedReport {
   readonly rowsRecomputed: number;
   /** Bytes of the disk that were in use at most, as far as was looked. */
   readonly diskBytesPeak: number;
-  /** Peak of the process, less what it took before the merge began. */
-  readonly memoryBytes: number;
+  /** Most memory that the process has had, and what it had when it began to plan. */
+  readonly memoryBytesPeak: number;
+  readonly memoryBytesBefore: number;
 }
 
 const print = (line: object): void => void writeSync(1, `${JSON.stringify(line)}\n`);
@@ -39,7 +40,6 @@ const dependencies: Dependencies = {
   home: environment.home,
   access: modelAccess(environment),
   threads: environment.threads,
-  memoryBudgetBytes: MEMORY_BUDGET_BYTES_DEFAULT,
   publishing: environment,
   tools: environment,
   identity: environment,
@@ -72,7 +72,7 @@ const adapter = await run(() => activities.fetchInput(inputs.adapter));
 await run(() => activities.preflight(context, inputs, adapter));
 const base = await run(() => activities.fetchInput(inputs.base));
 const roots = { base, [recipe.adapters[0].id]: adapter };
-const memoryBefore = process.memoryUsage.rss();
+const memoryBytesBefore = process.memoryUsage.rss();
 const plan = await run(() => activities.plan(context, inputs, roots));
 const { digest: planDigest, streamed } = plan;
 const shards: CompletedShard[] = [];
@@ -83,7 +83,9 @@ const { directory } = await run(() =>
   activities.seal({ ...context, inputs, planDigest, roots, shards }),
 );
 const { rowsRecomputed } = await run(() => activities.verify(planDigest, roots, streamed));
-const memoryBytes = process.resourceUsage().maxRSS * 1024 - memoryBefore;
+// Not the resource usage: a process inherits its parent's peak.
+const [, peak] = /VmHWM:\s+(\d+) kB/.exec(await readFile('/proc/self/status', 'utf8')) ?? [];
+const memoryBytesPeak = Number(peak) * 1024;
 const { artefact } = inputs;
 print({
   artefact,
@@ -91,5 +93,6 @@ print({
   shards,
   rowsRecomputed,
   diskBytesPeak,
-  memoryBytes,
+  memoryBytesPeak,
+  memoryBytesBefore,
 } satisfies StreamedReport);

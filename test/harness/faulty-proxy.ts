@@ -5,7 +5,7 @@ import { closeServer, listen, originOf } from '../hub-server/listen.ts';
 
 /** A way in which a server, or the network before it, fails. */
 export type ProxyFaultKind =
-  /** The connection is cut after `afterBytes` of the request's body (0: at once) went through. */
+  /** The connection is cut after `afterBytes` of the request's body went through; at once without. */
   | 'drop-request'
   /** The server has done it; the connection is cut before its answer is passed on. */
   | 'drop-answer'
@@ -23,11 +23,12 @@ export interface ProxyFault {
   /** Only requests with such a method and such a path (with its query); all without them. */
   readonly method?: RegExp;
   readonly path?: RegExp;
-  /** Requests that match and pass unharmed before the first that is hit. */
+  /** Requests that match, and that no earlier fault hits, before the first that this one hits. */
   readonly skip?: number;
   /** How many are hit; one if not given, `Infinity` for all. */
   readonly times?: number;
-  readonly afterBytes?: number;
+  /** A number, or half of what the request says that it has. */
+  readonly afterBytes?: number | 'half';
   readonly status?: number;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: string;
@@ -201,7 +202,7 @@ function forward(passage: Passage, fault: ProxyFault | undefined): Promise<Arriv
       }
     });
     response.on('close', () => onwards.destroy());
-    const limit = fault?.kind === 'drop-request' ? (fault.afterBytes ?? 0) : Infinity;
+    const limit = fault?.kind === 'drop-request' ? bytesBeforeCut(request, fault) : Infinity;
     if (limit === 0) return cut();
     request.on('data', (piece: Buffer) => {
       if (seen.bytes >= limit) {
@@ -215,6 +216,13 @@ function forward(passage: Passage, fault: ProxyFault | undefined): Promise<Arriv
     request.on('end', () => (limit === Infinity ? onwards.end() : cut()));
     request.resume();
   });
+}
+
+/** A body of unknown length is cut behind its first byte. */
+function bytesBeforeCut({ headers }: IncomingMessage, { afterBytes = 0 }: ProxyFault): number {
+  if (afterBytes !== 'half') return afterBytes;
+  const length = headers['content-length'];
+  return length === undefined ? 1 : Math.floor(Number(length) / 2);
 }
 
 /** A server's answer with the proxy in place of the server's own origin. */

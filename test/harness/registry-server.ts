@@ -9,6 +9,10 @@ const PROGRAM = fileURLToPath(new URL('../../.services/registry/docker-registry'
 /** Beside what it logged so far; it is up in well under a second. */
 const START_TIMEOUT_MS = 20_000;
 
+/** Becomes the registry, beside something that kills it when this process is gone, however it ended. */
+const LEASHED =
+  'exec 3<&0; { cat <&3; kill -9 $$; } >/dev/null 2>&1 & exec "$0" serve "$1" </dev/null';
+
 export const REGISTRY_USER = 'tester';
 export const REGISTRY_PASSWORD = 'canary-registry-51c9';
 /** Of the password, with bcrypt, which is all that the registry takes. */
@@ -51,12 +55,14 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Regi
   }
   // JSON is YAML.
   await writeFile(join(directory, 'config.yml'), JSON.stringify(config));
-  const child = spawn(PROGRAM, ['serve', join(directory, 'config.yml')], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-    env: {},
+  const child = spawn('/bin/sh', ['-c', LEASHED, PROGRAM, join(directory, 'config.yml')], {
+    stdio: ['pipe', 'ignore', 'pipe'],
+    env: { PATH: '/usr/bin:/bin' },
   });
-  const kill = () => child.kill('SIGKILL');
-  process.once('exit', kill);
+  const kill = () => {
+    child.stdin.destroy();
+    child.kill('SIGKILL');
+  };
   const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
   try {
     const port = await portOf(child.stderr, ended);
@@ -64,7 +70,6 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Regi
       origin: `http://127.0.0.1:${port}`,
       authorization: `Basic ${PAIR}`,
       async close() {
-        process.off('exit', kill);
         kill();
         await ended;
         await rm(directory, { recursive: true, force: true });

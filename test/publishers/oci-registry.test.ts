@@ -100,6 +100,22 @@ describe('a registry', () => {
     expect(await publisher.find({ release: 'a-b', part: 'c' }, signal)).toBeUndefined();
   });
 
+  it('lets one of two different artefacts have a version, and tells the other', async () => {
+    const publisher = openRepository();
+    for (let round = 0; round < 3; round += 1) {
+      const release = `${RELEASE}.${round}`;
+      const both = [
+        await testArtefact(directory, { release }),
+        await testArtefact(directory, { release }),
+      ];
+      const attempts = await Promise.allSettled(both.map((each) => publish(publisher, each)));
+      const found = await publisher.find({ release }, signal);
+      const winner = both.findIndex((each) => each.manifestDigest === found?.manifestDigest);
+      expect(attempts[winner]).toMatchObject({ status: 'fulfilled', value: { existed: false } });
+      expect(attempts[1 - winner]).toMatchObject({ reason: { code: 'publish.conflict' } });
+    }
+  });
+
   it('says that it does not delete, and how it would', async () => {
     const publisher = openRepository();
     const artefact = await testArtefact(directory, { release: RELEASE });
@@ -190,6 +206,8 @@ describe('names', () => {
     ['registry.example.com:5000/a', 'https://registry.example.com:5000'],
     ['127.0.0.1:5000/a/b', 'http://127.0.0.1:5000'],
     ['localhost:5000/a', 'http://localhost:5000'],
+    ['[::1]:5000/a', 'http://[::1]:5000'],
+    ['[2001:db8::1]/a', 'https://[2001:db8::1]'],
     ['docker.io/org/model', 'https://registry-1.docker.io'],
     ['127.evil.example.com/a', 'https://127.evil.example.com'],
   ])('of repositories lead to their registry: %s', (text, origin) => {

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { HeadObjectCommand } from '@aws-sdk/client-s3';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Artefact, artefactNameOf, type Publisher } from '../../publishers/publisher.ts';
-import { claimArtefact } from '../../publishers/s3/claim.ts';
+import { claimArtefact, refuseClaimed } from '../../publishers/s3/claim.ts';
 import { findUploads, openMultipart } from '../../publishers/s3/multipart.ts';
 import { recordDigest } from '../../publishers/s3/recorded-digests.ts';
 import { S3Objects } from '../../publishers/s3/s3-objects.ts';
@@ -179,6 +179,23 @@ describe('a file in parts', () => {
     await expectOnly(artefact);
   });
 
+  it('is begun anew where somebody replaced a part of the upload', async () => {
+    const artefact = await artefactOf();
+    proxy.fail({ ...SLOW, path: /partNumber=5/ });
+    const publishing = publish(artefact);
+    const [found] = await waitFor('the last part', async () =>
+      proxy.requests.some((seen) => seen.fault)
+        ? findUploads(s3, keyOf(WEIGHTS_FILE), signal)
+        : undefined,
+    );
+    const other = await openMultipart(s3, { ...found!, signal });
+    await waitFor('the first part', async () => (await other.parts()).has(1) || undefined);
+    await other.put(1, partOf(2));
+    await publishing;
+    expect(proxy.uploadedBytes(PARTS)).toBe(2 * WEIGHTS.length);
+    await expectOnly(artefact);
+  });
+
   it('is sent once if it is not what the artefact says', async () => {
     const artefact = await artefactOf();
     await writeFile(weightsOf(artefact).source, randomBytes(WEIGHTS.length));
@@ -223,28 +240,32 @@ describe('a file that is there', () => {
   });
 });
 
-it('leaves alone what is no release of weldline', async () => {
-  await bucket.put(keyOf('release.json'), '{"tag_name":"v1"}');
-  const artefact = await artefactOf();
-  for (const attempt of [
-    () => publish(artefact),
-    () => publisher.check(artefact, undefined, signal),
-    () => publisher.withdraw(artefact, signal),
-  ]) {
-    await expect(attempt()).rejects.toMatchObject({
-      code: 'publish.conflict',
-      message: expect.stringContaining(`${RELEASE} exists already, which is not that release`),
-    });
-  }
-  expect(await publisher.find(artefact, signal)).toBeUndefined();
-  expect(await publisher.list(signal)).toEqual([]);
-  expect(await bucket.keysAndUploads(objects.root)).toEqual([keyOf('release.json')]);
-});
+it.each(['{"tag_name":"v1"}', ''])(
+  'leaves alone what is no release of weldline: "%s"',
+  async (content) => {
+    await bucket.put(keyOf('release.json'), Buffer.from(content));
+    const artefact = await artefactOf();
+    for (const attempt of [
+      () => publish(artefact),
+      () => publisher.check(artefact, undefined, signal),
+      () => publisher.withdraw(artefact, signal),
+    ]) {
+      await expect(attempt()).rejects.toMatchObject({
+        code: 'publish.conflict',
+        message: expect.stringContaining(`${RELEASE} exists already, which is not that release`),
+      });
+    }
+    expect(await publisher.find(artefact, signal)).toBeUndefined();
+    expect(await publisher.list(signal)).toEqual([]);
+    expect(await bucket.keysAndUploads(objects.root)).toEqual([keyOf('release.json')]);
+  },
+);
 
 describe('the claim of a version', () => {
   const claim = (manifestDigest: string, staleMs?: number) =>
     claimArtefact({
-      ...{ objects, artefact: RELEASE, manifestDigest, location: 's3://models/x' },
+      ...{ objects, artefact: RELEASE, manifestDigest, planDigest: `plan of ${manifestDigest}` },
+      location: 's3://models/x',
       ...(staleMs === undefined ? {} : { staleMs }),
     });
 
@@ -264,6 +285,15 @@ describe('the claim of a version', () => {
     // What is another's now is not let go.
     await second.release(objects);
     await expect(claim('one')).rejects.toMatchObject({ code: 'publish.conflict' });
+  });
+
+  it('keeps shards of another plan from being sent to its keys', async () => {
+    const refuse = (planDigest: string) =>
+      refuseClaimed(objects, RELEASE, { planDigest, location: 's3://models/x' });
+    await refuse('plan of one');
+    await claim('one');
+    await refuse('plan of one');
+    await expect(refuse('plan of two')).rejects.toMatchObject({ code: 'publish.conflict' });
   });
 
   it('passes to others when whoever had it is gone', async () => {

@@ -160,7 +160,10 @@ const CASES: readonly (readonly [string, () => Models, MergeOptions])[] = [
   ['simulated NF4', () => [tinyBase(), doraAdapter()], { mergeOnto: 'simulated_nf4' }],
 ];
 
-test.each(CASES)('%s', async (_, models, options) => {
+/** Those that read a base in ways of their own: whole tensors first, beside codes, beside other files. */
+const STREAMED = ['norms of columns', 'largest elements', 'singular vectors', 'OFT on FP8'];
+
+test.each(CASES)('%s', async (name, models, options) => {
   const [base, ...adapters] = models();
   const inputs = await writeModels(base, adapters);
   const plan = await planDirectories(inputs, options);
@@ -171,7 +174,7 @@ test.each(CASES)('%s', async (_, models, options) => {
   for (const share of [0.3, 0.7]) await stopAfter(share, inputs, plan, stopped);
   await mergeDirectories({ ...inputs, plan, output: stopped, windowBytes: PAGE_BYTES });
   expect(await readFiles(stopped)).toEqual(await readFiles(whole));
-  await mergeStreamed(inputs, plan, whole);
+  if (STREAMED.includes(name)) await mergeStreamed(inputs, plan, whole);
   await spoilEach(inputs, plan, whole);
 });
 

@@ -40,3 +40,28 @@ test('a smaller budget never gives more threads', () => {
     threads = chosen.threads;
   }
 });
+
+test.each([
+  [{ streamsInput: true }, { blocks: 8, parts: 0 }],
+  [{ partBytes: 8_388_608 }, { blocks: 0, parts: 2 }],
+  [
+    { streamsInput: true, partBytes: 8_388_608 },
+    { blocks: 8, parts: 2 },
+  ],
+])('%j: what goes over a network is counted', (streams, least) => {
+  const { memoryBytes: plain } = chooseResources(plan, { threads: 2 });
+  const roomy = chooseResources(plan, { threads: 2, ...streams });
+  expect(roomy.threads).toBe(2);
+  expect(roomy.memoryBytes).toBeLessThanOrEqual(400_000_000);
+  expect(roomy.streaming?.blocks).toBeGreaterThanOrEqual(least.blocks);
+  const buffers = 4_194_304 * least.blocks + 8_388_608 * least.parts;
+  expect(roomy.memoryBytes).toBeGreaterThan(plain + buffers);
+  // What is left of a small budget goes to the threads first.
+  const memoryBudgetBytes = plain + buffers + 60_000_000;
+  expect(chooseResources(plan, { threads: 2, memoryBudgetBytes, ...streams })).toMatchObject({
+    ...{ threads: 2, memoryBytes: memoryBudgetBytes, streaming: least },
+  });
+  expect(() =>
+    chooseResources(plan, { threads: 1, memoryBudgetBytes: 120_000_000, ...streams }),
+  ).toThrow(/Raise memory_budget/);
+});

@@ -90,6 +90,7 @@ testPublisher('MLflow', open, {
   holds: 'references',
   aliasesRace: true,
   hasServer: true,
+  changesHit: 1,
 });
 
 describe('versions in MLflow', () => {

@@ -69,6 +69,7 @@ describe('a registry that asks for tokens', () => {
   let asked: { method: string; query: string; authorization: string | undefined }[];
   /** How often the registry asked who is there. */
   let challenges: number;
+  let offer: (bearer: string) => string;
   let grants: (authorization: string | undefined, form: URLSearchParams) => unknown;
 
   beforeAll(async () => {
@@ -79,6 +80,7 @@ describe('a registry that asks for tokens', () => {
   beforeEach(async () => {
     asked = [];
     challenges = 0;
+    offer = (bearer) => bearer;
     grants = () => ({ token: `token-${CANARY}` });
     const tokens = await serve(async (request, response) => {
       const { method = '', url = '', headers } = request;
@@ -97,7 +99,7 @@ describe('a registry that asks for tokens', () => {
       if (headers.authorization !== `Bearer token-${CANARY}`) {
         challenges += 1;
         const challenge = `Bearer realm="${tokens}/token",service="tests",scope="${scope}"`;
-        response.writeHead(401, { 'www-authenticate': challenge }).end();
+        response.writeHead(401, { 'www-authenticate': offer(challenge) }).end();
         return;
       }
       const answer = await fetch(`${registry.origin}${url}`, { method });
@@ -128,6 +130,17 @@ describe('a registry that asks for tokens', () => {
     expect([asked.length, challenges]).toEqual([2, 1]);
   });
 
+  it('may offer a password beside them', async () => {
+    const offers: (typeof offer)[] = [
+      (bearer) => `Basic realm="b", ${bearer}`,
+      (bearer) => `${bearer}, Basic realm="b"`,
+    ];
+    for (offer of offers) {
+      await listTags(clientOf(front), signal);
+    }
+    expect(asked).toHaveLength(2);
+  });
+
   it('gives them for a password', async () => {
     await writeConfig({ auths: { [new URL(front).host]: auth(`me:${CANARY}`) } });
     await listTags(clientOf(front), signal);
@@ -152,6 +165,14 @@ describe('a registry that asks for tokens', () => {
     expect(error.code).toBe('publish.unauthorized');
     expect(error.message).toContain('the token server');
     expect(error.message).toContain('DENIED');
+  });
+
+  it('says that an identity token is refused, without it', async () => {
+    await writeConfig({ auths: { [new URL(front).host]: { identitytoken: CANARY } } });
+    grants = () => undefined;
+    const error = await errorOf(listTags(clientOf(front), signal));
+    expect(error.code).toBe('publish.unauthorized');
+    expect(error.message).toContain('refuses the identity token (401)');
   });
 
   it.each([[{}], [{ token: 'two\r\nlines' }], [{ token: 7 }]])('gives none: %j', async (answer) => {
