@@ -155,9 +155,18 @@ async function digestOfSource(
   { signal, onBytes }: Pick<OpenInputOptions, 'signal' | 'onBytes'>,
 ): Promise<string> {
   const hash = createHash('sha256');
-  for (let offset = 0; offset < source.size; offset += PIECE_BYTES) {
+  const read = (offset: number): Promise<Uint8Array> => {
+    const piece = source.read(offset, Math.min(PIECE_BYTES, source.size - offset));
+    // It fails where it is awaited, which may be never.
+    piece.catch(() => undefined);
+    return piece;
+  };
+  // The next piece is on its way while one is hashed: over a network each is a round trip.
+  let next = source.size > 0 ? read(0) : undefined;
+  for (let offset = PIECE_BYTES; next !== undefined; offset += PIECE_BYTES) {
     signal?.throwIfAborted();
-    const piece = await source.read(offset, Math.min(PIECE_BYTES, source.size - offset));
+    const piece: Uint8Array = await next;
+    next = offset < source.size ? read(offset) : undefined;
     hash.update(piece);
     onBytes?.(piece.byteLength);
   }
