@@ -40,7 +40,7 @@ export function threadUrl(name: string): URL {
  * Runs worker threads until all have ended. The first error of one, or the signal, stops the others
  * through their control (`merge-control.ts`).
  *
- * @throws the first error of any thread; the signal's reason if it is aborted
+ * @throws the signal's reason if it is aborted; else the first error of any thread
  */
 export async function runThreads<Data, Message extends { readonly kind: string }>({
   url,
@@ -87,8 +87,9 @@ export async function runThreads<Data, Message extends { readonly kind: string }
   } finally {
     signal?.removeEventListener('abort', halt);
   }
-  if (failure !== undefined) throw failure;
+  // First: threads that were stopped while they waited for bytes fail for that.
   signal?.throwIfAborted();
+  if (failure !== undefined) throw failure;
 }
 
 function isError(message: { readonly kind: string }): message is ThreadError {
