@@ -169,10 +169,10 @@ test('a merge that was stopped goes on after the last part that arrived', async 
   const second = counted(await openSink('stopped'));
   expect(await send(second, workspace)).toEqual(expected);
   expect(await digestThere('stopped')).toBe(expected.sha256);
-  // Parts that arrived out of order, behind a gap, are all that may be sent again.
-  const prefix = numbers(1, 99).findIndex((number) => !first.sent.includes(number));
-  expect(prefix).toBeGreaterThan(1);
-  expect(Math.min(...second.sent)).toBe(prefix + 1);
+  // Also where parts have arrived out of order.
+  expect(first.sent.length).toBeGreaterThan(1);
+  const last = Math.ceil(expected.size / PART_BYTES);
+  expect([...first.sent, ...second.sent].sort((a, b) => a - b)).toEqual(numbers(1, last));
   expect(first.completed).toEqual([]);
 });
 
@@ -196,7 +196,7 @@ test('a part that the journal speaks of and the place lost is sent again', async
   await appendFile(journal, `${JSON.stringify(other)}\n`);
   const second = counted(await openSink('lost'));
   expect(await send(second, workspace)).toEqual(expected);
-  expect(Math.min(...second.sent)).toBe(3);
+  expect(second.sent).toEqual([3]);
   expect(await digestThere('lost')).toBe(expected.sha256);
 });
 
