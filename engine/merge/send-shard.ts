@@ -67,7 +67,10 @@ export async function sendShard(options: SendOptions): Promise<CompletedShard> {
       throw inputChanged(shard.file);
     }
     const { size, sha256, etag } = result;
-    await options.sink.record(shard.file, { size, sha256, etag }, options.signal);
+    // What is published already needs no note.
+    const isPublished = sent !== undefined && state === undefined;
+    const known = { size, sha256, etag };
+    if (!isPublished) await options.sink.record(shard.file, known, options.signal);
     await append({ size, sha256, etag });
     await journal.sync();
     return { size, sha256 };
@@ -89,6 +92,8 @@ async function findSent(
   inputs: string,
 ): Promise<SentShard | undefined> {
   const { sink, shard, signal } = options;
+  // A workspace that was removed, or another machine's.
+  if (state === undefined) return sink.findPublished(shard.file, signal);
   const parts = uploadsOf(options, state, inputs).find((each) => bytesOf(each) === shard.size);
   if (parts === undefined) return undefined;
   const there = await sink.find(shard.file, signal);

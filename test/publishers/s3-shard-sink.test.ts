@@ -215,6 +215,7 @@ test('what is sent is what publishing finds, without a file here', async () => {
   const workspace = await temporaryDirectory();
   await send(await openSink('published'), workspace);
   const release = join(workspace, 'release.json');
+  const manifest = join(root, 'output', 'weldline.json');
   const text = JSON.stringify({
     ...{ format: 'weldline.release', release: 'published', manifestDigest: 'd'.repeat(64) },
     ...{ plan: planDigest(plan), run: { startedAt: '2026-01-01T00:00:00Z' }, kind: 'merged' },
@@ -226,13 +227,21 @@ test('what is sent is what publishing finds, without a file here', async () => {
       ...{ release: 'published', manifestDigest: 'd'.repeat(64), planDigest: planDigest(plan) },
       files: [
         { path: SHARD, ...expected, source: join(workspace, 'nowhere') },
+        { path: 'weldline.json', ...(await digestFile(manifest)), source: manifest },
         { path: 'release.json', ...(await digestFile(release)), source: release },
       ],
       description: { kind: 'merged' } as never,
     },
     { signal: new AbortController().signal, onProgress: () => undefined, publishedAt: [] },
   );
-  expect(published).toMatchObject({ existed: false, bytesSent: text.length });
+  expect(published).toMatchObject({
+    existed: false,
+    bytesSent: text.length + (await digestFile(manifest)).size,
+  });
+  // Where nothing is known of it any more, it is what its manifest says.
+  const again = counted(await openSink('published'));
+  expect(await send(again, await temporaryDirectory())).toEqual(expected);
+  expect([again.sent, again.completed]).toEqual([[], []]);
   // Another merge has the name now: nothing of it may go where this one is.
   const other = send(await openSink('published', 'e'.repeat(64)), await temporaryDirectory());
   await expect(other).rejects.toMatchObject({ code: 'publish.conflict' });
