@@ -11,6 +11,8 @@ export interface PartSenderOptions {
   readonly begin: number;
   /** Parts in memory. */
   readonly partsMax: number;
+  /** Parts that are there already, though one before them is not; by number. */
+  readonly known: ReadonlyMap<number, SentPart>;
   /** Hashes all that is sent, in file order; absent where the file's beginning was sent before. */
   readonly hash: Hash | undefined;
   /** A window's bytes were taken: its memory may be used again. */
@@ -86,7 +88,10 @@ export class PartSender {
   }
 
   #send(number: number, part: Uint8Array, length: number): void {
-    const sending = this.#options.upload.put(number, part.subarray(0, length)).then(
+    const { known, upload } = this.#options;
+    const there = known.get(number);
+    const put = there ? Promise.resolve(there) : upload.put(number, part.subarray(0, length));
+    const sending = put.then(
       (sent) => {
         this.#free.push(part);
         this.#options.onSent(sent);

@@ -33,6 +33,8 @@ interface ResumedUpload {
   readonly upload: ShardUpload;
   /** The first parts of the file, without a gap. */
   readonly parts: readonly SentPart[];
+  /** Parts behind the gap, by number: they are made again, but not sent. */
+  readonly known: ReadonlyMap<number, SentPart>;
 }
 
 /**
@@ -65,7 +67,10 @@ export async function sendShard(options: SendOptions): Promise<CompletedShard> {
       throw inputChanged(shard.file);
     }
     const { size, sha256, etag } = result;
-    await options.sink.record(shard.file, { size, sha256, etag }, options.signal);
+    // What is published already needs no note.
+    const isPublished = sent !== undefined && state === undefined;
+    const known = { size, sha256, etag };
+    if (!isPublished) await options.sink.record(shard.file, known, options.signal);
     await append({ size, sha256, etag });
     await journal.sync();
     return { size, sha256 };
@@ -87,6 +92,8 @@ async function findSent(
   inputs: string,
 ): Promise<SentShard | undefined> {
   const { sink, shard, signal } = options;
+  // A workspace that was removed, or another machine's.
+  if (state === undefined) return sink.findPublished(shard.file, signal);
   const parts = uploadsOf(options, state, inputs).find((each) => bytesOf(each) === shard.size);
   if (parts === undefined) return undefined;
   const there = await sink.find(shard.file, signal);
@@ -104,7 +111,7 @@ async function sendWindows(
   append: (line: JournalledPart) => Promise<void>,
 ): Promise<SentShard> {
   const { shard, sink, resources, signal } = options;
-  const { upload, parts: before } = await resumeUpload(options, state, inputs);
+  const { upload, parts: before, known } = await resumeUpload(options, state, inputs);
   const partBytes = sink.partBytesFor(shard.size);
   const begin = bytesOf(before);
   const windows = { begin, windowBytes: resources.windowBytes, size: shard.size };
@@ -115,7 +122,7 @@ async function sendWindows(
   let bytesSent = begin;
   reportProgress(options, begin);
   const sender = new PartSender({
-    ...{ upload, partBytes, size: shard.size, begin, hash },
+    ...{ upload, partBytes, size: shard.size, begin, known, hash },
     partsMax: resources.streaming?.parts ?? PARTS_DEFAULT,
     onTaken: (count) => letGo(new Int32Array(control), count),
     onSent: (part) => {
@@ -206,36 +213,36 @@ async function resumeUpload(
   if (journalled !== undefined && id !== undefined) {
     const upload = await sink.open(shard.file, id, signal);
     const there = await upload.parts();
-    const lost = journalled.findIndex(({ number, size, etag }) => {
+    const held = journalled.filter(({ number, size, etag }) => {
       const part = there.get(number);
-      return part?.etag !== etag || part.size !== size;
+      return part?.etag === etag && part.size === size;
     });
-    const parts = lost === -1 ? journalled : journalled.slice(0, lost);
-    if (parts.length > 0) return { upload, parts };
+    const parts = held.filter(({ number }, index) => number === index + 1);
+    const known = new Map(held.slice(parts.length).map((part) => [part.number, part]));
+    if (held.length > 0) return { upload, parts, known };
   }
-  return { upload: await sink.open(shard.file, undefined, signal), parts: [] };
+  const upload = await sink.open(shard.file, undefined, signal);
+  return { upload, parts: [], known: new Map() };
 }
 
-/** By upload, what is journalled of its first parts, up to the first gap; the longest first. */
+/** By upload, what is journalled of its parts, in their order; the most first. */
 function uploadsOf(
   { sink, shard }: SendOptions,
   state: JournalState | undefined,
   inputs: string,
 ): readonly JournalledPart[][] {
-  const byUpload = new Map<string, JournalledPart[]>();
+  const byUpload = new Map<string, Map<number, JournalledPart>>();
   const partBytes = sink.partBytesFor(shard.size);
   for (const part of state?.parts ?? []) {
     const begin = (part.number - 1) * partBytes;
     if (part.inputs !== inputs || part.size !== Math.min(partBytes, shard.size - begin)) continue;
-    const parts = byUpload.get(part.upload) ?? [];
-    parts[part.number - 1] = part;
-    byUpload.set(part.upload, parts);
+    const parts = byUpload.get(part.upload) ?? new Map<number, JournalledPart>();
+    // Sent again, the last one counts.
+    byUpload.set(part.upload, parts.set(part.number, part));
   }
-  const prefixes = [...byUpload.values()].map((parts) => {
-    const gap = Array.from(parts, (part) => part !== undefined).indexOf(false);
-    return gap === -1 ? parts : parts.slice(0, gap);
-  });
-  return prefixes.filter(({ length }) => length > 0).sort((a, b) => b.length - a.length);
+  return [...byUpload.values()]
+    .map((parts) => [...parts.values()].sort((a, b) => a.number - b.number))
+    .sort((a, b) => b.length - a.length);
 }
 
 function bytesOf(parts: readonly SentFile[]): number {

@@ -19,6 +19,11 @@ export interface ShardSink {
   open(file: string, id: string | undefined, signal: AbortSignal): Promise<ShardUpload>;
   /** A file that is whole there; undefined if there is none. */
   find(file: string, signal: AbortSignal): Promise<SentFile | undefined>;
+  /** A file of the same merge that is published there already, as its manifest says. */
+  findPublished(
+    file: string,
+    signal: AbortSignal,
+  ): Promise<(SentFile & { readonly sha256: string }) | undefined>;
   /** Reads a file back; fails once it is another one. */
   read(file: string, there: SentFile): ByteSource;
   /** Notes what the bytes of a file are, so that it is known when it is published. Idempotent. */

@@ -1,9 +1,11 @@
 import type { ByteSource } from '../../engine/byte-source.ts';
 import { assert, WeldlineError } from '../../engine/errors.ts';
+import { MANIFEST_FILE, parseManifest } from '../../engine/manifest.ts';
 import type { SentFile, SentPart, ShardSink } from '../../engine/merge/shard-sink.ts';
 import { connectS3, type S3Connection } from '../../remote/s3-connection.ts';
 import { isAnswer } from '../../remote/s3-failure.ts';
 import { PATIENCE, type Patience } from '../publisher.ts';
+import { RELEASE_RECORD_BYTES_MAX } from '../release-record.ts';
 import { refuseClaimed } from './claim.ts';
 import { findArtefact, keyOfFile, locationOf } from './find-artefact.ts';
 import { openMultipart, type UploadedPart } from './multipart.ts';
@@ -70,10 +72,29 @@ export async function createS3ShardSink(options: S3SinkOptions): Promise<S3Shard
       };
     },
     find: (file, signal) => at(signal).head(keyOf(file)),
+    findPublished: (file, signal) => findPublished(at(signal), options, file),
     read: (file, there) => objectSource(connection, keyOf(file), there),
     record: (file, { sha256, etag }, signal) =>
       recordDigest(at(signal), { artefact, path: file, sha256, etag }),
   };
+}
+
+async function findPublished(
+  objects: S3Objects,
+  { artefact, planDigest }: S3SinkOptions,
+  file: string,
+): Promise<(SentFile & { readonly sha256: string }) | undefined> {
+  const found = await findArtefact(objects, artefact);
+  if (found === undefined || found === 'foreign' || found.isPruned) return undefined;
+  if (found.planDigest !== planDigest) return undefined;
+  const key = keyOfFile(objects, artefact, MANIFEST_FILE);
+  const manifest = await objects.readText(key, RELEASE_RECORD_BYTES_MAX);
+  if (manifest === undefined) return undefined;
+  const { files } = parseManifest(manifest.text, objects.uri(key));
+  const listed = files.find(({ path }) => path === file);
+  const there = await objects.head(keyOfFile(objects, artefact, file));
+  if (listed === undefined || there?.size !== listed.size) return undefined;
+  return { size: there.size, etag: there.etag, sha256: listed.sha256 };
 }
 
 /** Nothing is written over a version that is published. */
