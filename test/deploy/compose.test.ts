@@ -186,8 +186,9 @@ describe('settings', () => {
       },
     );
     readEnvironment(watched);
-    // Read by the library that configures Temporal's clients.
-    read.add('TEMPORAL_NAMESPACE');
+    // Read by the libraries of Temporal's clients and of S3's.
+    const ofLibraries = ['TEMPORAL_NAMESPACE', 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'];
+    for (const name of [...ofLibraries, 'AWS_REGION']) read.add(name);
     const environment = Object.keys(project.services['worker']?.environment ?? {});
     expect(environment.filter((name) => !read.has(name))).toEqual([]);
     expect(environment).toContain('TEMPORAL_ADDRESS');
