@@ -5,7 +5,7 @@ import { type StreamedInputs, streamedInput } from './streamed-input.ts';
 
 /**
  * A request takes some 20 to 50 ms before its first byte; at 100 MB/s a block takes as long again.
- * Larger blocks are no faster, since several are on their way at a time (measured: `bench/`).
+ * Larger blocks are no faster, since several are on their way at a time.
  */
 export const BLOCK_BYTES = 4 * 1024 * 1024;
 
