@@ -57,7 +57,7 @@ export async function moveHubAlias(api: HubApi, move: AliasMove): Promise<void> 
     const { aliases, commit } = await readAliases(api, repo, refs, signal);
     const isDone = isDeepStrictEqual(aliases[alias], wanted);
     if (!isDone && !isDeepStrictEqual(aliases[alias], from)) throw moved(move, aliases[alias]);
-    if (!isDone) requireOwnBranch(move, refs);
+    if (!isOwnBranch(alias, refs)) throw takenBranch(move, refs);
     if (isDone) break;
     if (commit === undefined) {
       await api.createBranch(repo, { name: STATE_BRANCH, at: target, overwrite: false }, signal);
@@ -72,6 +72,22 @@ export async function moveHubAlias(api: HubApi, move: AliasMove): Promise<void> 
     }
   }
   await followAlias(api, move);
+}
+
+/**
+ * Brings the branch of an alias to where the file says, if whoever moved it was killed in between. Who
+ * may only read, or finds the hub failing, leaves it to the next.
+ */
+export async function mendAlias(
+  api: HubApi,
+  { repo, alias, signal }: Pick<AliasMove, 'repo' | 'alias' | 'signal'>,
+  { refs, wanted }: { readonly refs: Refs | undefined; readonly wanted: AliasState },
+): Promise<void> {
+  const target = refs?.tags.get(wanted.release);
+  if (target === undefined || target === refs?.branches.get(alias)) return;
+  if (api.access.token === undefined || !isOwnBranch(alias, refs)) return;
+  await followAlias(api, { repo, alias, wanted, target, signal }).catch(() => undefined);
+  signal.throwIfAborted();
 }
 
 /** @returns false if the branch of aliases has moved since */
@@ -98,7 +114,10 @@ async function commitAliases(
  * Brings the branch to where the file says. Whoever was overtaken in between sees it, and brings the
  * branch to where the other has moved the alias.
  */
-async function followAlias(api: HubApi, { repo, alias, target, wanted, signal }: AliasMove) {
+async function followAlias(
+  api: HubApi,
+  { repo, alias, target, wanted, signal }: Omit<AliasMove, 'from'>,
+): Promise<void> {
   let [at, release] = [target, wanted.release];
   for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt += 1) {
     await api.createBranch(repo, { name: alias, at, overwrite: true }, signal);
@@ -112,13 +131,16 @@ async function followAlias(api: HubApi, { repo, alias, target, wanted, signal }:
 }
 
 /** A branch that people made, or moved to commits of theirs, is not weldline's to move. */
-function requireOwnBranch({ repo, alias }: AliasMove, refs: Refs | undefined): void {
+function isOwnBranch(alias: string, refs: Refs | undefined): boolean {
   const at = refs?.branches.get(alias);
-  if (at === undefined || [...(refs?.tags.values() ?? [])].includes(at)) return;
-  throw new WeldlineError(
+  return at === undefined || [...(refs?.tags.values() ?? [])].includes(at);
+}
+
+function takenBranch({ repo, alias }: AliasMove, refs: Refs | undefined): WeldlineError {
+  return new WeldlineError(
     'publish.alias-moved',
-    `The branch ${alias} of ${nameOf(repo)} is at ${at}, which is no release: it was made or moved ` +
-      'by hand. Delete the branch, or take another name for the alias.',
+    `The branch ${alias} of ${nameOf(repo)} is at ${refs?.branches.get(alias)}, which is no release: ` +
+      'it was made or moved by hand. Delete the branch, or take another name for the alias.',
   );
 }
 

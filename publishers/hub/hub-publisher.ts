@@ -12,7 +12,7 @@ import {
   RELEASE_FILE,
 } from '../publisher.ts';
 import { parseReleaseRecord } from '../release-record.ts';
-import { moveHubAlias, readAliases } from './hub-aliases.ts';
+import { mendAlias, moveHubAlias, readAliases } from './hub-aliases.ts';
 import { nameOf } from './hub-answers.ts';
 import { type HubAccess, HubApi, type Refs } from './hub-api.ts';
 import { commitArtefact, releasedFiles, titleOfWithdrawal } from './hub-commit.ts';
@@ -133,7 +133,11 @@ export class HubPublisher implements Publisher {
   }
 
   async readAlias(alias: string, part: string | undefined, signal: AbortSignal) {
-    return (await this.#aliasesOf(part, signal))[alias];
+    const repo = repoOf(this.#target.repo, part);
+    const refs = await this.#api.refs(repo, signal);
+    const wanted = (await readAliases(this.#api, repo, refs, signal)).aliases[alias];
+    if (wanted !== undefined) await mendAlias(this.#api, { repo, alias, signal }, { refs, wanted });
+    return wanted;
   }
 
   async listAliases(signal: AbortSignal) {

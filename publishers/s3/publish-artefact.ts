@@ -72,7 +72,8 @@ async function publishClaimed(options: PublishArtefact, claim: Claim): Promise<P
   const bytesTotal = files.reduce((sum, { size }) => sum + size, 0);
   const name = artefactNameOf(artefact);
   const folder = keyOfFile(objects, name, '');
-  const sizes = await objects.sizes(folder);
+  const before = await objects.below(folder);
+  const etags = new Map<string, string>();
   let [bytesDone, bytesSent] = [0, 0];
   for (const file of files) {
     const report = (bytes: number): void =>
@@ -81,24 +82,54 @@ async function publishClaimed(options: PublishArtefact, claim: Claim): Promise<P
     objects.signal.throwIfAborted();
     if (file.path === RELEASE_FILE) break;
     const partBytes = partBytesFor(file.size);
-    const sizeThere = sizes.get(`${folder}${file.path}`);
+    const key = `${folder}${file.path}`;
+    const sizeThere = before.get(key)?.size;
     const upload = { objects, artefact: name, file, sizeThere, partBytes, claim, onBytes: report };
-    bytesSent += await uploadFile(upload);
+    const uploaded = await uploadFile(upload);
+    etags.set(key, uploaded.etag);
+    bytesSent += uploaded.bytesSent;
     bytesDone += file.size;
   }
   await claim.renew();
+  await requireUnchanged(objects, folder, etags);
   if (there !== undefined) {
     await objects.remove([`${folder}${PRUNED_FILE}`]);
     return toPublished(options, bytesSent, true);
   }
   // What an earlier publication left that was of something else, and was never finished.
   const own = new Set(artefact.files.map(({ path }) => `${folder}${path}`));
-  await objects.remove([...sizes.keys()].filter((key) => !own.has(key)));
+  await objects.remove([...before.keys()].filter((key) => !own.has(key)));
   const release = artefact.files.at(-1);
   assert(release?.path === RELEASE_FILE, `${name} does not end with ${RELEASE_FILE}`);
   const isOurs = await commit(options, release);
   onProgress({ item: RELEASE_FILE, bytesDone: bytesTotal, bytesTotal });
   return toPublished(options, isOurs ? bytesSent + release.size : bytesSent, !isOurs);
+}
+
+/**
+ * What was compared with its digest an hour ago must still be what is there now: a publication that
+ * lost its claim may have gone on for a while, and a pruning may have been at work.
+ * @param etags by key
+ */
+async function requireUnchanged(
+  objects: S3Objects,
+  folder: string,
+  etags: ReadonlyMap<string, string>,
+): Promise<void> {
+  const there = await objects.below(folder);
+  for (const [key, etag] of etags) {
+    // Asked again, as listings of some servers write it otherwise.
+    if (there.get(key)?.etag === etag || (await objects.head(key))?.etag === etag) continue;
+    throw replacedMeanwhile(objects.uri(key));
+  }
+}
+
+function replacedMeanwhile(location: string): WeldlineError {
+  return new WeldlineError(
+    'publish.verify-failed',
+    `${location} was replaced or removed while the artefact was published, which is not made visible. ` +
+      'Publish again, and look for whatever else writes there.',
+  );
 }
 
 /** @returns false if somebody else has published the same meanwhile */

@@ -31,7 +31,7 @@ export async function readAlias(
 export async function listAliases(objects: S3Objects): Promise<NamedAlias[]> {
   const prefix = `${objects.root}${ALIASES_FOLDER}/`;
   const found: NamedAlias[] = [];
-  for (const key of (await objects.sizes(prefix)).keys()) {
+  for (const key of (await objects.below(prefix)).keys()) {
     const name = key.slice(prefix.length);
     const [, alias, part] = /^([a-z][a-z0-9-]*)(?:\.([a-z0-9._-]+))?\.json$/.exec(name) ?? [];
     if (alias === undefined) continue;

@@ -17,6 +17,12 @@ export interface ObjectHead {
   readonly sha256?: string;
 }
 
+export interface ListedObject {
+  /** Bytes. */
+  readonly size: number;
+  readonly etag: string;
+}
+
 export interface TextObject {
   readonly text: string;
   readonly etag: string;
@@ -137,15 +143,15 @@ export class S3Objects {
     return { etag: answer.ETag ?? '', isChecked: answer.ChecksumSHA256 === checksum };
   }
 
-  /** Sizes in bytes of all objects whose keys begin with a prefix, by key. */
-  async sizes(prefix: string): Promise<ReadonlyMap<string, number>> {
-    const sizes = new Map<string, number>();
+  /** All objects whose keys begin with a prefix, by key. */
+  async below(prefix: string): Promise<ReadonlyMap<string, ListedObject>> {
+    const found = new Map<string, ListedObject>();
     for await (const page of this.#pages(prefix, undefined)) {
-      for (const { Key: key, Size: size = 0 } of page.Contents ?? []) {
-        if (key !== undefined) sizes.set(key, size);
+      for (const { Key: key, Size: size = 0, ETag: etag = '' } of page.Contents ?? []) {
+        if (key !== undefined) found.set(key, { size, etag });
       }
     }
-    return sizes;
+    return found;
   }
 
   /** Names of what is directly below a prefix that ends in "/" and has something below itself. */

@@ -109,10 +109,10 @@ async function withdraw(objects: S3Objects, id: ArtefactId): Promise<void> {
       await objects.put(key, Buffer.from(release.text), { ifAbsent: true });
     throw error;
   });
-  const files = await objects.sizes(keyOfFile(objects, name, ''));
+  const files = await objects.below(keyOfFile(objects, name, ''));
   await objects.remove(files.keys());
   await removeNotes(objects, name, []);
-  await objects.remove((await objects.sizes(notesPrefix(objects, name))).keys());
+  await objects.remove((await objects.below(notesPrefix(objects, name))).keys());
 }
 
 async function prune(objects: S3Objects, id: ArtefactId, isDryRun: boolean): Promise<number> {
@@ -122,10 +122,10 @@ async function prune(objects: S3Objects, id: ArtefactId, isDryRun: boolean): Pro
   const location = locationOf(objects, name);
   await refuseAliased(objects, id, location);
   const folder = keyOfFile(objects, name, '');
-  const pruned = [...(await objects.sizes(folder))].filter(([key]) =>
+  const pruned = [...(await objects.below(folder))].filter(([key]) =>
     isPrunable(key.slice(folder.length), found.kind),
   );
-  const bytes = pruned.reduce((sum, [, size]) => sum + size, 0);
+  const bytes = pruned.reduce((sum, [, { size }]) => sum + size, 0);
   if (isDryRun || pruned.length === 0) return bytes;
   const files = pruned.map(([key]) => key.slice(folder.length));
   // First, so that what is half removed is known to be.

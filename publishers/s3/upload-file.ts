@@ -27,15 +27,21 @@ export interface UploadOptions {
   readonly onBytes: (bytesDone: number) => void;
 }
 
+export interface Uploaded {
+  readonly bytesSent: number;
+  /** Of the object that was compared with the file's digest. */
+  readonly etag: string;
+}
+
 /**
  * Sees to it that a file is at its key, with the bytes its digest says.
- * @returns bytes that were sent
  * @throws WeldlineError `source.not-found`, `disk.read-failed` or `publish.verify-failed` for a file that
  *   is not what the artefact says, and what the server makes of it
  */
-export async function uploadFile(options: UploadOptions): Promise<number> {
+export async function uploadFile(options: UploadOptions): Promise<Uploaded> {
   const { file, partBytes, sizeThere } = options;
-  if (sizeThere === file.size && (await isHeld(options))) return 0;
+  const held = sizeThere === file.size ? await findHeld(options) : undefined;
+  if (held !== undefined) return { bytesSent: 0, etag: held };
   const handle = await open(file.source, 'r').catch((error: unknown) => {
     throw toReadError(error, file.source);
   });
@@ -51,36 +57,39 @@ function keyOf({ objects, artefact, file }: UploadOptions): string {
   return `${objects.root}${artefact}/${file.path}`;
 }
 
-/** Whether the object at its key is the file, by the best that is known of it. */
-async function isHeld(options: UploadOptions): Promise<boolean> {
+/**
+ * The ETag of the object at its key if that is the file. The digest that its metadata names is not
+ * asked: it was written there before the bytes, and by anybody.
+ */
+async function findHeld(options: UploadOptions): Promise<string | undefined> {
   const { objects, artefact, file } = options;
   const head = await objects.head(keyOf(options));
-  if (head?.size !== file.size) return false;
-  if (head.checksum !== undefined && !head.isChecksumOfParts) {
-    return head.checksum === toBase64(file.sha256);
+  if (head?.size !== file.size) return undefined;
+  const { etag, checksum, isChecksumOfParts } = head;
+  if (checksum !== undefined && !isChecksumOfParts) {
+    return checksum === toBase64(file.sha256) ? etag : undefined;
   }
   const known =
-    head.sha256 ??
-    (await readRecordedDigest(objects, { artefact, path: file.path, etag: head.etag })) ??
+    (await readRecordedDigest(objects, { artefact, path: file.path, etag })) ??
     (await objects.readDigest(keyOf(options)));
-  return known === file.sha256;
+  return known === file.sha256 ? etag : undefined;
 }
 
-async function uploadWhole(options: UploadOptions, handle: FileHandle): Promise<number> {
+async function uploadWhole(options: UploadOptions, handle: FileHandle): Promise<Uploaded> {
   const { file, objects, claim, onBytes } = options;
   const bytes = Buffer.alloc(file.size);
   await fill(handle, bytes, 0, file);
   if ((await handle.stat()).size !== file.size) throw changedFile(file);
   if (createHash('sha256').update(bytes).digest('hex') !== file.sha256) throw changedFile(file);
   await claim.hold();
-  const { isChecked } = await objects.put(keyOf(options), bytes);
-  const failure = isChecked ? undefined : await verify(options, toBase64(file.sha256));
-  if (failure !== undefined) throw failure;
+  const { etag, isChecked } = await objects.put(keyOf(options), bytes);
+  const there = isChecked ? etag : await verify(options, toBase64(file.sha256));
+  if (typeof there !== 'string') throw there;
   onBytes(file.size);
-  return file.size;
+  return { bytesSent: file.size, etag: there };
 }
 
-async function uploadInParts(options: UploadOptions, handle: FileHandle): Promise<number> {
+async function uploadInParts(options: UploadOptions, handle: FileHandle): Promise<Uploaded> {
   const { file, objects } = options;
   const key = keyOf(options);
   let bytesSent = 0;
@@ -94,16 +103,17 @@ async function uploadInParts(options: UploadOptions, handle: FileHandle): Promis
       });
       await options.claim.hold();
       await completeOrDrop(upload, parts, attempt === 1);
-      const failure = await verify(options, checksumOfParts(parts));
-      if (failure !== undefined) throw new UploadSpoilt(failure);
-      return bytesSent;
+      const there = await verify(options, checksumOfParts(parts));
+      if (typeof there !== 'string') throw new UploadSpoilt(there);
+      return { bytesSent, etag: there };
     } catch (error) {
       objects.signal.throwIfAborted();
       const isSpoilt = error instanceof UploadSpoilt;
       const isOver = isSpoilt || (await isGone(upload, error));
       if (!isOver || attempt === UPLOADS_MAX) throw isSpoilt ? error.failure : error;
       // Who finished it may have been another publication of this very file.
-      if (await isHeld(options)) return bytesSent;
+      const etag = await findHeld(options);
+      if (etag !== undefined) return { bytesSent, etag };
     }
   }
 }
@@ -213,11 +223,11 @@ function isSamePart(listed: UploadedPart, bytes: Buffer, sha256: string): boolea
   return listed.etag.replaceAll('"', '') === createHash('md5').update(bytes).digest('hex');
 }
 
-/** Compares what arrived with what was sent, before anybody is told that it is there. */
-async function verify(
-  options: UploadOptions,
-  checksum: string,
-): Promise<WeldlineError | undefined> {
+/**
+ * Compares what arrived with what was sent, before anybody is told that it is there.
+ * @returns its ETag, or what is wrong with it
+ */
+async function verify(options: UploadOptions, checksum: string): Promise<string | WeldlineError> {
   const { objects, artefact, file } = options;
   const key = keyOf(options);
   const head = await objects.head(key);
@@ -233,11 +243,11 @@ async function verify(
     await objects.remove([key]);
     return notWhatWasSent(options);
   }
-  if (head.sha256 === undefined) {
+  if (head.checksum === undefined || head.isChecksumOfParts) {
     const { path, sha256 } = file;
     await recordDigest(objects, { artefact, path, sha256, etag: head.etag });
   }
-  return undefined;
+  return head.etag;
 }
 
 /** Reads exactly `bytes.length` bytes at an offset. */

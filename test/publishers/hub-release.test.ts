@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { commit } from '@huggingface/hub';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { promote } from '../../publishers/alias-moves.ts';
 import type { HubPublisher } from '../../publishers/hub/hub-publisher.ts';
 import type {
   Artefact,
@@ -332,12 +333,17 @@ describe('an alias on the hub', () => {
   });
 
   it('is finished by whoever tries again after the branch was not moved', async () => {
-    await publish(await artefactOf());
-    hub.proxy.fail({ kind: 'status', status: 403, path: /\/branch\/latest$/ });
+    for (const release of [RELEASE, NEXT]) await publish(await artefactOf(release));
+    hub.proxy.fail({ kind: 'status', status: 403, path: /\/branch\/latest$/, times: 1 });
     await expect(move('latest')).rejects.toMatchObject({ code: 'publish.unauthorized' });
     expect(await hub.filesAt(repo, 'latest')).toBeUndefined();
     await move('latest');
     expect(hub.server.commitOf(repo, 'latest')).toBe(hub.server.commitOf(repo, RELEASE));
+    hub.proxy.fail({ kind: 'status', status: 403, path: /\/branch\/latest$/, times: 1 });
+    const again = () => promote(publisher, { release: NEXT }, 'latest', signal());
+    await expect(again()).rejects.toMatchObject({ code: 'publish.unauthorized' });
+    expect(await again()).toMatchObject({ isMoved: false });
+    expect(hub.server.commitOf(repo, 'latest')).toBe(hub.server.commitOf(repo, NEXT));
   });
 
   it('is not guessed from a file that somebody changed', async () => {

@@ -229,6 +229,36 @@ describe('a file that is there', () => {
     await expectOnly(artefact);
   });
 
+  it('is not believed to be what its label says', async () => {
+    const artefact = await artefactOf();
+    const upload = await begin(weightsOf(artefact).sha256);
+    const parts = [1, 2, 3, 4, 5].map((number) =>
+      upload.put(number, Buffer.alloc(partOf(number).length)),
+    );
+    await upload.complete(await Promise.all(parts));
+    await publish(artefact);
+    await expectOnly(artefact);
+  });
+
+  it('keeps the version unseen if it is replaced before that is written', async () => {
+    const artefact = await artefactOf();
+    const { path } = artefact.files.at(-2)!;
+    proxy.fail({ ...SLOW, delayMs: 2000, method: /PUT/, path: new RegExp(`${path}\\?`) });
+    let replacing: Promise<void> | undefined;
+    const publishing = publish(artefact, (item) => {
+      if (item !== path) return;
+      replacing ??= bucket.put(keyOf(WEIGHTS_FILE), Buffer.alloc(WEIGHTS.length));
+    });
+    await expect(publishing).rejects.toMatchObject({
+      code: 'publish.verify-failed',
+      message: expect.stringContaining(WEIGHTS_FILE),
+    });
+    await replacing;
+    expect(await publisher.find(artefact, signal)).toBeUndefined();
+    await publish(artefact);
+    await expectOnly(artefact);
+  });
+
   it('is replaced if it has other bytes, and what nobody lists is removed', async () => {
     const artefact = await artefactOf();
     await bucket.put(keyOf(WEIGHTS_FILE), Buffer.alloc(WEIGHTS.length));
