@@ -24,7 +24,8 @@ export function artefactId(release: string, part: string | undefined): ArtefactI
 
 /**
  * @param part the id of a conversion; anything else is the merged checkpoint
- * @throws WeldlineError `convert.missing` if the conversion is not the one that was evaluated
+ * @throws WeldlineError `convert.missing` if the conversion is not the one that was evaluated,
+ *   `verify.digest-mismatch` if the merge is not the one that was verified
  */
 export async function artefactContents(
   release: ReleaseParts,
@@ -36,11 +37,9 @@ export async function artefactContents(
   if (converted === undefined) {
     assert(id.part === undefined, `the release has no part ${part}`);
     const { directory, manifestDigest } = release.sealed;
-    return {
-      ...id,
-      manifestDigest,
-      files: await filesIn(directory, manifest.files, MANIFEST_FILE),
-    };
+    const files = await filesIn(directory, manifest.files, MANIFEST_FILE);
+    requireSealed(directory, manifestDigest, files.at(-1)?.sha256);
+    return { ...id, manifestDigest, files };
   }
   requireJudged(release, converted);
   const { manifest: conversion } = await finishedConversion(converted);
@@ -61,6 +60,16 @@ async function filesIn(
   const source = join(directory, manifestFile);
   const manifest = { path: manifestFile, ...(await digestFile(source)), source };
   return [...files.map((file) => ({ ...file, source: join(directory, file.path) })), manifest];
+}
+
+/** The next release of the same plan may have made the merge again, by another version. */
+function requireSealed(directory: string, sealed: string, found: string | undefined): void {
+  if (found === sealed) return;
+  throw new WeldlineError(
+    'verify.digest-mismatch',
+    `${join(directory, MANIFEST_FILE)} is not the manifest of the merge that was verified: it was ` +
+      'changed, or the merge was made again. Nothing is published. Release again.',
+  );
 }
 
 /** A stage that was resumed may have made the files again after others of them were judged. */

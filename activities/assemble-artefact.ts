@@ -3,9 +3,8 @@ import { mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { digestOf, sha256Of } from '../engine/canonical-json.ts';
 import { toWriteError } from '../engine/disk-errors.ts';
-import { syncDirectory, writeFileDurably } from '../engine/durable-files.ts';
+import { digestFile, syncDirectory, writeFileDurably } from '../engine/durable-files.ts';
 import { assert, systemErrorCode } from '../engine/errors.ts';
-import { ENGINE_VERSION } from '../engine/version.ts';
 import {
   type Artefact,
   type ArtefactDescription,
@@ -47,7 +46,10 @@ export async function assembleArtefact(
 ): Promise<Artefact> {
   const place = artefactDirectory(home, keyOf(release, contents));
   const files = [...contents.files, ...adapters];
-  const documents = (await readDocuments(place)) ?? (await makeDocuments(place, files, write));
+  const documents = await inTurn(
+    place,
+    async () => (await readDocuments(place)) ?? (await makeDocuments(place, files, write)),
+  );
   const isRelease = ({ path }: ArtefactFile): boolean => path === RELEASE_FILE;
   const { release: name, part, manifestDigest } = contents;
   return {
@@ -64,11 +66,30 @@ export async function assembleArtefact(
   };
 }
 
-/** Of all that documents depend on. */
+const turns = new Map<string, Promise<unknown>>();
+
+/**
+ * Targets are published to side by side, and each signature would be made for nothing but one, and
+ * logged in public. Of two processes each makes its own; the first counts.
+ */
+async function inTurn<T>(place: string, work: () => Promise<T>): Promise<T> {
+  const before = turns.get(place) ?? Promise.resolve();
+  const turn = before.then(work, work);
+  turns.set(place, turn);
+  try {
+    return await turn;
+  } finally {
+    if (turns.get(place) === turn) turns.delete(place);
+  }
+}
+
+/**
+ * Of all that documents depend on within a run, but not of this version: one that comes while a
+ * release waits must not give another target other documents.
+ */
 function keyOf(release: ReleaseParts, contents: ArtefactContents): string {
   const { recipe, recipeDigest, run, quality } = release;
   return digestOf({
-    version: ENGINE_VERSION,
     part: contents.part ?? null,
     manifestDigest: contents.manifestDigest,
     recipe: recipeDigest,
@@ -81,10 +102,15 @@ function keyOf(release: ReleaseParts, contents: ArtefactContents): string {
 
 type Listed = Omit<ArtefactFile, 'source'>;
 
+/** Undefined where they were never finished, or are not what was finished. */
 async function readDocuments(place: string): Promise<readonly ArtefactFile[] | undefined> {
   try {
     const listed = JSON.parse(await readFile(join(place, LIST_FILE), 'utf8')) as readonly Listed[];
-    return listed.map((file) => ({ ...file, source: join(place, file.path) }));
+    const documents = listed.map((file) => ({ ...file, source: join(place, file.path) }));
+    for (const { source, sha256 } of documents) {
+      if ((await digestFile(source)).sha256 !== sha256) return undefined;
+    }
+    return documents;
   } catch {
     return undefined;
   }
@@ -124,7 +150,7 @@ async function takePlace(partial: string, place: string): Promise<void> {
   } catch (error) {
     if (!['EEXIST', 'ENOTEMPTY'].includes(systemErrorCode(error) ?? '')) throw error;
     if ((await readDocuments(place)) !== undefined) return;
-    // Without its list it is nothing that was finished.
+    // Nothing that was finished, or damaged since: no target could take it.
     await rm(place, { recursive: true, force: true });
     await rename(partial, place);
   }

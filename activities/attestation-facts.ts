@@ -98,13 +98,21 @@ function placeOf(model: ResolvedModel, hubEndpoint: string): ModelPlace {
   return { kind: 'hub', repo, commit, folder, ...endpoint };
 }
 
-/** The recipe without paths of this machine, which mean nothing elsewhere: their last components. */
-function publicRecipe(value: unknown): unknown {
+/** Servers of one's own: where they are is nobody's business, and decides nothing of an artefact. */
+const ADDRESSES = ['endpoint', 'trackingUri'];
+
+/**
+ * The recipe without addresses of servers, and of paths of this machine, which mean nothing elsewhere,
+ * the last components.
+ */
+export function publicRecipe(value: unknown): unknown {
   if (typeof value === 'string') return isAbsolute(value) ? basename(value) : value;
   if (Array.isArray(value)) return value.map(publicRecipe);
   if (typeof value !== 'object' || value === null) return value;
   return Object.fromEntries(
-    Object.entries(value).map(([key, member]) => [key, publicRecipe(member)]),
+    Object.entries(value)
+      .filter(([key]) => !ADDRESSES.includes(key))
+      .map(([key, member]) => [key, publicRecipe(member)]),
   );
 }
 

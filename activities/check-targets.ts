@@ -3,8 +3,9 @@ import type { PublishTarget } from '../config/publish-schema.ts';
 import type { Recipe } from '../config/recipe.ts';
 import type { ConversionStep } from '../conversion/conversion-step.ts';
 import { planConversions } from '../conversion/plan-conversions.ts';
+import { WeldlineError } from '../engine/errors.ts';
 import { createPublisher, type PublishEnvironment } from '../publishers/create-publisher.ts';
-import type { ArtefactDescription } from '../publishers/publisher.ts';
+import type { ArtefactDescription, Publisher } from '../publishers/publisher.ts';
 import { artefactId } from './artefact-contents.ts';
 
 /**
@@ -13,7 +14,8 @@ import { artefactId } from './artefact-contents.ts';
  *
  * @param release name of the release's artefacts
  * @param planDigest where it is known; what another plan made is then a conflict
- * @throws WeldlineError `publish.*`
+ * @throws WeldlineError `publish.*`; `recipe.invalid` for a target that would get nothing, or not
+ *   what the recipe sends there
  */
 export async function checkTargets(
   recipe: Recipe,
@@ -24,26 +26,80 @@ export async function checkTargets(
 ): Promise<void> {
   const adapterIds = recipe.adapters.map(({ id }) => id);
   const steps = planConversions({ conversions: recipe.conversions ?? [], adapterIds });
+  requireArtefacts(recipe, steps);
   for (const target of recipe.publish) {
     const publisher = await createPublisher(target, environment);
-    for (const { part, kind } of partsOf(target, steps)) {
+    const parts = partsOf(target, steps);
+    requireAccepted(publisher, target, parts);
+    for (const { part, kind } of parts) {
       if (!publisher.accepts(kind)) continue;
       await publisher.check(artefactId(release, part), planDigest, signal);
     }
   }
 }
 
-function partsOf(
+interface Part {
+  readonly part: string;
+  readonly kind: ArtefactDescription['kind'];
+}
+
+/** What a target names and nothing makes would be missed by nobody until somebody looks for it. */
+function requireArtefacts({ publish }: Recipe, steps: readonly ConversionStep[]): void {
+  const made = allParts(steps).map(({ part }) => part);
+  for (const target of publish) {
+    const unknown = target.artefacts?.find((artefact) => !made.includes(artefact));
+    if (unknown !== undefined) {
+      throw new WeldlineError(
+        'recipe.invalid',
+        `The recipe publishes "${unknown}", which it does not make: there is ${made.join(', ')}. ` +
+          'Mend "artefacts" below "publish", or add the conversion.',
+      );
+    }
+    if (!('mlflow' in target) || target.artefacts === undefined) continue;
+    const kinds = target.mlflow.source === undefined ? SOURCES : [target.mlflow.source];
+    const holders = publish.filter((other) => kinds.some((kind) => kind in other));
+    const missing = target.artefacts.find(
+      (artefact) => !holders.some(({ artefacts }) => artefacts?.includes(artefact) ?? true),
+    );
+    if (missing === undefined) continue;
+    throw new WeldlineError(
+      'recipe.invalid',
+      `The recipe registers "${missing}" in MLflow and publishes it to no ${kinds.join(', ')} that ` +
+        'MLflow could point at. Mend "artefacts" below "publish".',
+    );
+  }
+}
+
+/** Where files are that MLflow can point at. */
+const SOURCES = ['hub', 's3', 'oci'] as const;
+
+function requireAccepted(
+  publisher: Publisher,
   { artefacts }: PublishTarget,
-  steps: readonly ConversionStep[],
-): readonly { readonly part: string; readonly kind: ArtefactDescription['kind'] }[] {
-  const parts = [
+  parts: readonly Part[],
+): void {
+  const refused = parts.filter(({ kind }) => !publisher.accepts(kind));
+  if (artefacts === undefined ? refused.length < parts.length : refused.length === 0) return;
+  const what = artefacts === undefined ? 'anything that this recipe makes' : refused[0]?.part;
+  throw new WeldlineError(
+    'recipe.invalid',
+    `${publisher.name} cannot hold ${what}: Ollama takes GGUF files. Add a conversion to GGUF, or ` +
+      'mend "artefacts" below "publish".',
+  );
+}
+
+function partsOf({ artefacts }: PublishTarget, steps: readonly ConversionStep[]): readonly Part[] {
+  const parts = allParts(steps);
+  return artefacts === undefined ? parts : parts.filter(({ part }) => artefacts.includes(part));
+}
+
+function allParts(steps: readonly ConversionStep[]): readonly Part[] {
+  return [
     { part: 'merged', kind: 'merged' as const },
     ...steps
       .filter((step) => step.kind !== 'gguf' || step.wanted)
       .map(({ id, kind }) => ({ part: id, kind })),
   ];
-  return artefacts === undefined ? parts : parts.filter(({ part }) => artefacts.includes(part));
 }
 
 /**

@@ -63,7 +63,11 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
  * Where each attempt may take hours of a program's time, few are made before a person is asked; by
  * default workflows have their own limits.
  */
-const ATTEMPTS_MAX: Partial<Record<ErrorCode, number>> = { 'tool.stalled': 2 };
+const ATTEMPTS_MAX: Partial<Record<ErrorCode, number>> = {
+  'tool.stalled': 2,
+  // A file that changed since it was judged stays so, and is sent or read as a whole each time.
+  'publish.verify-failed': 3,
+};
 
 /** What only a disk says; writing to an open file says it without a path. */
 const OF_A_DISK = ['ENOSPC', 'EDQUOT', 'EROFS', 'EIO'];

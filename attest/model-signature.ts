@@ -67,6 +67,8 @@ export interface VerifyModelOptions {
   /** What is there, with the digests that were found; the signature itself may be among it. */
   readonly files: readonly SignedFile[];
   readonly trust: Trust;
+  /** Whether a file that was signed may be gone: one that was pruned. */
+  readonly mayLack?: (path: string) => boolean;
 }
 
 export interface VerifiedSignature {
@@ -74,7 +76,7 @@ export interface VerifiedSignature {
   readonly signedBy: string;
   /** What the signer called the model. */
   readonly name: string;
-  /** How many files the signature lists; all of them were compared. */
+  /** How many files the signature lists; all that are there were compared. */
   readonly filesListed: number;
   /** Files that are there and that the signature leaves out in so many words, `model.sig` aside. */
   readonly ignored: readonly string[];
@@ -89,14 +91,14 @@ export interface VerifiedSignature {
  */
 export async function verifyModelSignature(
   text: string,
-  { files, trust }: VerifyModelOptions,
+  { files, trust, mayLack }: VerifyModelOptions,
 ): Promise<VerifiedSignature> {
   const signature = parseModelSignature(text);
   const signedBy =
     'publicKey' in trust
       ? verifyByKey(signature, trust.publicKey)
       : await verifyKeyless(signature, trust);
-  const ignored = compareSignedFiles(signature, files);
+  const ignored = compareSignedFiles(signature, files, mayLack);
   return { signedBy, name: signature.name, filesListed: signature.files.length, ignored };
 }
 
@@ -136,10 +138,11 @@ function verifyByKey({ proof, payload }: ModelSignature, pem: string): string {
 export function compareSignedFiles(
   signature: ModelSignature,
   files: readonly SignedFile[],
+  mayLack: (path: string) => boolean = () => false,
 ): readonly string[] {
   const found = new Map(files.map(({ path, sha256 }) => [path, sha256]));
   const listed = new Set(signature.files.map(({ path }) => path));
-  const missing = [...listed].filter((path) => !found.has(path));
+  const missing = [...listed].filter((path) => !found.has(path) && !mayLack(path));
   const changed = signature.files.flatMap(({ path, sha256 }) =>
     found.has(path) && found.get(path) !== sha256 ? [path] : [],
   );

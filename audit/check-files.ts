@@ -10,7 +10,8 @@ const CARD_FILE = 'README.md';
 export const PRUNED_FILE = 'pruned.json';
 
 /** What programs load models or code from; beside a merge that nobody published, the rest is notes. */
-const LOADED = /\.(?:safetensors|bin|pt|pth|ckpt|gguf|py|json|jinja|model)$/;
+const LOADED =
+  /\.(?:safetensors|bin|pt|pth|ckpt|gguf|pkl|pickle|joblib|npy|npz|h5|msgpack|onnx|so|dll|dylib|py|pyc|json|jinja|model)$/i;
 
 /** Whether a file is missing because pruning removes such files, which are weights. */
 export function wasPruned(path: string, found: ReadonlyMap<string, FoundFile>): boolean {

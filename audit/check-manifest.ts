@@ -1,11 +1,30 @@
 import { isDeepStrictEqual } from 'node:util';
+import { BOM_FILE } from '../attest/bom.ts';
+import { SIGNATURE_FILE } from '../attest/model-signature.ts';
+import { PROVENANCE_FILE } from '../attest/provenance-terms.ts';
+import type { FoundFile } from './artefact-digests.ts';
 import { type ArtefactRecord, RELEASE_FILE } from './artefact-record.ts';
+import { PRUNED_FILE } from './check-files.ts';
 import { type Finding, failed, notChecked, verified } from './claim.ts';
 
+/** Only releases have them. */
+const OF_A_RELEASE = [BOM_FILE, PROVENANCE_FILE, SIGNATURE_FILE, PRUNED_FILE];
+
 /** Checks that `release.json` and the manifest of what was released say the same. */
-export function checkManifest(record: ArtefactRecord): Finding {
+export function checkManifest(
+  record: ArtefactRecord,
+  found: ReadonlyMap<string, FoundFile>,
+): Finding {
   const { release, manifestFile, manifestDigest, merge } = record;
   if (release === undefined) {
+    const left = OF_A_RELEASE.find((path) => found.has(path));
+    if (left !== undefined) {
+      return failed(
+        'verify.inventory-mismatch',
+        `there is no ${RELEASE_FILE}, and ${left} is there: it was a release, and that was removed. ` +
+          'Fetch it again from where it was published.',
+      );
+    }
     return notChecked(`there is no ${RELEASE_FILE}: it was never published`);
   }
   const differing = [

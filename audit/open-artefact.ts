@@ -87,7 +87,8 @@ async function collect(
     if (!isOfArtefact(path)) continue;
     const stats = await stat(join(root, path)).catch(() => undefined);
     if (stats?.isDirectory() && depth < DEPTH_MAX) await collect(root, path, depth + 1, sizes);
-    else sizes.set(path, stats?.isFile() ? stats.size : 0);
+    else if (stats === undefined || stats.isFile()) sizes.set(path, stats?.size ?? 0);
+    else throw notAFile(join(root, path));
     if (sizes.size > FILES_MAX) {
       throw new WeldlineError(
         'source.invalid-reference',
@@ -99,6 +100,14 @@ async function collect(
 
 function isOfArtefact(path: string): boolean {
   return !NOT_OF_AN_ARTEFACT.includes(path.split('/', 1)[0] ?? '');
+}
+
+/** Whoever opens a pipe waits for its other end. */
+function notAFile(path: string): WeldlineError {
+  return new WeldlineError(
+    'source.invalid-reference',
+    `${path} is no file, or lies deeper than a release goes. Nothing like it is published: remove it.`,
+  );
 }
 
 function unreadable(directory: string, error: unknown): WeldlineError {

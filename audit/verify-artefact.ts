@@ -57,7 +57,7 @@ export async function verifyArtefact(options: VerifyArtefactOptions): Promise<Ve
   const inputs = record.release?.inputs ?? record.merge?.inputs ?? [];
   const claims = [
     await checkClaim('files', async () => checkFiles(record, found)),
-    await checkClaim('manifest', async () => checkManifest(record)),
+    await checkClaim('manifest', async () => checkManifest(record, found)),
     await checkClaim('tensors', () => checkTensors(subject)),
     await checkClaim('provenance', () => checkProvenance(subject)),
     await checkClaim('bom', () => checkBom(subject)),

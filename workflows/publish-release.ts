@@ -70,14 +70,17 @@ async function publishParts(
 }
 
 /** What a recipe sends where: to each target what it names, or all that the target can hold. */
-function isWanted(
-  target: PublishTarget,
-  part: string | undefined,
-  { quality }: ReleaseParts,
-): boolean {
+function isWanted(target: PublishTarget, part: string | undefined, release: ReleaseParts): boolean {
   if (target.artefacts !== undefined && !target.artefacts.includes(part ?? 'merged')) return false;
+  if ('mlflow' in target) {
+    const { source } = target.mlflow;
+    const holders = source === undefined ? (['hub', 's3', 'oci'] as const) : [source];
+    return release.recipe.publish.some(
+      (other) => holders.some((kind) => kind in other) && isWanted(other, part, release),
+    );
+  }
   if (!('ollama' in target)) return true;
-  return quality?.plan.conversions.find(({ id }) => id === part)?.kind === 'gguf';
+  return release.quality?.plan.conversions.find(({ id }) => id === part)?.kind === 'gguf';
 }
 
 /**
@@ -105,11 +108,12 @@ export async function publishRelease(
     stages: runner.stages,
   });
   const isOverridden = (): boolean => (approvals.given?.override ?? '') !== '';
-  const publish = async (parts: readonly (string | undefined)[]): Promise<void> => {
+  const publish = async (parts: readonly (string | undefined)[]) => {
     const published = await publishParts(heartbeatTimeoutMs, facts(), parts);
     publications.push(...published.map(({ publication }) => publication));
-    // What a person let pass against the gate is nobody's default: it is promoted by hand.
-    if (isOverridden()) return;
+    return published;
+  };
+  const moveAliases = async (published: Awaited<ReturnType<typeof publish>>): Promise<void> => {
     for (const each of published) {
       if ((recipe.publish[each.target]?.aliases ?? []).length === 0) continue;
       const moved = await quick.moveAliases({
@@ -135,12 +139,13 @@ export async function publishRelease(
   await runner.run('publish', async () => {
     publications.length = 0;
     warnings.length = 0;
-    await publish(passed);
+    await moveAliases(await publish(passed));
     if (failed.length === 0) return;
     if (!isOverridden() && recipe.evaluation?.onFailure !== 'stop') {
       const { html = '' } = await report();
       await approvals.wait(overrideWanted(failed, passed.length, html));
     }
+    // What a person let pass against the gate is nobody's default: it is promoted by hand.
     if (isOverridden()) await publish(failed.map(({ id }) => id));
   });
   const final = await runner.run('report', report);

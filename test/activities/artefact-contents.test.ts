@@ -69,6 +69,17 @@ test('nor is one whose evaluation was of other files', async () => {
   });
 });
 
+test('nor is a merge whose manifest is another than that which was verified', async () => {
+  const directory = await temporaryDirectory();
+  await writeFile(join(directory, 'weldline.json'), '{"engine": "another"}');
+  const sealed = { directory, manifestDigest: 'a'.repeat(64) };
+  const release = { sealed, inputs: { artefact: FACTS.artefact } } as unknown as ReleaseParts;
+  await expect(artefactContents(release, { files: [] }, undefined)).rejects.toMatchObject({
+    code: 'verify.digest-mismatch',
+    message: expect.stringContaining('weldline.json is not the manifest'),
+  });
+});
+
 test('the archive holds what was merged of each adapter, and nothing of the base', () => {
   const [base, ...adapters] = FACTS.inputs;
   expect([base?.id, adapters.length]).toEqual(['base', 2]);

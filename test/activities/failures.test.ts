@@ -78,6 +78,8 @@ describe('what becomes of a failure', () => {
     expect(failing('tool.stalled', 2)).toBe(true);
     expect(failing('tool.failed', 1)).toBe(true);
     expect(failing('hub.stalled', 40)).toBe(false);
+    expect(failing('publish.verify-failed', 2)).toBe(false);
+    expect(failing('publish.verify-failed', 3)).toBe(true);
   });
 
   it('waits for a person where the kernel was never built', () => {

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { cp, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -149,9 +150,9 @@ describe('a release that is as it was published', () => {
       ...ALL_VERIFIED,
       files: 'not-checked',
       tensors: 'not-checked',
-      signature: 'not-checked',
       rows: 'not-checked',
     });
+    expect(claimOf(await verify(copy), 'signature')?.text).toContain('not pruned');
     await rm(join(copy, 'config.json'));
     expect(await complaints(copy)).toContain('config.json');
   });
@@ -233,6 +234,44 @@ describe('a release that was tampered with', () => {
       expect(await complaints(copy, { trust: undefined, base: undefined })).toContain(path);
     },
   );
+
+  it('is found by its signature, whoever says that it was pruned', async () => {
+    const copy = await copyOf(release);
+    const unprotected = ['release.json', 'provenance.intoto.json', 'bom.cdx.json', 'README.md'];
+    for (const name of unprotected) await cp(join(unsigned.directory, name), join(copy, name));
+    await writeFile(join(copy, 'README.md'), 'trust me');
+    await writeFile(join(copy, 'pruned.json'), '{}');
+    const { claims } = await verify(copy);
+    expect(claims.find(({ claim }) => claim === 'signature')).toMatchObject({
+      status: 'failed',
+      text: expect.stringContaining('README.md'),
+    });
+    const stranger = await verify(copy, { trust: { publicKey: unsigned.publicKey } });
+    expect(claimOf(stranger, 'signature')?.status).toBe('failed');
+  });
+
+  it.each(['bom.cdx.json', 'pruned.json'])(
+    'is found by %s without the release.json that it belongs to',
+    async (left) => {
+      const copy = await copyOf(unsigned);
+      await rm(join(copy, 'release.json'));
+      await rm(join(copy, 'provenance.intoto.json'));
+      if (left !== 'bom.cdx.json') await rm(join(copy, 'bom.cdx.json'));
+      await writeFile(join(copy, 'pruned.json'), '{}');
+      if (left !== 'pruned.json') await rm(join(copy, 'pruned.json'));
+      const said = await complaints(copy, { trust: undefined, base: undefined });
+      expect(said).toContain(`no release.json, and ${left} is there`);
+    },
+  );
+
+  it('does not wait for what a pipe would say', async () => {
+    const copy = await copyOf(unsigned);
+    execFileSync('mkfifo', [join(copy, 'pipe')]);
+    await expect(verify(copy)).rejects.toMatchObject({
+      code: 'source.invalid-reference',
+      message: expect.stringContaining('pipe'),
+    });
+  });
 
   it('does not write to terminals by the names of files', async () => {
     const copy = await copyOf(unsigned);
