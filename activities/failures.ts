@@ -24,6 +24,7 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'publish.rate-limited': 'retry',
   'publish.rejected': 'mend',
   'publish.verify-failed': 'retry',
+  'publish.source-changed': 'mend',
   'publish.alias-moved': 'retry',
   'attest.key-invalid': 'mend',
   'attest.no-identity': 'mend',

@@ -29,7 +29,9 @@ export function createPublishActivities(dependencies: Dependencies) {
         const { publisher } = await publisherOf(input);
         const facts = await factsOfRelease(home, input);
         const readReport = () => releaseReport(home, input, facts);
-        const { artefact, judged } = await releasedArtefact(dependencies, input, facts, readReport);
+        const { artefact, judged } = await releasedArtefact(
+          ...([dependencies, input, facts, readReport, signal] as const),
+        );
         const published = await publisher.publish(artefact, {
           signal,
           onProgress: report,

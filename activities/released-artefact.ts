@@ -8,7 +8,7 @@ import type { PublishTarget } from '../config/publish-schema.ts';
 import type { ConversionManifest } from '../conversion/conversion-step.ts';
 import { readConversionManifest } from '../conversion/conversion-store.ts';
 import { sha256Of } from '../engine/canonical-json.ts';
-import { assert } from '../engine/errors.ts';
+import { assert, WeldlineError } from '../engine/errors.ts';
 import type { Manifest } from '../engine/manifest.ts';
 import { readManifest } from '../engine/verify/verify-merge.ts';
 import { MODELFILE } from '../publishers/ollama/modelfile.ts';
@@ -18,6 +18,7 @@ import { type ConversionCardOptions, conversionCard } from '../report/conversion
 import { modelCard } from '../report/model-card.ts';
 import { type ArtefactRecord, formatRecord, type ReleaseFacts } from '../report/release-facts.ts';
 import type { ReportFacts } from '../report/report-facts.ts';
+import type { FileDigests } from '../sources/file-digests.ts';
 import { type ArtefactContents, archivedAdapters, artefactContents } from './artefact-contents.ts';
 import { assembleArtefact, type ReleaseDocument } from './assemble-artefact.ts';
 import { type AttestedArtefact, attestationFacts } from './attestation-facts.ts';
@@ -37,10 +38,11 @@ export interface ReleasedArtefact {
  * @param readReport only asked where documents are not written yet, since it reads all results
  */
 export async function releasedArtefact(
-  { home, publishing, identity }: Pick<Dependencies, 'home' | 'publishing' | 'identity'>,
+  { home, access, publishing, identity }: Dependencies,
   input: PublishInput,
   facts: ReleaseFacts,
   readReport: () => Promise<ReportFacts>,
+  signal: AbortSignal,
 ): Promise<ReleasedArtefact> {
   const manifest = await readManifest(input.sealed.directory);
   const contents = await artefactContents(input, manifest, input.part);
@@ -48,6 +50,7 @@ export async function releasedArtefact(
   const isArchived = contents.part === undefined && input.recipe.archiveAdapters !== false;
   const { roots } = input;
   const adapters = isArchived && roots !== undefined ? archivedAdapters(manifest, roots) : [];
+  await requireAsMerged(access.digests, adapters, signal);
   const description = describeArtefact(facts, contents);
   const { conversion } = contents;
   const artefact = await assembleArtefact(home, {
@@ -72,6 +75,27 @@ export async function releasedArtefact(
     },
   });
   return { artefact, judged: contents.files };
+}
+
+/**
+ * A release may wait for a person for weeks, and an adapter's directory is not weldline's: the training
+ * may have gone on in it. Found here, before anything is said of the artefact or sent.
+ * @throws WeldlineError `publish.source-changed`
+ */
+async function requireAsMerged(
+  digests: FileDigests,
+  adapters: readonly ArtefactFile[],
+  signal: AbortSignal,
+): Promise<void> {
+  for (const { source, sha256 } of adapters) {
+    if ((await digests.findChanged('', [{ path: source, sha256 }], signal)) === undefined) continue;
+    throw new WeldlineError(
+      'publish.source-changed',
+      `${source} is not there any more as it was merged, so it cannot be published with what was ` +
+        'made of it. Put it back and resume, or cancel and release again with the adapter as it ' +
+        'is now.',
+    );
+  }
 }
 
 /** The card of a conversion, and of a GGUF what makes a model of Ollama of it. */

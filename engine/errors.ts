@@ -168,6 +168,7 @@ export const ERROR_CODES = [
   'publish.rate-limited',
   'publish.rejected',
   'publish.verify-failed',
+  'publish.source-changed',
   'publish.aliased',
   'publish.alias-moved',
   // signatures, provenance, bills of materials

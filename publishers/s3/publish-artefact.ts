@@ -34,8 +34,11 @@ const CLEAN_UP_TIMEOUT_MS = 10_000;
 export async function publishArtefact(options: PublishArtefact): Promise<Published> {
   const { objects, artefact } = options;
   const there = await findSame(options);
-  if (there?.isPruned === false) return toPublished(options, 0, true);
   const name = artefactNameOf(artefact);
+  if (there?.isPruned === false) {
+    await atLeisure(objects, (own) => removeLeftNotes(own, name, artefact.files));
+    return toPublished(options, 0, true);
+  }
   const { manifestDigest, planDigest } = artefact;
   const location = locationOf(objects, name);
   const of = { artefact: name, manifestDigest, planDigest, location };
@@ -47,6 +50,17 @@ export async function publishArtefact(options: PublishArtefact): Promise<Publish
   } catch (error) {
     await atLeisure(objects, (own) => claim.release(own));
     throw error;
+  }
+}
+
+/** Whoever published it may have been killed before its notes were removed. */
+async function removeLeftNotes(
+  objects: S3Objects,
+  name: string,
+  files: Artefact['files'],
+): Promise<void> {
+  if ((await objects.head(keyOfClaim(objects, name))) !== undefined) {
+    await removeNotes(objects, name, files);
   }
 }
 
