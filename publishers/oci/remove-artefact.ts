@@ -54,11 +54,22 @@ export async function pruneArtefact(
   );
   await ensureBlob(client, bytesBlob(documents.config, 'its configuration'), signal);
   await putManifest(client, tag, documents.bytes, signal);
+  // What is pruned gets no alias any more. One that came before would go with the manifest.
+  const now = await readRepository(client, signal);
+  const alias = [...now.all].find(([other, each]) => other !== tag && isAt(each, digest))?.[0];
+  if (alias !== undefined) {
+    await putManifest(client, tag, tagged.stored.bytes, signal);
+    throw aliased(tagged.found.location, alias);
+  }
   await deleteManifest(client, digest, signal);
   const kept = new Set(rest.map((layer) => layer.digest));
   const gone = weights.filter((layer) => !kept.has(layer.digest));
-  await deleteUnused(client, gone, content, digest, signal);
+  await deleteUnused(client, gone, now, digest, signal);
   return bytes;
+}
+
+function isAt(tagged: Tagged, digest: string): boolean {
+  return tagged.kind !== 'nothing' && tagged.stored?.digest === digest;
 }
 
 /** @throws WeldlineError `publish.aliased` */
