@@ -1,6 +1,6 @@
 import { deleteBlob } from '../../remote/oci/blobs.ts';
 import { type Descriptor, pathOfLayer } from '../../remote/oci/manifest.ts';
-import { deleteManifest, putManifest } from '../../remote/oci/manifests.ts';
+import { deleteManifest, getConfig, putManifest } from '../../remote/oci/manifests.ts';
 import type { RegistryClient } from '../../remote/oci/registry-client.ts';
 import { type ArtefactId, artefactNameOf } from '../publisher.ts';
 import { isPrunable } from '../release-record.ts';
@@ -49,7 +49,7 @@ export async function pruneArtefact(
   const rest = manifest.layers.filter((layer) => !weights.includes(layer));
   const documents = prunedDocuments(
     manifest,
-    await readConfig(client, manifest.config, signal),
+    await getConfig(client, manifest.config, signal),
     rest,
   );
   await ensureBlob(client, bytesBlob(documents.config, 'its configuration'), signal);
@@ -108,13 +108,4 @@ async function deleteUnused(
   for (const digest of new Set(blobs.map((blob) => blob.digest))) {
     if (!used.has(digest) && !(await deleteBlob(client, digest, signal))) return;
   }
-}
-
-async function readConfig(
-  client: RegistryClient,
-  { digest }: Descriptor,
-  signal: AbortSignal,
-): Promise<Record<string, unknown>> {
-  const response = await client.ask({ method: 'GET', to: `blobs/${digest}`, signal, what: digest });
-  return (await response.json()) as Record<string, unknown>;
 }
