@@ -1,9 +1,12 @@
 import { readEnvironment } from '../config/environment.ts';
+import type { PublishTarget } from '../config/publish-schema.ts';
 import { loadRecipe } from '../config/recipe.ts';
+import { createPublisher } from '../publishers/create-publisher.ts';
 import { decidePrune, newestFirst, type PruneDecision } from '../publishers/prune-policy.ts';
 import type { Publisher } from '../publishers/publisher.ts';
 import { atTargets, tellLeft } from './at-targets.ts';
 import { formatBytes, formatTable } from './format.ts';
+import { interruptionSignal } from './interruption.ts';
 import { isOfRecipe, targetsOf } from './named-releases.ts';
 import type { Output } from './output.ts';
 import { pruneWorkspace } from './prune-workspace.ts';
@@ -61,6 +64,8 @@ async function pruneTargets(
   const { recipe } = await loadRecipe(recipePath);
   const isMeant = isOfRecipe(recipe);
   const isDryRun = options.yes !== true;
+  const targets = targetsOf(recipe, recipePath);
+  const pointing = await aliasesOfReferences(targets);
   const pruned: Pruned[] = [];
   const kept: object[] = [];
   const work = async (publisher: Publisher, _place: unknown, signal: AbortSignal) => {
@@ -71,7 +76,7 @@ async function pruneTargets(
     }
     const artefacts = await publisher.list(signal);
     const own = artefacts.filter(isMeant).sort(newestFirst);
-    const aliases = await publisher.listAliases(signal);
+    const aliases = [...(await publisher.listAliases(signal)), ...pointing];
     const named = own.filter(({ name }) => name !== undefined);
     const decisions = decidePrune(named, aliases, { keep, keepDays, nowMs: Date.now() });
     const rows: string[][] = [];
@@ -96,7 +101,7 @@ async function pruneTargets(
     output.line(publisher.name);
     output.line(rows.length === 0 ? '  no release of this recipe' : formatTable(rows));
   };
-  const places = targetsOf(recipe, recipePath).map((target) => ({ target }));
+  const places = targets.map((target) => ({ target }));
   const failures = await atTargets({ places, only: options.target, output, work });
   const bytes = pruned.reduce((sum, each) => sum + each.bytes, 0);
   tellBytes(bytes, isDryRun, output);
@@ -106,6 +111,20 @@ async function pruneTargets(
   const { status, left } = tellLeft(failures, command, output);
   output.result({ isDryRun, bytes, pruned, kept, failures, ...(left && { left }) });
   return status;
+}
+
+/**
+ * Aliases of targets that only point at what others hold: its weights are theirs. Where they cannot
+ * be asked, nothing may be pruned.
+ */
+async function aliasesOfReferences(targets: readonly PublishTarget[]) {
+  const signal = interruptionSignal();
+  const environment = readEnvironment();
+  const all = targets.map(async (target) => {
+    const publisher = await createPublisher(target, environment);
+    return publisher.holds === 'references' ? publisher.listAliases(signal) : [];
+  });
+  return (await Promise.all(all)).flat();
 }
 
 function reasonText({ kept }: PruneDecision): string {

@@ -5,7 +5,7 @@ import { httpRequest } from '../remote/http.ts';
 import type { Patience } from '../remote/patience.ts';
 import { checkRange } from './byte-range.ts';
 import { codeOfHttp, fileUrl, versionIn } from './http-probe.ts';
-import type { RemoteFile } from './remote-source.ts';
+import { NO_VERSION, type RemoteFile } from './remote-source.ts';
 
 /**
  * Some small servers ignore ranges and send the whole file. Up to this size that is taken and cut;
@@ -107,7 +107,7 @@ function checkAnswer(
   asked: { readonly begin: number; readonly length: number },
 ): void {
   const version = versionIn(headers);
-  const isOther = version !== undefined && file.version !== 'none' && version !== file.version;
+  const isOther = version !== undefined && file.version !== NO_VERSION && version !== file.version;
   if (status === 412 || status === 416 || isOther) throw changed(url);
   if (!['', 'identity'].includes(headers.get('content-encoding') ?? '')) {
     throw unusable(url, 'compresses the bytes although told not to');

@@ -2,7 +2,7 @@ import { WeldlineError } from '../engine/errors.ts';
 import { httpRequest } from '../remote/http.ts';
 import type { Patience } from '../remote/patience.ts';
 import { encodeHubPath } from './hub-path.ts';
-import type { RemoteFile } from './remote-source.ts';
+import { NO_VERSION, type RemoteFile } from './remote-source.ts';
 
 /** Answers that say that there is no such file, or none for us. Storage hosts say 403 for both. */
 const ABSENT = [403, 404, 410];
@@ -99,7 +99,7 @@ function sizeIn(header: string | null): number | undefined {
 }
 
 function found(path: string, size: number, headers: Headers): Probed {
-  return { status: 200, file: { path, size, version: versionIn(headers) ?? 'none' } };
+  return { status: 200, file: { path, size, version: versionIn(headers) ?? NO_VERSION } };
 }
 
 /** What tells two states of a file apart: `etag:"…"` or `modified:…`; undefined without either. */

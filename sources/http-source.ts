@@ -45,7 +45,8 @@ async function resolve(uri: string, patience: Patience, signal: AbortSignal): Pr
   const missing = named.filter((name) => !KNOWN_FILES.includes(name));
   found.push(...(await probeAll(missing)).flatMap(({ file }) => file ?? []));
   const files = found.toSorted((a, b) => (a.path < b.path ? -1 : 1));
-  const pin = digestOf(files.map(({ path, size, version }) => [path, size, version]));
+  // With where it is: versions of web servers are often times, and models of one kind are of one size.
+  const pin = digestOf([uri, files.map(({ path, size, version }) => [path, size, version])]);
   return { kind: 'http', uri, pin, files };
 }
 

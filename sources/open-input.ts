@@ -8,6 +8,7 @@ import type { Plan, PlanPreview } from '../engine/plan/plan.ts';
 import type { MergeInput } from '../engine/plan/plan-merge.ts';
 import { openModelDirectory } from './model-directory.ts';
 import { type LocatedModel, type ModelAccess, openRemotely } from './model-input.ts';
+import { NO_VERSION } from './remote-source.ts';
 
 /** Read in pieces where a whole file passes through. */
 const PIECE_BYTES = 4 * 1024 * 1024;
@@ -85,7 +86,10 @@ function fileVersions(model: LocatedModel): ReadonlyMap<string, string> {
   if (model.kind !== 'remote') return new Map();
   const { uri, files } = model.model;
   return new Map(
-    files.map(({ path, size, version }) => [path, [uri, path, size, version].join('|')]),
+    files
+      // Of a file whose server names no version, nothing can be remembered.
+      .filter(({ version }) => version !== NO_VERSION)
+      .map(({ path, size, version }) => [path, [uri, path, size, version].join('|')]),
   );
 }
 

@@ -1,5 +1,8 @@
 import type { ByteSource } from '../engine/byte-source.ts';
 
+/** Of a file whose server says nothing that tells two states of it apart. */
+export const NO_VERSION = 'none';
+
 /** A file of a model that is elsewhere, as it was when the model was pinned. */
 export interface RemoteFile {
   /** Relative to the model, with forward slashes; checked to be plain. */
@@ -8,7 +11,10 @@ export interface RemoteFile {
   readonly size: number;
   /** Hex, of the content, where the place knows it. */
   readonly sha256?: string;
-  /** What pins the content: an ETag, a version id, a digest. Reads fail once it is another. */
+  /**
+   * What pins the content: an ETag, a version id, a digest. Reads fail once it is another.
+   * {@link NO_VERSION} pins nothing.
+   */
   readonly version: string;
 }
 
@@ -18,8 +24,8 @@ export interface RemoteModel {
   /** As the recipe names it, without credentials. */
   readonly uri: string;
   /**
-   * What tells two states of it apart: a manifest's digest, or the digest of all paths and versions;
-   * hex.
+   * What tells two states of it apart: a manifest's digest, or the digest of all paths and versions
+   * (and of the URI, where versions do not depend on bytes alone); hex.
    */
   readonly pin: string;
   readonly files: readonly RemoteFile[];

@@ -133,16 +133,18 @@ async function pinFile(
       );
     });
   const { ETag: etag = '', VersionId: versionId, ContentLength: size = 0 } = head;
-  const sha256 = fullChecksum(head.ChecksumSHA256, etag) ?? head.Metadata?.['sha256'];
+  // What its metadata says is what somebody wrote there: the server has compared the checksum only.
+  const sha256 = fullChecksum(head.ChecksumSHA256, etag);
   // Buckets that had versions once call what came before or after "null".
   const version = versionId === undefined || versionId === 'null' ? etag : `${etag}@${versionId}`;
-  return { path, size, ...(sha256 && /^[0-9a-f]{64}$/.test(sha256) && { sha256 }), version };
+  return { path, size, ...(sha256 && { sha256 }), version };
 }
 
 /** Hex; that of an object sent in parts is the digest of its parts' digests. */
 function fullChecksum(base64: string | undefined, etag: string): string | undefined {
   if (base64 === undefined || base64.includes('-') || /-\d+"?$/.test(etag)) return undefined;
-  return Buffer.from(base64, 'base64').toString('hex');
+  const hex = Buffer.from(base64, 'base64').toString('hex');
+  return hex.length === 64 ? hex : undefined;
 }
 
 function unsafe(uri: string, path: string): WeldlineError {

@@ -1,6 +1,6 @@
 import { deleteBlob } from '../../remote/oci/blobs.ts';
 import { type Descriptor, pathOfLayer } from '../../remote/oci/manifest.ts';
-import { deleteManifest, putManifest } from '../../remote/oci/manifests.ts';
+import { deleteManifest, getConfig, putManifest } from '../../remote/oci/manifests.ts';
 import type { RegistryClient } from '../../remote/oci/registry-client.ts';
 import { type ArtefactId, artefactNameOf } from '../publisher.ts';
 import { isPrunable } from '../release-record.ts';
@@ -49,16 +49,27 @@ export async function pruneArtefact(
   const rest = manifest.layers.filter((layer) => !weights.includes(layer));
   const documents = prunedDocuments(
     manifest,
-    await readConfig(client, manifest.config, signal),
+    await getConfig(client, manifest.config, signal),
     rest,
   );
   await ensureBlob(client, bytesBlob(documents.config, 'its configuration'), signal);
   await putManifest(client, tag, documents.bytes, signal);
+  // What is pruned gets no alias any more. One that came before would go with the manifest.
+  const now = await readRepository(client, signal);
+  const alias = [...now.all].find(([other, each]) => other !== tag && isAt(each, digest))?.[0];
+  if (alias !== undefined) {
+    await putManifest(client, tag, tagged.stored.bytes, signal);
+    throw aliased(tagged.found.location, alias);
+  }
   await deleteManifest(client, digest, signal);
   const kept = new Set(rest.map((layer) => layer.digest));
   const gone = weights.filter((layer) => !kept.has(layer.digest));
-  await deleteUnused(client, gone, content, digest, signal);
+  await deleteUnused(client, gone, now, digest, signal);
   return bytes;
+}
+
+function isAt(tagged: Tagged, digest: string): boolean {
+  return tagged.kind !== 'nothing' && tagged.stored?.digest === digest;
 }
 
 /** @throws WeldlineError `publish.aliased` */
@@ -97,13 +108,4 @@ async function deleteUnused(
   for (const digest of new Set(blobs.map((blob) => blob.digest))) {
     if (!used.has(digest) && !(await deleteBlob(client, digest, signal))) return;
   }
-}
-
-async function readConfig(
-  client: RegistryClient,
-  { digest }: Descriptor,
-  signal: AbortSignal,
-): Promise<Record<string, unknown>> {
-  const response = await client.ask({ method: 'GET', to: `blobs/${digest}`, signal, what: digest });
-  return (await response.json()) as Record<string, unknown>;
 }

@@ -1,5 +1,6 @@
 import { WeldlineError } from '../../engine/errors.ts';
 import {
+  type Descriptor,
   digestOfBytes,
   MANIFEST_BYTES_MAX,
   MANIFEST_TYPE,
@@ -54,10 +55,20 @@ async function readBytes(
   let size = 0;
   for await (const part of response.body ?? []) {
     size += part.byteLength;
-    if (size > MANIFEST_BYTES_MAX) throw broken(client, version, 'sends a manifest without end');
+    if (size > MANIFEST_BYTES_MAX) throw broken(client, version, 'answers without end');
     parts.push(part);
   }
   return Buffer.concat(parts);
+}
+
+/** Undefined for what is no JSON object. */
+function parsed(bytes: Uint8Array): object | undefined {
+  try {
+    const value: unknown = JSON.parse(new TextDecoder().decode(bytes));
+    return typeof value === 'object' && value !== null ? value : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Writes a manifest under a tag or its digest; its blobs must be there. Idempotent. */
@@ -117,17 +128,38 @@ export async function listTags(client: RegistryClient, signal: AbortSignal): Pro
       await response.body?.cancel();
       return [...tags];
     }
-    const answer = (await response.json().catch(() => undefined)) as { tags?: unknown } | undefined;
+    const answer = parsed(await readBytes(client, response, 'its tags'));
     if (answer === undefined) throw broken(client, 'its tags', 'sends no list of tags');
-    const listed: unknown[] = Array.isArray(answer.tags) ? answer.tags : [];
+    const { tags: found } = answer as { tags?: unknown };
+    const listed: unknown[] = Array.isArray(found) ? found : [];
     for (const tag of listed) if (typeof tag === 'string' && OCI_TAG.test(tag)) tags.add(tag);
     const next = /<([^>]+)>\s*;\s*rel="?next"?/.exec(response.headers.get('link') ?? '')?.[1];
     if (next === undefined) return [...tags];
+    if (!URL.canParse(next, client.place.origin)) {
+      throw broken(client, 'its tags', 'goes on with its tags at no address');
+    }
     // Never to another server: the list is the registry's own.
     const target = new URL(next, client.place.origin);
     to = new URL(`${target.pathname}${target.search}`, client.place.origin);
   }
   throw broken(client, 'its tags', 'lists tags without end');
+}
+
+/**
+ * The JSON document that is the configuration of a manifest.
+ * @throws WeldlineError `codeOf(502)` for bytes that are not those of its digest
+ */
+export async function getConfig(
+  client: RegistryClient,
+  { digest }: Descriptor,
+  signal: AbortSignal,
+): Promise<Readonly<Record<string, unknown>>> {
+  const response = await client.ask({ method: 'GET', to: `blobs/${digest}`, signal, what: digest });
+  const bytes = await readBytes(client, response, digest);
+  const value = digestOfBytes(bytes) === digest ? parsed(bytes) : undefined;
+  if (value === undefined)
+    throw broken(client, digest, 'answers with another blob than was asked for');
+  return value as Readonly<Record<string, unknown>>;
 }
 
 function broken(client: RegistryClient, what: string, problem: string): WeldlineError {

@@ -8,6 +8,7 @@ import { DirectoryPublisher } from '../../publishers/directory/directory-publish
 import { temporaryDirectory } from '../doubles/temporary-directory.ts';
 import { type CommandResult, runCommand } from '../harness/command.ts';
 import { testArtefact } from '../harness/test-artefact.ts';
+import { closeServer, listen, originOf } from '../hub-server/listen.ts';
 
 const PART = 'gguf-q4_k_m';
 const WEIGHTS_BYTES = 200_000;
@@ -223,6 +224,38 @@ describe('prune', () => {
     const adapter = join(rest('1.1.0'), 'adapters', 'tone', 'adapter_model.safetensors');
     expect((await readFile(adapter)).length).toBeGreaterThan(0);
     expect(await json('prune', recipe, '--keep', '1')).toMatchObject({ value: { bytes: 0 } });
+  });
+
+  it('keeps what a target points at by an alias that only refers to it, or prunes nothing', async () => {
+    await publish(...VERSIONS);
+    const release = releaseOf('1.0.0');
+    const facts = { manifest_digest: 'aa', plan_digest: 'bb', created_at: '2026-01-01T00:00:00Z' };
+    const all = Object.entries({ ...facts, model: 'support', release });
+    const tags = all.map(([key, value]) => ({ key: `weldline.${key}`, value }));
+    let isUp = false;
+    // What MLflow answers to the two questions that are asked of it.
+    const server = await listen(0, async (_, response, url) => {
+      const model = { aliases: [{ alias: 'production', version: '1' }] };
+      const answer = url.pathname.endsWith('registered-models/get')
+        ? { registered_model: { name: 'support', ...model } }
+        : { model_versions: [{ name: 'support', version: '1', tags }] };
+      response.writeHead(isUp ? 200 : 401).end(JSON.stringify(answer));
+    });
+    try {
+      const recipe = await recipeOf('2.0.0');
+      const target = `  - mlflow: { model: support, tracking_uri: ${originOf(server)} }\n  - hub: { repo: a/b }\n`;
+      await writeFile(recipe, (await readFile(recipe, 'utf8')) + target);
+      const prune = () => weldline('prune', recipe, '--keep', '1', '--yes', '--target', first);
+      const refused = await prune();
+      expect(refused).toMatchObject({ status: 1, stdout: '' });
+      isUp = true;
+      const { stdout } = await prune();
+      expect(stdout).toMatch(/keep +\S*1\.0\.0\S* +an alias points at it/);
+      expect(await readdir(join(first, release))).toContain('model.safetensors');
+      expect(await readdir(join(first, releaseOf('1.1.0')))).not.toContain('model.safetensors');
+    } finally {
+      await closeServer(server);
+    }
   });
 
   it('leaves the releases of other recipes alone', async () => {

@@ -12,6 +12,7 @@ import { TEST_PATIENCE } from '../conformance/publisher-stage.ts';
 import { type FaultyProxy, startFaultyProxy } from '../harness/faulty-proxy.ts';
 import { type RegistryServer, startRegistry } from '../harness/registry-server.ts';
 import { testArtefact } from '../harness/test-artefact.ts';
+import { waitFor } from '../harness/wait-for.ts';
 
 let registry: RegistryServer;
 let proxy: FaultyProxy;
@@ -63,6 +64,21 @@ describe('a registry', () => {
     ];
     expect(one.pinned.split('@')[1]).toMatch(/^sha256:[0-9a-f]{64}$/);
     expect(other.pinned.split('@')[1]).toBe(one.pinned.split('@')[1]);
+  });
+
+  it('keeps an alias that is pointed at what is being pruned, and its weights', async () => {
+    const publisher = openRepository();
+    const artefact = await testArtefact(directory, { release: RELEASE });
+    const { pinned } = await publish(publisher, artefact);
+    proxy.clear();
+    proxy.fail({ kind: 'slow', delayMs: 1500, method: /POST/, path: /blobs\/uploads/ });
+    const pruning = publisher.prune!(artefact, { signal, isDryRun: false });
+    const refused = expect(pruning).rejects.toMatchObject({ code: 'publish.aliased' });
+    await waitFor('the pruning', async () => proxy.requests.find(({ fault }) => fault));
+    await tagByHand(publisher, RELEASE, 'production');
+    await refused;
+    expect(await publisher.find(artefact, signal)).toMatchObject({ isPruned: false, pinned });
+    proxy.clear();
   });
 
   it('takes over what another of its repositories has', async () => {

@@ -82,10 +82,11 @@ describe('boto3', () => {
       const bytes = await source.open(model, file).read(0, file.size);
       expect(Buffer.compare(bytes, stored[file.path as keyof typeof stored]), file.path).toBe(0);
     }
-    // And what weldline published is a model with known digests.
+    // And what weldline published is a model with known digests, but of what went up in parts.
     const published = await source.resolve(`s3://models/team/${RELEASE}`);
     for (const { path, sha256 } of artefact.files) {
-      expect(published.files.find((file) => file.path === path)?.sha256, path).toBe(sha256);
+      const known = path === 'model.safetensors' ? undefined : sha256;
+      expect(published.files.find((file) => file.path === path)?.sha256, path).toBe(known);
     }
   });
 });

@@ -82,6 +82,20 @@ describe('finding a model', () => {
     expect((await source.resolve(uri)).pin).not.toBe(model.pin);
   });
 
+  it('tells models at two addresses apart, though their servers give them the same versions', async () => {
+    for (const versions of ['none', 'modified', 'etag'] as const) {
+      const uri = await serve({ 'config.json': '{"a":1}' }, { versions });
+      await mkdir(join(root, 'other'), { recursive: true });
+      await writeFile(join(root, 'other', 'config.json'), '{"a":2}');
+      // As images of containers have it.
+      for (const name of ['model', 'other']) await utimes(join(root, name, 'config.json'), 1, 1);
+      const [one, other] = [await source.resolve(uri), await source.resolve(`${uri}/../other`)];
+      expect(other.pin, versions).not.toBe(one.pin);
+      await server.close();
+    }
+    server = await startWebServer({ root });
+  });
+
   it('asks for the first byte where HEAD is not answered', async () => {
     const uri = await serve({ 'config.json': '{}', 'README.md': '' }, { headStatus: 405 });
     const { files } = await source.resolve(uri);

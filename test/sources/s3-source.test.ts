@@ -1,5 +1,9 @@
 import { createHash } from 'node:crypto';
-import { PutBucketVersioningCommand, PutObjectAclCommand } from '@aws-sdk/client-s3';
+import {
+  PutBucketVersioningCommand,
+  PutObjectAclCommand,
+  PutObjectCommand,
+} from '@aws-sdk/client-s3';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { RemoteSource } from '../../sources/remote-source.ts';
 import { s3Source } from '../../sources/s3-source.ts';
@@ -64,15 +68,23 @@ describe('finding a model in a bucket', () => {
     expect(shard).toMatchObject({ size: 'shard-11.bin'.length });
   });
 
-  it('knows digests where an object has one, and pins by what is there', async () => {
+  it('knows the digests that the server compared, and pins by what is there', async () => {
     const uri = await store({ 'config.json': '{}', 'model.safetensors': WEIGHTS });
     const key = `${uri.slice('s3://models/'.length)}/README.md`;
-    const sha256 = createHash('sha256').update('# A model').digest('hex');
-    await bucket.put(key, '# A model', { sha256 });
+    const checksum = createHash('sha256').update('# A model');
+    const put = {
+      Bucket: 'models',
+      Key: key,
+      Body: '# A model',
+      ChecksumAlgorithm: 'SHA256',
+    } as const;
+    await bucket.client.send(new PutObjectCommand(put));
     const model = await source.resolve(uri);
-    expect(model.files.find(({ path }) => path === 'README.md')?.sha256).toBe(sha256);
+    const readme = model.files.find(({ path }) => path === 'README.md');
+    expect(readme?.sha256).toBe(checksum.digest('hex'));
     expect(await source.resolve(uri)).toEqual(model);
-    await bucket.put(key, '# Another', { sha256: 'no digest' });
+    // Anybody may have written this beside whatever bytes.
+    await bucket.put(key, '# Another', { sha256: 'ab'.repeat(32) });
     const other = await source.resolve(uri);
     expect(other.pin).not.toBe(model.pin);
     expect(other.files.find(({ path }) => path === 'README.md')).not.toHaveProperty('sha256');
