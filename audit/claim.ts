@@ -56,7 +56,7 @@ export async function checkClaim(claim: ClaimName, check: () => Promise<Finding>
 }
 
 /** Names of files and runs come from elsewhere, and terminals obey what is in them. */
-function printable(text: string): string {
+export function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}]/gu, '\u{fffd}');
 }
 

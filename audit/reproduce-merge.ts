@@ -33,7 +33,7 @@ export interface ReproduceOptions {
 
 export interface ReproducedFile {
   readonly path: string;
-  /** What the manifest says. */
+  /** What the manifest says; empty where it does not list the file. */
   readonly sha256: string;
   /** What came out; absent where it did not. */
   readonly found?: string;
@@ -159,6 +159,10 @@ function compare(
     const digest = found.get(path);
     return { path, sha256, ...(digest !== undefined && { found: digest }) };
   });
+  const listed = new Set(wanted.map(({ path }) => path));
+  for (const { path, sha256 } of made.files) {
+    if (!listed.has(path)) wanted.push({ path, sha256: '', found: sha256 });
+  }
   if (manifestDigest === undefined || made.engine.version !== merge.engine.version) return wanted;
   const own = {
     path: MANIFEST_FILE,

@@ -13,7 +13,15 @@ import { checkBom, checkProvenance } from './check-documents.ts';
 import { checkFiles, PRUNED_FILE } from './check-files.ts';
 import { checkManifest } from './check-manifest.ts';
 import { checkSignature } from './check-signature.ts';
-import { type Claim, checkClaim, type Finding, failed, notChecked, verified } from './claim.ts';
+import {
+  type Claim,
+  checkClaim,
+  type Finding,
+  failed,
+  notChecked,
+  printable,
+  verified,
+} from './claim.ts';
 import { findInputs } from './find-inputs.ts';
 import { type OpenedArtefact, openArtefact } from './open-artefact.ts';
 import { planAgain } from './plan-again.ts';
@@ -68,7 +76,7 @@ export async function verifyArtefact(options: VerifyArtefactOptions): Promise<Ve
   claims.push(...(await checkMerge(subject, options, isSound)));
   return {
     target: artefact.name,
-    ...(record.release && { artefact: record.release.artefact }),
+    ...(record.release && { artefact: printable(record.release.artefact) }),
     claims,
   };
 }

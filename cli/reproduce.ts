@@ -66,7 +66,8 @@ function report(reproduction: Reproduction, ms: number, output: Output): number 
     isEqual: file.found === file.sha256,
   }));
   for (const { path, isEqual, sha256 } of files) {
-    output.line(`${isEqual ? 'equal' : 'DIFFERS'}  ${sha256}  ${path}`);
+    const wanted = sha256 === '' ? 'not in the manifest'.padEnd(64) : sha256;
+    output.line(`${isEqual ? 'equal' : 'DIFFERS'}  ${wanted}  ${path}`);
   }
   if (conversion !== undefined) {
     output.line(
@@ -80,6 +81,7 @@ function report(reproduction: Reproduction, ms: number, output: Output): number 
   output.result({ target, plan, isReproduced, ...(conversion && { conversion }), seconds, files });
   if (isReproduced) {
     output.line(`\n${target} is reproduced byte for byte (${formatDuration(ms)}).`);
+    output.line('These are the files of its manifest; weldline verify says whether it holds them.');
     return EXIT.ok;
   }
   if (output.json) return EXIT.failed;

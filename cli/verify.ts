@@ -48,7 +48,10 @@ export async function runVerify(
   output.result({ ...verified, isIntact: wrong.length === 0, claims });
   const [first] = wrong;
   if (first === undefined) {
-    output.line(`\n${verified.target} is intact, as far as it was checked.`);
+    const { target, artefact } = verified;
+    // At a place that can move, or under another name, an earlier release is as intact.
+    const name = artefact === undefined ? '' : `\nIt is ${artefact}.`;
+    output.line(`\n${target} is intact, as far as it was checked.${name}`);
     return EXIT.ok;
   }
   if (output.json) return EXIT.failed;

@@ -136,6 +136,16 @@ describe('a release made again', () => {
     expect(again.files).toHaveLength(4);
   });
 
+  it('differs by a file that its manifest keeps silent about', async () => {
+    const copy = await copyOf(onHub);
+    await rm(join(copy, 'weldline.json'));
+    const path = join(copy, 'release.json');
+    const said = JSON.parse(await readFile(path, 'utf8'));
+    said.files = said.files.filter((file: { path: string }) => file.path !== 'config.json');
+    await writeFile(path, JSON.stringify(said));
+    expect(differing(await reproduce(path))).toEqual(['config.json']);
+  });
+
   it('is the merge, where a conversion of it was asked for', async () => {
     const directory = await publishConversion(await temporaryDirectory(), release);
     await expect(reproduce(directory, { base: release.base })).rejects.toMatchObject({

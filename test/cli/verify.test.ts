@@ -32,7 +32,9 @@ describe('weldline verify', () => {
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout.match(/^\w+ +verified /gm)).toHaveLength(9);
     expect(stdout).toMatch(/^signature +verified +\d+ files are signed by the key/m);
-    expect(stdout).toMatch(/intact, as far as it was checked\.\n$/);
+    expect(stdout).toMatch(
+      /intact, as far as it was checked\.\nIt is merged-tiny-1\.0\.0-adapter-tone-1\.\n$/,
+    );
   });
 
   it('names what is wrong, and ends with 1', async () => {
