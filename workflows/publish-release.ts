@@ -132,9 +132,12 @@ export async function publishRelease(
     publications.push(...published.map(({ publication }) => publication));
     return published;
   };
+  // Once each: where it was moved to while the stage waited, it stays.
+  const moves = new Set<string>();
   const moveAliases = async (published: Awaited<ReturnType<typeof publish>>): Promise<void> => {
     for (const each of published) {
-      if ((recipe.publish[each.target]?.aliases ?? []).length === 0) continue;
+      const move = `${each.target} ${each.part}`;
+      if (moves.has(move) || !recipe.publish[each.target]?.aliases?.length) continue;
       const moved = await quick.moveAliases({
         recipe,
         release: release.inputs.artefact,
@@ -142,6 +145,7 @@ export async function publishRelease(
         part: each.part,
         startedAt: release.run.startedAt,
       });
+      moves.add(move);
       warnings.push(...moved.warnings);
     }
   };
@@ -157,7 +161,6 @@ export async function publishRelease(
   const passed = release.quality === undefined ? [undefined] : partsOf(release, judged);
   await runner.run('publish', async () => {
     publications.length = 0;
-    warnings.length = 0;
     await moveAliases(await publish(passed));
     if (failed.length === 0) return;
     if (!isOverridden() && recipe.evaluation?.onFailure !== 'stop') {
