@@ -40,7 +40,11 @@ export function createPublishActivities(dependencies: Dependencies) {
         if (publisher.kind === 'directory' && published.existed) {
           await requireIntact(published.location, judged, signal);
         }
-        return { ...published, ...(part === undefined ? {} : { part }) };
+        // An attempt that was interrupted, or a stage that was resumed, finds what this run published.
+        const existed =
+          published.existed &&
+          (await publisher.find(artefact, signal))?.createdAt !== input.run.startedAt;
+        return { ...published, existed, ...(part === undefined ? {} : { part }) };
       });
     },
 

@@ -1,4 +1,4 @@
-import { ApplicationFailure, proxyActivities } from '@temporalio/workflow';
+import { ApplicationFailure, patched, proxyActivities } from '@temporalio/workflow';
 import type { Activities } from '../activities/create-activities.ts';
 import type { Approval, Judged, QualityFacts, ReleaseParts } from '../activities/quality-types.ts';
 import type { Publication, Report } from '../activities/types.ts';
@@ -45,19 +45,17 @@ async function publishParts(
   const published: (PartAtTarget & { readonly publication: Publication })[] = [];
   const send = async (some: typeof wanted): Promise<void> => {
     const earlier = [...published];
-    const done = await allEnded(
-      some.map(({ part, index }) => {
-        const publishedAt = earlier
-          .filter((each) => each.part === part)
-          .map(({ publication }) => publication);
-        return publish({
-          ...release,
-          target: index,
-          ...(part === undefined ? {} : { part }),
-          ...(publishedAt.length === 0 ? {} : { publishedAt }),
-        });
-      }),
-    );
+    const done = await inBatches(some, ({ part, index }) => {
+      const publishedAt = earlier
+        .filter((each) => each.part === part)
+        .map(({ publication }) => publication);
+      return publish({
+        ...release,
+        target: index,
+        ...(part === undefined ? {} : { part }),
+        ...(publishedAt.length === 0 ? {} : { publishedAt }),
+      });
+    });
     for (const [position, publication] of done.entries()) {
       const { part, index = 0 } = some[position] ?? {};
       published.push({ target: index, ...(part === undefined ? {} : { part }), publication });
@@ -67,6 +65,27 @@ async function publishParts(
   const pointing = wanted.filter(({ target }) => 'mlflow' in target);
   if (pointing.length > 0) await send(pointing);
   return published;
+}
+
+/**
+ * Each of these is told all of the release, up to 100 kB of it, and Temporal takes at most 4 MB of what
+ * a workflow decides at once: above that it would never go on.
+ */
+const AT_ONCE_MAX = 16;
+
+/** All results, or the first failure once the work on all that can be done is done. */
+async function inBatches<In, Out>(
+  all: readonly In[],
+  work: (one: In) => Promise<Out>,
+): Promise<Out[]> {
+  if (all.length <= AT_ONCE_MAX || !patched('publish-in-batches')) return allEnded(all.map(work));
+  const works: Promise<Out>[] = [];
+  for (let at = 0; at < all.length; at += AT_ONCE_MAX) {
+    const batch = all.slice(at, at + AT_ONCE_MAX).map(work);
+    works.push(...batch);
+    await Promise.allSettled(batch);
+  }
+  return Promise.all(works);
 }
 
 /** What a recipe sends where: to each target what it names, or all that the target can hold. */
@@ -113,9 +132,12 @@ export async function publishRelease(
     publications.push(...published.map(({ publication }) => publication));
     return published;
   };
+  // Once each: where it was moved to while the stage waited, it stays.
+  const moves = new Set<string>();
   const moveAliases = async (published: Awaited<ReturnType<typeof publish>>): Promise<void> => {
     for (const each of published) {
-      if ((recipe.publish[each.target]?.aliases ?? []).length === 0) continue;
+      const move = `${each.target} ${each.part}`;
+      if (moves.has(move) || !recipe.publish[each.target]?.aliases?.length) continue;
       const moved = await quick.moveAliases({
         recipe,
         release: release.inputs.artefact,
@@ -123,6 +145,7 @@ export async function publishRelease(
         part: each.part,
         startedAt: release.run.startedAt,
       });
+      moves.add(move);
       warnings.push(...moved.warnings);
     }
   };
@@ -138,7 +161,6 @@ export async function publishRelease(
   const passed = release.quality === undefined ? [undefined] : partsOf(release, judged);
   await runner.run('publish', async () => {
     publications.length = 0;
-    warnings.length = 0;
     await moveAliases(await publish(passed));
     if (failed.length === 0) return;
     if (!isOverridden() && recipe.evaluation?.onFailure !== 'stop') {

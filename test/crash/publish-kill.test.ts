@@ -179,7 +179,11 @@ function aliasAtS3({ prefix }: Places) {
 async function expectFinished({ places, name }: Caught, result: ReleaseResult): Promise<void> {
   const { artefact, publications, warnings } = result;
   expect(warnings).toEqual([]);
-  expect(publications.map(({ target }) => target)).toEqual(['directory', 's3', 'oci']);
+  expect(publications.map(({ target, existed }) => [target, existed])).toEqual([
+    ['directory', false],
+    ['s3', false],
+    ['oci', false],
+  ]);
   const local = await inDirectory(places, artefact);
   expect([...(local ?? new Map()).keys()]).toEqual(
     expect.arrayContaining(['README.md', 'model.sig', 'provenance.intoto.json', 'release.json']),

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { verifyModelSignature } from '../../attest/model-signature.ts';
 import { sha256Of } from '../../engine/canonical-json.ts';
-import { promote } from '../../publishers/alias-moves.ts';
+import { promote, rollBack } from '../../publishers/alias-moves.ts';
 import { PATIENCE } from '../../publishers/publisher.ts';
 import { createS3Publisher } from '../../publishers/s3/s3-publisher.ts';
 import type { RunningWorkers } from '../../workers/main.ts';
@@ -119,7 +119,11 @@ function lastFailure(release: TestRelease): Promise<string> {
 
 /** All three targets have the same files, the alias points at them, and nothing is left over. */
 async function expectPublished(places: Places, result: ReleaseResult): Promise<void> {
-  expect(result.publications.map(({ target }) => target)).toEqual(['directory', 's3', 'oci']);
+  expect(result.publications.map(({ target, existed }) => [target, existed])).toEqual([
+    ['directory', false],
+    ['s3', false],
+    ['oci', false],
+  ]);
   const local = await inDirectory(places, ARTEFACT);
   expect(local?.get('model.sig')).toBeDefined();
   expect(await inBucket(targets, places, ARTEFACT)).toEqual(local);
@@ -301,7 +305,7 @@ it('names an adapter that changed since it was merged, and publishes it nowhere'
   expect(sha256Of(archived)).toBe(sha256Of(text));
 });
 
-it('keeps the move of somebody who was faster in the history of an alias', async () => {
+it('keeps the move of somebody who was faster in the history of an alias, and moves it once', async () => {
   const first = await merged('raced');
   await approve(first.release);
   await first.release.result();
@@ -323,12 +327,29 @@ it('keeps the move of somebody who was faster in the history of an alias', async
     'the alias to be read',
     async () => targets.s3.requests.some(({ fault }) => fault === 'slow') || undefined,
   );
-  await promote(s3, { release: ARTEFACT }, 'latest', NEVER);
-  await third!.release.result();
-  expect(await s3.readAlias('latest', undefined, NEVER)).toEqual({
-    release: names[1],
-    history: [ARTEFACT, names[0], ARTEFACT],
+  targets.oci.fail({
+    ...{ kind: 'status', status: 401, times: Number.POSITIVE_INFINITY },
+    ...{ method: /^PUT$/, path: /manifests\/latest/ },
   });
+  await promote(s3, { release: ARTEFACT }, 'latest', NEVER);
+  expect(await waitingOf(third!.release, 'publish')).toMatchObject({
+    code: 'publish.unauthorized',
+  });
+  const history = [ARTEFACT, names[0], ARTEFACT];
+  const aliasNow = () => s3.readAlias('latest', undefined, NEVER);
+  expect(await aliasNow()).toEqual({ release: names[1], history });
   const runs = (await activityRuns(third!.release)).filter(({ type }) => type === 'moveAliases');
-  expect(runs.map(({ failures }) => failures)).toEqual([[], ['publish.alias-moved'], []]);
+  expect(runs.map(({ failures }) => failures[0])).toEqual([
+    ...[undefined, 'publish.alias-moved', 'publish.unauthorized'],
+  ]);
+
+  // It waits, and somebody takes the alias back: it stays there.
+  await rollBack(s3, { alias: 'latest' }, () => true, NEVER);
+  targets.oci.clear();
+  await third!.release.signal(resumeSignal);
+  await third!.release.result();
+  expect(await aliasNow()).toEqual({ release: ARTEFACT, history: history.slice(0, -1) });
+  expect(await inRegistry(targets, places, 'latest')).toEqual(
+    await inRegistry(targets, places, names[1] ?? ''),
+  );
 });
