@@ -24,8 +24,7 @@ export async function checkTargets(
   environment: PublishEnvironment,
   signal: AbortSignal,
 ): Promise<void> {
-  const adapterIds = recipe.adapters.map(({ id }) => id);
-  const steps = planConversions({ conversions: recipe.conversions ?? [], adapterIds });
+  const steps = stepsOf(recipe);
   requireArtefacts(recipe, steps);
   for (const target of recipe.publish) {
     const publisher = await createPublisher(target, environment);
@@ -36,6 +35,35 @@ export async function checkTargets(
       await publisher.check(artefactId(release, part), planDigest, signal);
     }
   }
+}
+
+/** A target of a recipe, and which artefacts go there. */
+export interface PlannedTarget {
+  readonly target: PublishTarget;
+  readonly parts: readonly string[];
+}
+
+/**
+ * What goes to which target, as far as the recipe alone says it.
+ * @throws WeldlineError `recipe.invalid` if a target is sent what is never made
+ */
+export function plannedTargets(recipe: Recipe): readonly PlannedTarget[] {
+  const steps = stepsOf(recipe);
+  requireArtefacts(recipe, steps);
+  const partsAt = (target: PublishTarget): readonly string[] =>
+    partsOf(target, steps)
+      .filter(({ kind }) => !('ollama' in target) || kind === 'gguf')
+      .map(({ part }) => part);
+  return recipe.publish.map((target) => {
+    const parts = partsAt(target);
+    if (!('mlflow' in target)) return { target, parts };
+    const held = holdersOf(target, recipe.publish).flatMap(partsAt);
+    return { target, parts: parts.filter((part) => held.includes(part)) };
+  });
+}
+
+function stepsOf({ adapters, conversions = [] }: Recipe): readonly ConversionStep[] {
+  return planConversions({ conversions, adapterIds: adapters.map(({ id }) => id) });
 }
 
 interface Part {
@@ -56,22 +84,29 @@ function requireArtefacts({ publish }: Recipe, steps: readonly ConversionStep[])
       );
     }
     if (!('mlflow' in target) || target.artefacts === undefined) continue;
-    const kinds = target.mlflow.source === undefined ? SOURCES : [target.mlflow.source];
-    const holders = publish.filter((other) => kinds.some((kind) => kind in other));
+    const holders = holdersOf(target, publish);
     const missing = target.artefacts.find(
       (artefact) => !holders.some(({ artefacts }) => artefacts?.includes(artefact) ?? true),
     );
     if (missing === undefined) continue;
     throw new WeldlineError(
       'recipe.invalid',
-      `The recipe registers "${missing}" in MLflow and publishes it to no ${kinds.join(', ')} that ` +
-        'MLflow could point at. Mend "artefacts" below "publish".',
+      `The recipe registers "${missing}" in MLflow and publishes it nowhere that MLflow could point ` +
+        'at. Mend "artefacts" below "publish".',
     );
   }
 }
 
 /** Where files are that MLflow can point at. */
 const SOURCES = ['hub', 's3', 'oci'] as const;
+
+function holdersOf(
+  { mlflow: { source } }: Extract<PublishTarget, { readonly mlflow: unknown }>,
+  targets: readonly PublishTarget[],
+): readonly PublishTarget[] {
+  const kinds = source === undefined ? SOURCES : [source];
+  return targets.filter((other) => kinds.some((kind) => kind in other));
+}
 
 function requireAccepted(
   publisher: Publisher,

@@ -13,7 +13,10 @@ export function describeArtefact(
   const [base, ...adapters] = facts.inputs;
   const license = facts.baseCard?.license;
   const decision = facts.gate?.artefacts.find(({ candidate }) => candidate === part);
-  const gate = gateOf(decision, facts.approval?.override !== undefined);
+  // An adapter in another format goes where the merge goes.
+  const judged = conversion?.kind === 'gguf-adapter' ? 'merged' : part;
+  const judgement = facts.gate?.artefacts.find(({ candidate }) => candidate === judged);
+  const gate = gateOf(judgement, facts.approval?.override !== undefined);
   return {
     name: facts.name,
     version: facts.version,

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { WeldlineError } from '../engine/errors.ts';
 import { promote } from '../publishers/alias-moves.ts';
 import { createPublisher } from '../publishers/create-publisher.ts';
-import type { ArtefactFile, Published } from '../publishers/publisher.ts';
+import type { ArtefactFile, Published, Publisher } from '../publishers/publisher.ts';
 import { artefactId } from './artefact-contents.ts';
 import type { Dependencies } from './dependencies.ts';
 import { factsOfRelease } from './facts-of-release.ts';
@@ -50,7 +50,8 @@ export function createPublishActivities(dependencies: Dependencies) {
 
     /**
      * Moves the target's aliases to what was just published. An artefact that was there before moves
-     * none that points elsewhere: whoever moved that on has had a reason.
+     * none that points elsewhere: whoever moved that on has had a reason. Nor does one that waited
+     * for a person while a later release was made.
      */
     async moveAliases(input: MoveAliasesInput): Promise<{ readonly warnings: readonly string[] }> {
       return withHeartbeat('publish', async (_report, signal) => {
@@ -68,6 +69,13 @@ export function createPublishActivities(dependencies: Dependencies) {
             warnings.push(
               `${publisher.name}: ${alias} stays at ${from.release}, since ${release} was published ` +
                 `before. Move it by "weldline promote" if that is what you want.`,
+            );
+            continue;
+          }
+          if (from !== undefined && (await isLater(publisher, from.release, input, signal))) {
+            warnings.push(
+              `${publisher.name}: ${alias} stays at ${from.release}, which was begun after ${release}. ` +
+                'Move it by "weldline promote" if that is what you want.',
             );
             continue;
           }
@@ -93,6 +101,16 @@ export function createPublishActivities(dependencies: Dependencies) {
         'release again.',
     );
   }
+}
+
+async function isLater(
+  publisher: Publisher,
+  other: string,
+  { part, startedAt }: MoveAliasesInput,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const found = await publisher.find(artefactId(other, part), signal);
+  return found !== undefined && Date.parse(found.createdAt) > Date.parse(startedAt);
 }
 
 function toPublished(publication: Publication): Published {

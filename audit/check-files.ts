@@ -19,6 +19,14 @@ export function wasPruned(path: string, found: ReadonlyMap<string, FoundFile>): 
   return isWeights && found.has(PRUNED_FILE) && !found.has(path);
 }
 
+/** Whether weights are missing by pruning. The mark alone says nothing: anybody can put it there. */
+export function isPruned(
+  { files }: ArtefactRecord,
+  found: ReadonlyMap<string, FoundFile>,
+): boolean {
+  return files.some(({ path }) => wasPruned(path, found));
+}
+
 /** Checks that every file that is listed is there as it was, and that nothing else is. */
 export function checkFiles(record: ArtefactRecord, found: ReadonlyMap<string, FoundFile>): Finding {
   const { listed, contradicted } = listedFiles(record);

@@ -10,7 +10,7 @@ import { artefactDigests, type FoundFile, type ReadOptions } from './artefact-di
 import { type ArtefactRecord, readRecord } from './artefact-record.ts';
 import { checkAdapters } from './check-adapters.ts';
 import { checkBom, checkProvenance } from './check-documents.ts';
-import { checkFiles, PRUNED_FILE } from './check-files.ts';
+import { checkFiles, isPruned } from './check-files.ts';
 import { checkManifest } from './check-manifest.ts';
 import { checkSignature } from './check-signature.ts';
 import {
@@ -84,7 +84,7 @@ export async function verifyArtefact(options: VerifyArtefactOptions): Promise<Ve
 async function checkTensors({ artefact, record, found }: Subject): Promise<Finding> {
   const { merge, conversion } = record;
   if (conversion !== undefined) return notChecked('a conversion is checked by its digests');
-  if (found.has(PRUNED_FILE)) return notChecked('the weights were pruned');
+  if (isPruned(record, found)) return notChecked('the weights were pruned');
   if (merge === undefined) return notChecked('there is no manifest of a merge');
   const { size } = (await readCheckpoint(artefact.files)).tensors;
   return size === merge.tensors.total
@@ -151,7 +151,7 @@ async function checkRows(
   signal: AbortSignal,
 ): Promise<Finding> {
   if (record.conversion !== undefined) return notChecked('a conversion holds other numbers');
-  if (found.has(PRUNED_FILE)) return notChecked('the weights were pruned');
+  if (isPruned(record, found)) return notChecked('the weights were pruned');
   const { rows, worst } = await verifyTensors({ plan, roots }, { files: artefact.files, signal });
   return verified(
     `${rows} sampled rows are what base and adapters give, to ${worst.toFixed(3)} of a rounding`,

@@ -3,6 +3,7 @@ import { loadRecipe } from '../config/recipe.ts';
 import { compileKernel, type KernelKind } from '../kernels/index.ts';
 import { type DoctorCheck, diagnose } from '../tools/doctor.ts';
 import { needsOf } from '../tools/recipe-needs.ts';
+import { diagnosePublishing } from './doctor-publishing.ts';
 import { EXIT } from './exit-codes.ts';
 import { formatTable } from './format.ts';
 import { interruptionSignal } from './interruption.ts';
@@ -12,12 +13,16 @@ import type { Output } from './output.ts';
 export async function runDoctor(path: string | undefined, output: Output): Promise<number> {
   const signal = interruptionSignal();
   const loaded = path === undefined ? undefined : await loadRecipe(path);
-  const { ok, checks } = await diagnose({
-    environment: readEnvironment(),
+  const environment = readEnvironment();
+  const machine = await diagnose({
+    environment,
     needs: loaded && needsOf(loaded.recipe),
     kernel: await kernelKind(),
     signal,
   });
+  const publishing = loaded && (await diagnosePublishing(loaded.recipe, environment));
+  const checks = [...machine.checks, ...(publishing ?? [])];
+  const ok = checks.every(({ needed, state }) => !needed || state === 'ok');
   output.line(formatTable(checks.map(row)));
   output.line();
   const whose = loaded === undefined ? 'is needed in any case' : 'this recipe needs';

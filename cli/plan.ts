@@ -1,3 +1,4 @@
+import { plannedTargets } from '../activities/check-targets.ts';
 import { loadRecipe, mergeOptionsOf, type Recipe } from '../config/recipe.ts';
 import { measureMerge } from '../engine/insight/measure-merge.ts';
 import { compileKernel } from '../kernels/index.ts';
@@ -11,6 +12,7 @@ import {
 } from './merge-inputs.ts';
 import type { Output } from './output.ts';
 import { previewQuality } from './plan-quality.ts';
+import { printTargets } from './plan-targets.ts';
 import { printPlan } from './print-plan.ts';
 import { Progress } from './progress.ts';
 import { usage } from './usage.ts';
@@ -36,6 +38,7 @@ export async function runPlan(
   const progress = new Progress();
   const signal = interruptionSignal();
   const recipe = recipePath === undefined ? undefined : (await loadRecipe(recipePath)).recipe;
+  const targets = recipe === undefined ? [] : plannedTargets(recipe);
   const request = toRequest(recipe, options);
   const prepared = await prepareMerge(request, {
     progress,
@@ -60,6 +63,7 @@ export async function runPlan(
     { ...prepared, complete: plan, kernel: kernel.kind, withTensors, insight, quality },
     output,
   );
+  if (recipe !== undefined) printTargets(targets, recipe.sign, output);
   return EXIT.ok;
 }
 

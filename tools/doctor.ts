@@ -31,7 +31,9 @@ export interface DoctorCheck {
     | 'disk'
     | 'gpu'
     | 'hub-token'
-    | 'endpoint-key';
+    | 'endpoint-key'
+    | 'signing'
+    | 'target';
   /** For people. */
   readonly name: string;
   readonly state: 'ok' | 'missing' | 'unusable';

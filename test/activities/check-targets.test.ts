@@ -1,13 +1,12 @@
 /** That a recipe does not send to targets what is never made, or what they cannot hold. */
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { checkTargets } from '../../activities/check-targets.ts';
+import { checkTargets, plannedTargets } from '../../activities/check-targets.ts';
 import { readEnvironment } from '../../config/environment.ts';
 import { parseRecipe } from '../../config/recipe.ts';
 import { temporaryDirectory } from '../doubles/temporary-directory.ts';
 
-async function check(targets: readonly object[], convert?: readonly object[]): Promise<void> {
-  const directory = await temporaryDirectory();
+function recipeIn(directory: string, targets: readonly object[], convert?: readonly object[]) {
   const text = JSON.stringify({
     name: 'tone',
     version: '1.0.0',
@@ -16,7 +15,12 @@ async function check(targets: readonly object[], convert?: readonly object[]): P
     ...(convert && { convert }),
     publish: targets,
   });
-  const { recipe } = parseRecipe(text, join(directory, 'recipe.yaml'));
+  return parseRecipe(text, join(directory, 'recipe.yaml')).recipe;
+}
+
+async function check(targets: readonly object[], convert?: readonly object[]): Promise<void> {
+  const directory = await temporaryDirectory();
+  const recipe = recipeIn(directory, targets, convert);
   const environment = readEnvironment({ WELDLINE_HOME: directory });
   const { signal } = new AbortController();
   await checkTargets(recipe, 'merged-base-1.0.0-adapter-tone-1', undefined, environment, signal);
@@ -47,7 +51,7 @@ test.each([
       { mlflow: MLFLOW, artefacts: ['gguf-q8_0'] },
     ],
     GGUF,
-    'registers "gguf-q8_0" in MLflow and publishes it to no hub, s3, oci',
+    'registers "gguf-q8_0" in MLflow and publishes it nowhere',
   ],
 ])('%s is refused before anything is merged', async (_, targets, convert, message) => {
   await expect(check(targets, convert)).rejects.toMatchObject({
@@ -58,4 +62,20 @@ test.each([
 
 test('a directory takes what it names', async () => {
   await check([{ directory: { path: './out' }, artefacts: ['merged', 'gguf-q8_0'] }], GGUF);
+});
+
+test('what goes where is what each can hold, or point at', () => {
+  const targets = [
+    { ...HUB, artefacts: ['merged'] },
+    { mlflow: MLFLOW },
+    { ollama: { model: 'acme/tone' } },
+    { directory: { path: './out' } },
+  ];
+  const planned = plannedTargets(recipeIn('/somewhere', targets, GGUF));
+  expect(planned.map(({ parts }) => parts)).toEqual([
+    ['merged'],
+    ['merged'],
+    ['gguf-q8_0'],
+    ['merged', 'gguf-q8_0'],
+  ]);
 });

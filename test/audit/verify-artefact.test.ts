@@ -83,6 +83,19 @@ async function complaints(directory: string, changes: Changes = {}): Promise<str
   }
 }
 
+/** Has `release.json` say of the files what is there now. */
+async function consistent(directory: string, from: string, to: string): Promise<void> {
+  const path = join(directory, 'release.json');
+  const said = JSON.parse((await readFile(path, 'utf8')).replaceAll(from, to));
+  const there = new Map((await filesIn(directory)).map((file) => [file.path, file]));
+  const contents = (said.contents as { path: string }[]).flatMap((file) => {
+    const found = there.get(file.path);
+    return found === undefined ? [] : [found];
+  });
+  const manifestDigest = there.get('weldline.json')?.sha256;
+  await writeFile(path, JSON.stringify({ ...said, contents, manifestDigest }));
+}
+
 describe('a release that is as it was published', () => {
   it('has all its claims verified', async () => {
     const verified = await verify(release.directory);
@@ -336,12 +349,16 @@ describe('a release that was tampered with', () => {
     await cp(join(other.directory, name), join(copy, name));
     await rm(join(copy, 'bom.cdx.json'));
     await rm(join(copy, 'provenance.intoto.json'));
-    await rm(join(copy, 'release.json'));
     const manifest = join(copy, 'weldline.json');
     await writeFile(manifest, (await readFile(manifest, 'utf8')).replaceAll(from, to));
+    await consistent(copy, from, to);
+    // Nobody pruned it.
+    await writeFile(join(copy, 'pruned.json'), '{}');
     const verified = await verify(copy, { trust: undefined, base: unsigned.base });
     expect(statuses(verified)).toMatchObject({
       files: 'verified',
+      manifest: 'verified',
+      tensors: 'verified',
       plan: 'verified',
       rows: 'failed',
     });

@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { generateKeyPairSync } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -83,6 +84,29 @@ describe('weldline doctor', () => {
     expect(stdout).toMatch(/^- {3}llama\.cpp/m);
     expect(stdout).toMatch(/All that this recipe needs is here\.\n$/);
     expect(status).toBe(0);
+  });
+
+  it('says what publishing and signing lack, without asking any server', async () => {
+    const targets = [{ hub: { repo: 'acme/tone' } }, { mlflow: { model: 'tone' } }];
+    const publish = JSON.stringify([...targets, { directory: { path: './releases' } }]);
+    await writeFile(join(root, 'publishing.yaml'), `${RECIPE}sign: key\npublish: ${publish}\n`);
+    const lacking = await diagnosis('publishing.yaml');
+    expect(lacking.ok).toBe(false);
+    expect(lacking.get('signing').mend).toContain('WELDLINE_SIGNING_KEY');
+    const mended = lacking.checks.filter(({ id }) => id === 'target').map(({ mend }) => mend);
+    expect(mended).toEqual([
+      expect.stringContaining('HF_TOKEN'),
+      expect.stringContaining('MLFLOW_TRACKING_URI'),
+      undefined,
+    ]);
+    const key = join(root, 'key.pem');
+    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    await writeFile(key, privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 });
+    Object.assign(variables, { HF_TOKEN: 'hf_canary', WELDLINE_SIGNING_KEY: key });
+    Object.assign(variables, { MLFLOW_TRACKING_URI: 'http://127.0.0.1:9' });
+    const { status, stdout } = await doctor('publishing.yaml');
+    expect(status).toBe(0);
+    expect(stdout).not.toContain('hf_canary');
   });
 
   it('says what a recipe lacks, why it is needed, and what mends it', async () => {
