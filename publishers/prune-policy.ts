@@ -20,15 +20,16 @@ export interface PruneDecision {
 const DAY_MS = 86_400_000;
 
 /**
- * Which artefacts of one recipe lose their weights. What an alias points at stays, and so does what
- * it pointed at before, or a rollback would find nothing; so do the newest of each part.
+ * Which artefacts of one recipe lose their weights. A release that an alias points at stays with all
+ * its parts, and so does the one it pointed at before, or a rollback would find nothing; so do the
+ * newest of each part.
  *
  * @param artefacts of one recipe at one target
  * @param aliases all of that target
  */
 export function decidePrune(
   artefacts: readonly FoundArtefact[],
-  aliases: readonly (AliasState & { readonly part?: string })[],
+  aliases: readonly AliasState[],
   { keep, keepDays, nowMs }: PrunePolicy,
 ): readonly PruneDecision[] {
   const ages = new Map<string | undefined, FoundArtefact[]>();
@@ -40,13 +41,12 @@ export function decidePrune(
   const newest = new Set([...ages.values()].flatMap((all) => all.slice(0, Math.max(1, keep))));
   const youngMs = keepDays === undefined ? Infinity : nowMs - keepDays * DAY_MS;
   return artefacts.map((artefact) => {
-    const { release, part, isPruned, createdAt } = artefact;
-    const ofPart = aliases.filter((alias) => alias.part === part);
+    const { release, isPruned, createdAt } = artefact;
     const kept = (reason: NonNullable<PruneDecision['kept']>) =>
       ({ artefact, isPruned: false, kept: reason }) as const;
     if (isPruned) return kept('pruned');
-    if (ofPart.some((alias) => alias.release === release)) return kept('aliased');
-    if (ofPart.some(({ history }) => history.at(-1) === release)) return kept('before-alias');
+    if (aliases.some((alias) => alias.release === release)) return kept('aliased');
+    if (aliases.some(({ history }) => history.at(-1) === release)) return kept('before-alias');
     if (newest.has(artefact)) return kept('newest');
     const createdAtMs = Date.parse(createdAt);
     if (Number.isNaN(createdAtMs)) return kept('undated');

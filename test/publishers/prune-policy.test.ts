@@ -43,9 +43,9 @@ describe('the policy of pruning', () => {
   it('keeps what an alias points at, and what it would be rolled back to', () => {
     const aliases = [{ release: 'r4', history: ['r3', 'r5'] }];
     expect(prunedOf(five, aliases, { keep: 1 })).toEqual(['r2', 'r3']);
-    // An alias of another part says nothing about these.
+    // A release that is aliased in one part stays with all of them.
     const ofPart = aliases.map((alias) => ({ ...alias, part: 'gguf-q4_k_m' }));
-    expect(prunedOf(five, ofPart, { keep: 1 })).toEqual(['r5', 'r4', 'r2', 'r3']);
+    expect(prunedOf(five, ofPart, { keep: 1 })).toEqual(['r2', 'r3']);
   });
 
   it('counts each part for itself, and not what is pruned already', () => {
