@@ -7,7 +7,7 @@ import {
 import { parseModelSignature } from '../attest/parse-signature.ts';
 import { readTextFile } from '../engine/model-files.ts';
 import type { FoundFile } from './artefact-digests.ts';
-import { PRUNED_FILE } from './check-files.ts';
+import { PRUNED_FILE, wasPruned } from './check-files.ts';
 import { type Finding, failed, notChecked, verified } from './claim.ts';
 import type { OpenedArtefact } from './open-artefact.ts';
 
@@ -26,16 +26,19 @@ export async function checkSignature(
         );
   }
   const text = await readTextFile(files, SIGNATURE_FILE);
-  // Pruning removes what was signed; what is left is compared by the other claims.
-  if (found.has(PRUNED_FILE)) return notChecked('files that it covers were pruned');
-  const listed = [...found].map(([path, { sha256 }]) => ({ path, sha256 }));
+  const signature = parseModelSignature(text);
+  // Anybody can add the file that says so: it excuses weights that are gone, and nothing else.
+  const pruned = signature.files.filter(({ path }) => wasPruned(path, found));
+  const here = [...found].filter(([path]) => path !== PRUNED_FILE);
+  const listed = [...here.map(([path, { sha256 }]) => ({ path, sha256 })), ...pruned];
   if (trust === undefined) {
-    compareSignedFiles(parseModelSignature(text), listed);
+    compareSignedFiles(signature, listed);
     return notChecked(
       'signed, and what was signed is what is here, but nothing was given to check by whom: name ' +
         '--key, or --identity and --issuer',
     );
   }
   const { signedBy, filesListed } = await verifyModelSignature(text, { files: listed, trust });
-  return verified(`${filesListed} files are signed by ${signedBy}`);
+  const gone = pruned.length === 0 ? '' : `, ${pruned.length} of them pruned since`;
+  return verified(`${filesListed} files are signed by ${signedBy}${gone}`);
 }

@@ -10,7 +10,7 @@ import { artefactDigests, type FoundFile, type ReadOptions } from './artefact-di
 import { type ArtefactRecord, readRecord } from './artefact-record.ts';
 import { checkAdapters } from './check-adapters.ts';
 import { checkBom, checkProvenance } from './check-documents.ts';
-import { checkFiles, PRUNED_FILE } from './check-files.ts';
+import { checkFiles, wasPruned } from './check-files.ts';
 import { checkManifest } from './check-manifest.ts';
 import { checkSignature } from './check-signature.ts';
 import { type Claim, checkClaim, type Finding, failed, notChecked, verified } from './claim.ts';
@@ -42,6 +42,8 @@ interface Subject {
   readonly artefact: OpenedArtefact;
   readonly record: ArtefactRecord;
   readonly found: ReadonlyMap<string, FoundFile>;
+  /** Whether weights are missing because pruning removed them. */
+  readonly isPruned: boolean;
 }
 
 /**
@@ -53,7 +55,8 @@ export async function verifyArtefact(options: VerifyArtefactOptions): Promise<Ve
   const artefact = await openArtefact(options.access, options.target, options.signal);
   const record = await readRecord(artefact);
   const found = await artefactDigests(artefact, options);
-  const subject: Subject = { artefact, record, found };
+  const isPruned = record.files.some(({ path }) => wasPruned(path, found));
+  const subject: Subject = { artefact, record, found, isPruned };
   const inputs = record.release?.inputs ?? record.merge?.inputs ?? [];
   const claims = [
     await checkClaim('files', async () => checkFiles(record, found)),
@@ -73,10 +76,10 @@ export async function verifyArtefact(options: VerifyArtefactOptions): Promise<Ve
   };
 }
 
-async function checkTensors({ artefact, record, found }: Subject): Promise<Finding> {
+async function checkTensors({ artefact, record, isPruned }: Subject): Promise<Finding> {
   const { merge, conversion } = record;
   if (conversion !== undefined) return notChecked('a conversion is checked by its digests');
-  if (found.has(PRUNED_FILE)) return notChecked('the weights were pruned');
+  if (isPruned) return notChecked('the weights were pruned');
   if (merge === undefined) return notChecked('there is no manifest of a merge');
   const { size } = (await readCheckpoint(artefact.files)).tensors;
   return size === merge.tensors.total
@@ -137,13 +140,13 @@ function unplanned(): Claim {
 }
 
 async function checkRows(
-  { artefact, record, found }: Subject,
+  { artefact, record, isPruned }: Subject,
   plan: Plan,
   roots: Readonly<Record<string, string>>,
   signal: AbortSignal,
 ): Promise<Finding> {
   if (record.conversion !== undefined) return notChecked('a conversion holds other numbers');
-  if (found.has(PRUNED_FILE)) return notChecked('the weights were pruned');
+  if (isPruned) return notChecked('the weights were pruned');
   const { rows, worst } = await verifyTensors({ plan, roots }, { files: artefact.files, signal });
   return verified(
     `${rows} sampled rows are what base and adapters give, to ${worst.toFixed(3)} of a rounding`,

@@ -1,4 +1,4 @@
-import { cp, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { appendFile, cp, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -149,11 +149,18 @@ describe('a release that is as it was published', () => {
       ...ALL_VERIFIED,
       files: 'not-checked',
       tensors: 'not-checked',
-      signature: 'not-checked',
       rows: 'not-checked',
     });
+    await appendFile(join(copy, 'config.json'), ' ');
+    expect(claimOf(await verify(copy), 'signature')?.text).toContain('config.json is not what');
     await rm(join(copy, 'config.json'));
     expect(await complaints(copy)).toContain('config.json');
+  });
+
+  it('checks all that is there, whoever says that it was pruned', async () => {
+    const copy = await copyOf(release);
+    await writeFile(join(copy, 'pruned.json'), '{}');
+    expect(statuses(await verify(copy))).toEqual(ALL_VERIFIED);
   });
 });
 
