@@ -2,7 +2,12 @@ import { readEnvironment } from '../config/environment.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import { type AliasChange, promote, rollBack } from '../publishers/alias-moves.ts';
 import { newestFirst } from '../publishers/prune-policy.ts';
-import type { FoundArtefact, Publisher } from '../publishers/publisher.ts';
+import {
+  type ArtefactId,
+  artefactNameOf,
+  type FoundArtefact,
+  type Publisher,
+} from '../publishers/publisher.ts';
 import { atTargets, tellLeft } from './at-targets.ts';
 import { EXIT } from './exit-codes.ts';
 import { findNamed, type Place } from './named-releases.ts';
@@ -65,9 +70,19 @@ export async function runRollback(
           `There is no alias ${alias} at ${publisher.name}. Make it with weldline promote.`,
         );
       }
+      const left = new Set<string>();
       for (const { part, release } of named) {
         const id = { release, ...(part && { part }) };
-        const isLeft = place.isMeant((await publisher.find(id, signal)) ?? id);
+        if (place.isMeant((await publisher.find(id, signal)) ?? id)) left.add(artefactNameOf(id));
+      }
+      refuseSeveral(
+        publisher,
+        alias,
+        named.filter((each) => left.has(artefactNameOf(each))),
+      );
+      for (const each of named) {
+        const { part } = each;
+        const isLeft = left.has(artefactNameOf(each));
         const change = await rollBack(publisher, { alias, part }, () => isLeft, signal);
         changes.push(tell(publisher, change, output));
       }
@@ -78,6 +93,13 @@ export async function runRollback(
   const { status, left } = tellLeft(failures, ['rollback', subject, alias], output);
   output.result({ alias, release: what, changes, failures, ...(left && { left }) });
   return isDone ? status : EXIT.failed;
+}
+
+/** One recipe can have made several of one version, of other adapters: which is to be left? */
+function refuseSeveral(publisher: Publisher, alias: string, left: readonly ArtefactId[]): void {
+  if (new Set(left.map(({ release }) => release)).size < 2) return;
+  const places = left.map((id) => `  ${aliasText(alias, id.part)} is ${id.release}`).join('\n');
+  throw usage(`Several releases at ${publisher.name} are meant; name one by its place:\n${places}`);
 }
 
 interface AliasMoves {

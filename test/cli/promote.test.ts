@@ -129,6 +129,29 @@ describe('promote and rollback', () => {
     expect(await linkAt(first, 'latest')).toBe(next.release);
   });
 
+  it('refuse to roll back parts that point at several releases of one version', async () => {
+    await publish('1.0.0', '1.1.0');
+    const one = await recipeOf('1.0.0');
+    await weldline('promote', one, 'latest', '--target', first);
+    await weldline('promote', await recipeOf('1.1.0'), 'latest', '--target', first);
+    // Of the same version, with another adapter, and without the conversion.
+    const digest = 'f'.repeat(16);
+    const other = artefactName({
+      base: './tiny',
+      version: '1.1.0',
+      adapter: 'tone',
+      adapterDigest: digest,
+    });
+    const publisher = new DirectoryPublisher(first);
+    await publisher.publish(await testArtefact(directory, { release: other }), quietly);
+    await weldline('promote', join(first, other), 'latest');
+    const back = await weldline('rollback', await recipeOf('1.1.0'), 'latest', '--target', first);
+    expect(back.status).toBe(1);
+    expect(back.stderr).toContain('Several releases');
+    expect(await linkAt(first, 'latest')).toBe(other);
+    expect(await linkAt(first, `latest-${PART}`)).toBe(`${releaseOf('1.1.0')}-${PART}`);
+  });
+
   it('do what can be done where a target fails, and say what is left', async () => {
     await publish('1.0.0');
     await new DirectoryPublisher(first).withdraw({ release: releaseOf('1.0.0') });
