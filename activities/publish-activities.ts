@@ -7,7 +7,7 @@ import { artefactId } from './artefact-contents.ts';
 import type { Dependencies } from './dependencies.ts';
 import { factsOfRelease } from './facts-of-release.ts';
 import { withHeartbeat } from './heartbeat.ts';
-import type { MoveAliasesInput, PublishInput } from './quality-types.ts';
+import type { MoveAliasesInput, MovedAlias, MovedAliases, PublishInput } from './quality-types.ts';
 import { releaseReport } from './release-report.ts';
 import { releasedArtefact } from './released-artefact.ts';
 import type { Publication } from './types.ts';
@@ -53,11 +53,12 @@ export function createPublishActivities(dependencies: Dependencies) {
      * none that points elsewhere: whoever moved that on has had a reason. Nor does one that waited
      * for a person while a later release was made.
      */
-    async moveAliases(input: MoveAliasesInput): Promise<{ readonly warnings: readonly string[] }> {
+    async moveAliases(input: MoveAliasesInput): Promise<MovedAliases> {
       return withHeartbeat('publish', async (_report, signal) => {
         const { publisher, wanted } = await publisherOf(input);
         const id = artefactId(input.release, input.part);
         const { release, part } = id;
+        const moved: MovedAlias[] = [];
         const warnings: string[] = [];
         // A run that was interrupted finds what it published itself.
         const found = await publisher.find(id, signal);
@@ -80,8 +81,9 @@ export function createPublishActivities(dependencies: Dependencies) {
             continue;
           }
           await promote(publisher, id, alias, signal);
+          moved.push({ alias, target: publisher.name, ...(part === undefined ? {} : { part }) });
         }
-        return { warnings };
+        return { moved, warnings };
       });
     },
   };

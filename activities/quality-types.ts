@@ -133,6 +133,20 @@ export interface MoveAliasesInput {
   readonly startedAt: string;
 }
 
+/** An alias that a release moved to itself. */
+export interface MovedAlias {
+  readonly alias: string;
+  /** The target, as its publisher names it. */
+  readonly target: string;
+  /** Id of a conversion; absent for the merged checkpoint. */
+  readonly part?: string;
+}
+
+export interface MovedAliases {
+  readonly moved: readonly MovedAlias[];
+  readonly warnings: readonly string[];
+}
+
 /** When a stage ran, in milliseconds since the epoch, workflow time. */
 export interface StageTimes {
   readonly stage: string;

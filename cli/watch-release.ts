@@ -140,6 +140,9 @@ function tellResult(result: ReleaseResult, output: Output): number {
   for (const { location, existed } of result.publications) {
     output.line(`  published   ${location}${existed ? ' (was there already)' : ''}`);
   }
+  for (const { alias, target, part } of result.aliases ?? []) {
+    output.line(`  alias       ${alias}${part === undefined ? '' : `, ${part}`} at ${target}`);
+  }
   if (result.publications.length === 0) {
     output.line('  published   nowhere: the recipe names no target');
   }

@@ -1,6 +1,6 @@
 /** What the outside says to a release and asks of it. Imported by clients too. */
 import { defineQuery, defineSignal, defineUpdate } from '@temporalio/workflow';
-import type { Approval, Judged } from '../activities/quality-types.ts';
+import type { Approval, Judged, MovedAlias } from '../activities/quality-types.ts';
 import type {
   PlanReference,
   Publication,
@@ -51,6 +51,8 @@ export interface ReleaseResult {
   readonly planDigest: string;
   readonly manifestDigest: string;
   readonly publications: readonly Publication[];
+  /** Aliases that point at this release now and did not before. */
+  readonly aliases?: readonly MovedAlias[];
   readonly report: Report;
   /** The gate's decision, where the recipe asks for evaluation. */
   readonly judged?: Judged;

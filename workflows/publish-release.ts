@@ -1,6 +1,12 @@
 import { ApplicationFailure, patched, proxyActivities } from '@temporalio/workflow';
 import type { Activities } from '../activities/create-activities.ts';
-import type { Approval, Judged, QualityFacts, ReleaseParts } from '../activities/quality-types.ts';
+import type {
+  Approval,
+  Judged,
+  MovedAlias,
+  QualityFacts,
+  ReleaseParts,
+} from '../activities/quality-types.ts';
 import type { Publication, Report } from '../activities/types.ts';
 import type { PublishTarget } from '../config/publish-schema.ts';
 import { allEnded } from './all-ended.ts';
@@ -20,6 +26,7 @@ export interface Published {
   readonly publications: readonly Publication[];
   readonly report: Report;
   readonly approval?: Approval | undefined;
+  readonly aliases: readonly MovedAlias[];
   readonly warnings: readonly string[];
 }
 
@@ -118,6 +125,7 @@ export async function publishRelease(
   const { recipe, heartbeatTimeoutMs } = input;
   const quick = proxyActivities<Activities>(shortWork(heartbeatTimeoutMs));
   const publications: Publication[] = [];
+  const aliases: MovedAlias[] = [];
   const warnings: string[] = [];
   const facts = (): ReleaseParts => ({
     ...release,
@@ -146,6 +154,7 @@ export async function publishRelease(
         startedAt: release.run.startedAt,
       });
       moves.add(move);
+      aliases.push(...moved.moved);
       warnings.push(...moved.warnings);
     }
   };
@@ -178,7 +187,7 @@ export async function publishRelease(
       nonRetryable: true,
     });
   }
-  return { publications, report: final, approval: approvals.given, warnings };
+  return { publications, report: final, approval: approvals.given, aliases, warnings };
 }
 
 /** What is published without further words: what passed, or all where nothing was judged. */

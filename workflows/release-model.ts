@@ -85,6 +85,7 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
     planDigest: merged.planDigest,
     manifestDigest: merged.sealed.manifestDigest,
     publications: published.publications,
+    ...(published.aliases.length > 0 && { aliases: published.aliases }),
     report: published.report,
     ...(progress.judged && { judged: progress.judged }),
     ...(published.approval && { approval: published.approval }),

@@ -116,6 +116,12 @@ describe('a release to a directory, a hub, a bucket and a registry', () => {
     expect(publications[1]?.pinned).toMatch(/^hf:\/\/acme\/tone@[0-9a-f]{40}$/);
     expect(publications[3]?.pinned).toMatch(/@sha256:[0-9a-f]{64}$/);
     expect(first.warnings).toEqual([]);
+    expect(first.aliases?.map(({ alias, target }) => [alias, target])).toEqual([
+      ['latest', setup.target],
+      ['latest', 'hf://acme/tone'],
+      ['latest', 's3://models/team'],
+      ['latest', `oci://${registry.origin.replace('http://', '')}/models/tone`],
+    ]);
   });
 
   it('holds what the tool of OpenSSF Model Signing takes for intact', async () => {
