@@ -133,7 +133,8 @@ function detailOf(stage: Stage, { inputs, plan, judged }: ReleaseStatus): string
 }
 
 function tellResult(result: ReleaseResult, output: Output): number {
-  for (const warning of result.judged?.warnings ?? []) output.warn(warning);
+  const { judged, aliasWarnings = [] } = result;
+  for (const warning of [...(judged?.warnings ?? []), ...aliasWarnings]) output.warn(warning);
   output.line();
   output.line(`Released ${result.artefact}`);
   output.line(`  checkpoint  ${result.directory}`);

@@ -53,6 +53,8 @@ export interface ReleaseResult {
   readonly publications: readonly Publication[];
   /** Aliases that point at this release now and did not before. */
   readonly aliases?: readonly MovedAlias[];
+  /** Why others do not; among `warnings` too. */
+  readonly aliasWarnings?: readonly string[];
   readonly report: Report;
   /** The gate's decision, where the recipe asks for evaluation. */
   readonly judged?: Judged;

@@ -86,6 +86,7 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
     manifestDigest: merged.sealed.manifestDigest,
     publications: published.publications,
     ...(published.aliases.length > 0 && { aliases: published.aliases }),
+    ...(published.warnings.length > 0 && { aliasWarnings: published.warnings }),
     report: published.report,
     ...(progress.judged && { judged: progress.judged }),
     ...(published.approval && { approval: published.approval }),
