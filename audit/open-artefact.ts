@@ -9,6 +9,7 @@ import { noSuchFile } from '../sources/model-directory.ts';
 import type { ModelAccess } from '../sources/model-input.ts';
 import { formatHubReference, parseModelReference } from '../sources/reference.ts';
 import { remoteModelFiles } from '../sources/remote-model-files.ts';
+import { resolveOrFollow } from './bucket-alias.ts';
 
 /** What was published, wherever it is. */
 export interface OpenedArtefact {
@@ -43,7 +44,7 @@ export async function openArtefact(
   if (reference.kind === 'directory') return openDirectory(reference.path);
   if (reference.kind === 'remote') {
     const source = await access.remote(reference.source);
-    const model = await source.resolve(reference.uri, signal);
+    const model = await resolveOrFollow(source, reference.uri, signal);
     return { name: model.uri, files: remoteModelFiles(source, model) };
   }
   const { repo, revision, folder } = reference;

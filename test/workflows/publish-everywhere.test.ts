@@ -177,6 +177,8 @@ describe('a release to a directory, a hub, a bucket and a registry', () => {
     const { exitCode, stdout, stderr } = await weldline('rollback', id, 'latest');
     expect(exitCode, stdout + stderr).toBe(0);
     expect(stdout).toContain(first.artefact);
+    const ofBucket = await weldline('verify', 's3://models/team/latest', '--key', publicKey);
+    expect(ofBucket.stdout).toContain(first.artefact);
     const latest = await weldline('verify', 'hf://acme/tone@latest', '--key', publicKey);
     expect(latest.stdout).toContain(first.artefact);
     const weights = await readFiles(join(setup.target, 'latest'));
