@@ -362,7 +362,7 @@ it(
     await converted.signal(resumeSignal);
     const { publications } = await converted.result();
     expect(publications.map(({ part, existed }) => [part, existed])).toEqual([
-      ['merged', true],
+      ['merged', false],
       ['gguf-q8_0', false],
     ]);
     expect(await survivors(await tools.started())).toEqual([]);
