@@ -1,4 +1,4 @@
-import { rename, rm } from 'node:fs/promises';
+import { rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { syncDirectory } from '../../engine/durable-files.ts';
 import { systemErrorCode, WeldlineError } from '../../engine/errors.ts';
@@ -7,7 +7,7 @@ import { isPrunable, PRUNED_FILE } from '../release-record.ts';
 import { discard, openAttempt, removeAttempts } from './attempt-directory.ts';
 import { copyFiles } from './copy-files.ts';
 import { conflict, toPublishError } from './directory-errors.ts';
-import { type Occupant, occupantOf } from './read-artefact.ts';
+import { absentAs, type Occupant, occupantOf } from './read-artefact.ts';
 
 type Options = Pick<PublishOptions, 'signal' | 'onProgress'>;
 
@@ -30,6 +30,7 @@ export async function publishArtefact(
   try {
     const occupant = await occupantOf(location);
     if (occupant.kind !== 'nothing') {
+      await requireEnd(occupant, location);
       requireSame(occupant, artefact, location);
       if (occupant.isPruned) return await restore(target, artefact, options);
       await removeAttempts(target, name);
@@ -45,6 +46,7 @@ export async function publishArtefact(
     if (options.signal.aborted) throw error;
     const occupant = await occupantOf(location);
     if (occupant.kind === 'nothing') throw overtakenOr(error, location);
+    await requireEnd(occupant, location);
     requireSame(occupant, artefact, location);
     if (occupant.isPruned) throw overtakenOr(error, location);
     // Another attempt was faster.
@@ -71,6 +73,18 @@ async function restore(
   await syncDirectory(location);
   await discard(attempt);
   return { existed: true, bytesSent };
+}
+
+/**
+ * A link to a volume that is not mounted is no other artefact: a person can bring the volume back.
+ * @throws WeldlineError `publish.not-writable`
+ */
+async function requireEnd({ kind }: Occupant, location: string): Promise<void> {
+  if (kind !== 'other' || (await absentAs(undefined, stat(location))) !== undefined) return;
+  throw new WeldlineError(
+    'publish.not-writable',
+    `${location} is a link that leads nowhere. Bring back what it leads to, or remove it.`,
+  );
 }
 
 /** @throws WeldlineError `publish.conflict` if it is another artefact, or none of weldline's */

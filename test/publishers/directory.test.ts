@@ -114,6 +114,18 @@ describe('publishing to a directory', () => {
     expect(await readlink(location)).toBe(join(other, RELEASE));
   });
 
+  it('waits for the volume where a link under the name leads nowhere', async () => {
+    const { publisher, artefact, directory, target, location } = await setUp();
+    await mkdir(target);
+    await symlink(join(directory, 'volume'), location);
+    await expect(publisher.publish(artefact, quietly)).rejects.toMatchObject({
+      code: 'publish.not-writable',
+      message: expect.stringContaining(`${location} is a link that leads nowhere`),
+    });
+    await rm(location);
+    expect(await publisher.publish(artefact, quietly)).toMatchObject({ existed: false });
+  });
+
   it('removes what killed attempts left, and nothing else', async () => {
     const { publisher, artefact, target } = await setUp();
     const kept = [`.${RELEASE}-rc.0123456789ab.partial`, `.${RELEASE}.1.0123456789ab.partial`];
