@@ -1,7 +1,7 @@
 /**
  * Records the histories that `test/workflows/replay.test.ts` replays, by running real releases:
  *
- *   node scripts/record-histories.ts [finished|resumed|cancelled|failed|several|judged|approved …]
+ *   node scripts/record-histories.ts [finished|resumed|cancelled|failed|several|published|judged|approved …]
  *
  * To be run when a change of the workflows is meant to change what they do, and committed with it.
  * A history that is recorded anew says nothing about releases that are under way: they go on with
@@ -128,6 +128,15 @@ async function recordSeveral(): Promise<void> {
   await record('release-several', handle.workflowId);
 }
 
+/** To more targets than are published to at once, each with an alias that follows. */
+async function recordPublished(): Promise<void> {
+  const targets = Array.from({ length: 17 }, (_, index) => join(setup.target, `${index}`));
+  const recipe = recipeOf(setup, { name: 'published', targets, aliases: ['latest'] });
+  const handle = await startRelease(server.client, releaseInput(recipe));
+  await handle.result();
+  await record('release-published', handle.workflowId);
+}
+
 /** Importing torch and transformers several times takes minutes on a busy machine. */
 const JUDGED_MS = 15 * 60_000;
 
@@ -172,6 +181,7 @@ const RECORDINGS: Readonly<Record<string, () => Promise<void>>> = {
   cancelled: recordCancelled,
   failed: recordFailed,
   several: recordSeveral,
+  published: recordPublished,
   judged: recordJudged,
   approved: recordApproved,
 };

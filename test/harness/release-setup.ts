@@ -79,12 +79,14 @@ export interface RecipeChanges {
   /** Further keys of `merge`. */
   readonly merge?: Readonly<Record<string, string | number>>;
   readonly targets?: readonly string[];
+  /** Of each target. */
+  readonly aliases?: readonly string[];
   readonly approval?: 'none' | 'required';
 }
 
 /** The recipe as a person would write it. */
 export function recipeText(setup: ReleaseSetup, changes: RecipeChanges = {}): string {
-  const { targets = [setup.target], merge = {}, others = [], combination } = changes;
+  const { targets = [setup.target], merge = {}, others = [], combination, aliases } = changes;
   const line = (key: string, value: string | undefined): string =>
     value === undefined ? '' : `    ${key}: ${JSON.stringify(value)}\n`;
   return (
@@ -97,7 +99,7 @@ export function recipeText(setup: ReleaseSetup, changes: RecipeChanges = {}): st
     (combination === undefined ? '' : `combination: { method: ${combination} }\n`) +
     (Object.keys(merge).length === 0 ? '' : `merge: ${JSON.stringify(merge)}\n`) +
     (changes.approval === undefined ? '' : `approval: ${changes.approval}\n`) +
-    `publish: ${JSON.stringify(targets.map((path) => ({ directory: { path } })))}\n`
+    `publish: ${JSON.stringify(targets.map((path) => ({ directory: { path }, aliases })))}\n`
   );
 }
 

@@ -33,7 +33,7 @@ async function replay(name: string, text: string): Promise<Error | undefined> {
 }
 
 describe('recorded histories', () => {
-  it('are of a release that finished, waited and went on, was cancelled, failed, was judged or approved, and of several adapters', () => {
+  it('are of a release that finished, waited and went on, was cancelled, failed, was judged or approved, of several adapters and of aliases', () => {
     expect(NAMES).toEqual([
       'merge-cancelled.json',
       'merge-finished.json',
@@ -42,6 +42,7 @@ describe('recorded histories', () => {
       'release-failed.json',
       'release-finished.json',
       'release-judged.json',
+      'release-published.json',
       'release-resumed.json',
       'release-several.json',
     ]);
@@ -56,6 +57,7 @@ describe('recorded histories', () => {
     ['release-resumed.json', '"verify"', '"trust"'],
     ['merge-finished.json', '"mergeShard"', '"mergeTensor"'],
     ['release-judged.json', '"convert"', '"converse"'],
+    ['release-published.json', '"moveAliases"', '"moveNames"'],
   ])('%s would not be replayed by workflows that do something else', async (name, now, then) => {
     const text = read(name);
     expect(text).toContain(now);
