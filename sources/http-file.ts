@@ -1,9 +1,9 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { ByteSource } from '../engine/byte-source.ts';
 import { assert, WeldlineError } from '../engine/errors.ts';
 import { httpRequest } from '../remote/http.ts';
 import type { Patience } from '../remote/patience.ts';
 import { checkRange } from './byte-range.ts';
+import { fillByRange } from './fill-by-range.ts';
 import { codeOfHttp, fileUrl, versionIn } from './http-probe.ts';
 import { NO_VERSION, type RemoteFile } from './remote-source.ts';
 
@@ -12,9 +12,6 @@ import { NO_VERSION, type RemoteFile } from './remote-source.ts';
  * beyond it every range would cost the whole file again.
  */
 const WHOLE_FILE_BYTES_MAX = 16 * 1024 * 1024;
-
-/** Less than this between two failures is no progress: a server of single bytes is not one. */
-const PROGRESS_BYTES_MIN = 1024 * 1024;
 
 /** A file under a plain URL, pinned by what its server called its version. */
 export function openHttpFile(uri: string, file: RemoteFile, patience: Patience): ByteSource {
@@ -27,7 +24,12 @@ export function openHttpFile(uri: string, file: RemoteFile, patience: Patience):
       assert(!closing.signal.aborted, `${name} is read after it was closed`);
       checkRange(name, file.size, offset, length);
       const bytes = room?.subarray(0, length) ?? new Uint8Array(length);
-      await fill(bytes, { url: name, file, offset, patience, signal: closing.signal });
+      const { signal } = closing;
+      const read = { url: name, file, patience, signal };
+      await fillByRange(bytes, {
+        ...{ name, offset, patience, signal },
+        request: async (begin, count) => bodyFrom(await requestRange(read, begin, count), begin),
+      });
       return bytes;
     },
     async close() {
@@ -39,34 +41,8 @@ export function openHttpFile(uri: string, file: RemoteFile, patience: Patience):
 interface Read {
   readonly url: string;
   readonly file: RemoteFile;
-  readonly offset: number;
   readonly patience: Patience;
   readonly signal: AbortSignal;
-}
-
-/** Goes on at the byte reached when a connection breaks; without progress, only so many times. */
-async function fill(bytes: Uint8Array, read: Read): Promise<void> {
-  const { patience, signal } = read;
-  let filled = 0;
-  for (let failures = 0; filled < bytes.byteLength; ) {
-    const response = await requestRange(read, read.offset + filled, bytes.byteLength - filled);
-    const before = filled;
-    try {
-      for await (const chunk of bodyFrom(response, read, filled)) {
-        const part = chunk.subarray(0, bytes.byteLength - filled);
-        bytes.set(part, filled);
-        filled += part.byteLength;
-        if (filled === bytes.byteLength) break;
-      }
-      if (filled < bytes.byteLength) throw cutShort(read, read.offset + filled);
-    } catch (error) {
-      signal.throwIfAborted();
-      if (!(error instanceof WeldlineError) || error.code !== 'source.unavailable') throw error;
-      failures = filled - before >= PROGRESS_BYTES_MIN ? 1 : failures + 1;
-      if (failures >= patience.attemptsMax) throw error;
-      await sleep(patience.backoffMs * 2 ** (failures - 1), undefined, { signal });
-    }
-  }
 }
 
 async function requestRange(read: Read, begin: number, length: number): Promise<Response> {
@@ -129,12 +105,8 @@ function checkAnswer(
 }
 
 /** The body, without the beginning of a whole file that nobody asked for. */
-async function* bodyFrom(
-  response: Response,
-  { offset }: Read,
-  filled: number,
-): AsyncIterable<Uint8Array> {
-  let skip = response.status === 200 ? offset + filled : 0;
+async function* bodyFrom(response: Response, begin: number): AsyncIterable<Uint8Array> {
+  let skip = response.status === 200 ? begin : 0;
   for await (const chunk of response.body ?? []) {
     const rest = chunk.subarray(Math.min(skip, chunk.byteLength));
     skip -= chunk.byteLength - rest.byteLength;
@@ -155,13 +127,5 @@ function unusable(url: string, what: string): WeldlineError {
     'source.unavailable',
     `${url}: the server ${what}. Serve it from a server that answers byte ranges, or fetch the ` +
       'model and name its directory.',
-  );
-}
-
-function cutShort({ url }: Read, position: number): WeldlineError {
-  return new WeldlineError(
-    'source.unavailable',
-    `${url}: the answer ended early, at byte ${position}. Check the network and the proxy, and run ` +
-      'again.',
   );
 }

@@ -1,12 +1,9 @@
 import type { ByteSource } from '../engine/byte-source.ts';
 import { assert, WeldlineError } from '../engine/errors.ts';
-import { pauseAfter } from '../remote/http.ts';
 import type { RegistryClient } from '../remote/oci/registry-client.ts';
 import { checkRange } from './byte-range.ts';
+import { fillByRange } from './fill-by-range.ts';
 import type { RemoteFile, RemoteModel } from './remote-source.ts';
-
-/** Less than this between two failures is no progress: a server of single bytes is not one. */
-const PROGRESS_BYTES_MIN = 1024 * 1024;
 
 /** A layer of a pinned manifest. The whole of it has its digest, which whoever reads it all compares. */
 export function openOciFile(
@@ -24,7 +21,11 @@ export function openOciFile(
       assert(!signal.aborted, `${name} is read after it was closed`);
       checkRange(name, file.size, offset, length);
       const bytes = room?.subarray(0, length) ?? new Uint8Array(length);
-      await fill(bytes, offset, { client, name, file, signal });
+      const layer = { client, name, file, signal };
+      await fillByRange(bytes, {
+        ...{ name, offset, signal, patience: client.patience },
+        request: (begin, count) => requestRange(layer, begin, count),
+      });
       return bytes;
     },
     async close() {
@@ -40,30 +41,6 @@ interface Layer {
   readonly signal: AbortSignal;
 }
 
-/** Goes on at the byte reached when a connection breaks; without progress, only so many times. */
-async function fill(bytes: Uint8Array, offset: number, layer: Layer): Promise<void> {
-  const { client, name, signal } = layer;
-  let filled = 0;
-  for (let failures = 0; filled < bytes.byteLength; ) {
-    const before = filled;
-    try {
-      const body = await requestRange(layer, offset + filled, bytes.byteLength - filled);
-      for await (const chunk of body) {
-        const part = chunk.subarray(0, bytes.byteLength - filled);
-        bytes.set(part, filled);
-        filled += part.byteLength;
-        if (filled === bytes.byteLength) break;
-      }
-      if (filled < bytes.byteLength) throw cutShort(name, offset + filled);
-    } catch (error) {
-      signal.throwIfAborted();
-      if (!(error instanceof WeldlineError) || error.code !== 'source.unavailable') throw error;
-      failures = filled - before >= PROGRESS_BYTES_MIN ? 1 : failures + 1;
-      await pauseAfter(failures, error, client.patience, signal);
-    }
-  }
-}
-
 /** The bytes from `begin` on, at least `length` if the connection holds. */
 async function requestRange(
   { client, name, file, signal }: Layer,
@@ -77,7 +54,7 @@ async function requestRange(
       range: `bytes=${begin}-${begin + length - 1}`,
       'accept-encoding': 'identity',
     },
-    ...{ signal, what: file.path, accept: [416], once: true },
+    ...{ signal, what: file.path, accept: [416] },
   });
   const problem = problemOf(response, file, begin);
   if (problem === undefined && response.body !== null) return response.body;
@@ -108,12 +85,4 @@ function problemOf(
   const length = headers.get('content-length');
   if (length !== null && Number(length) !== file.size) return 'size';
   return status === 200 && begin === 0 ? undefined : 'range';
-}
-
-function cutShort(name: string, position: number): WeldlineError {
-  return new WeldlineError(
-    'source.unavailable',
-    `${name}: the answer ended early, at byte ${position}. Check the network and the proxy, and run ` +
-      'again.',
-  );
 }
