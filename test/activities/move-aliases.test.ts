@@ -38,15 +38,19 @@ const FRIDAY = '2026-11-27T10:00:00.000Z';
 
 test('an alias follows a release that was begun after the one it points at', async () => {
   const path = await target({ 'merged-1': MONDAY, 'merged-2': FRIDAY });
-  expect(await move(path, 'merged-1', MONDAY)).toEqual({ warnings: [] });
-  expect(await move(path, 'merged-2', FRIDAY)).toEqual({ warnings: [] });
+  const moved = [{ alias: 'latest', target: path }];
+  expect(await move(path, 'merged-1', MONDAY)).toEqual({ moved, warnings: [] });
+  expect(await move(path, 'merged-2', FRIDAY)).toEqual({ moved, warnings: [] });
+  // It points there already.
+  expect(await move(path, 'merged-2', FRIDAY)).toEqual({ moved: [], warnings: [] });
   expect(await readlink(join(path, 'latest'))).toBe('merged-2');
 });
 
 test('it does not go back to one that waited for a person meanwhile', async () => {
   const path = await target({ 'merged-1': MONDAY, 'merged-2': FRIDAY });
   await move(path, 'merged-2', FRIDAY);
-  const { warnings } = await move(path, 'merged-1', MONDAY);
+  const { moved, warnings } = await move(path, 'merged-1', MONDAY);
+  expect(moved).toEqual([]);
   expect(warnings).toEqual([expect.stringContaining('begun after merged-1')]);
   expect(await readlink(join(path, 'latest'))).toBe('merged-2');
 });
