@@ -85,8 +85,6 @@ function attestedModel(
   return { id, model, place, files, ...(trainingRun === undefined ? {} : { trainingRun }) };
 }
 
-const HUB_ENDPOINT = 'https://huggingface.co';
-
 function placeOf(model: ResolvedModel, hubEndpoint: string): ModelPlace {
   if (model.kind === 'directory') return { kind: 'directory' };
   if (model.kind === 'remote') {
@@ -94,8 +92,7 @@ function placeOf(model: ResolvedModel, hubEndpoint: string): ModelPlace {
     return { kind, uri, pin };
   }
   const { repo, commit, folder } = model;
-  const endpoint = hubEndpoint === HUB_ENDPOINT ? {} : { endpoint: hubEndpoint };
-  return { kind: 'hub', repo, commit, folder, ...endpoint };
+  return { kind: 'hub', repo, commit, folder, endpoint: hubEndpoint };
 }
 
 /** Servers of one's own: where they are is nobody's business, and decides nothing of an artefact. */

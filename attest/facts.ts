@@ -75,7 +75,7 @@ export type ModelPlace =
       readonly commit: string;
       /** Within the repository; empty for its root. */
       readonly folder: string;
-      /** Absent for huggingface.co. */
+      /** Of the hub; huggingface.co if absent. */
       readonly endpoint?: string;
     }
   /** `uri` without credentials; `pin` of an OCI model is the digest of its manifest. */

@@ -1,3 +1,4 @@
+import { DEFAULT_HUB_ENDPOINT } from '../config/environment.ts';
 import type { ModelPlace } from './facts.ts';
 
 /** Package URLs: https://github.com/package-url/purl-spec. */
@@ -28,8 +29,6 @@ function encode(text: string): string {
     .replaceAll('%3A', ':');
 }
 
-const HUB_ENDPOINT = 'https://huggingface.co';
-
 /**
  * Where a model came from, pinned as far as a URI can; undefined for a directory, whose path means
  * nothing elsewhere.
@@ -40,10 +39,10 @@ export function modelUri(place: ModelPlace, file?: string): string | undefined {
     case 'directory':
       return undefined;
     case 'hub': {
-      const { repo, commit, folder, endpoint = HUB_ENDPOINT } = place;
+      const { repo, commit, folder, endpoint = DEFAULT_HUB_ENDPOINT } = place;
       return packageUrl({
         ...{ type: 'huggingface', name: repo, version: commit },
-        ...(endpoint !== HUB_ENDPOINT && { qualifiers: { repository_url: endpoint } }),
+        ...(endpoint !== DEFAULT_HUB_ENDPOINT && { qualifiers: { repository_url: endpoint } }),
         subpath: [folder, file ?? ''].filter((part) => part !== '').join('/'),
       });
     }

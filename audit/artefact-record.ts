@@ -2,28 +2,22 @@ import { z } from 'zod';
 import { CONVERSION_FILE } from '../conversion/conversion-store.ts';
 import { sha256Of } from '../engine/canonical-json.ts';
 import { WeldlineError } from '../engine/errors.ts';
-import { MANIFEST_FILE, type Manifest, parseManifest } from '../engine/manifest.ts';
+import {
+  inputSchema,
+  MANIFEST_FILE,
+  type Manifest,
+  parseManifest,
+  RELEASE_FILE,
+} from '../engine/manifest.ts';
 import { readTextFile } from '../engine/model-files.ts';
 import { problemsOf } from '../engine/schema-problems.ts';
 import type { OpenedArtefact } from './open-artefact.ts';
-
-/** Names a release inside it; written last. */
-export const RELEASE_FILE = 'release.json';
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
 const fileSchema = z.object({
   path: z.string(),
   size: z.number().int().nonnegative(),
   sha256: digest,
-});
-
-const inputSchema = z.object({
-  id: z.string(),
-  model: z.string(),
-  commit: z.string().optional(),
-  pin: z.string().optional(),
-  trainingRun: z.string().optional(),
-  files: z.array(fileSchema),
 });
 
 /** What is needed of `release.json`; members that are not listed may say anything. */

@@ -1,14 +1,12 @@
 import { SIGNATURE_FILE } from '../attest/model-signature.ts';
 import { PROVENANCE_FILE } from '../attest/provenance-terms.ts';
+import { PRUNED_FILE, RELEASE_FILE } from '../engine/manifest.ts';
 import type { FoundFile } from './artefact-digests.ts';
-import { type ArtefactRecord, type ListedFile, RELEASE_FILE } from './artefact-record.ts';
+import type { ArtefactRecord, ListedFile } from './artefact-record.ts';
 import { isArchived } from './check-adapters.ts';
 import { type Finding, failed, namesOf, notChecked, verified } from './claim.ts';
 
 const CARD_FILE = 'README.md';
-/** Says that weights were removed to save space: adapters and documents are what stayed. */
-export const PRUNED_FILE = 'pruned.json';
-
 /** What programs load models or code from; beside a merge that nobody published, the rest is notes. */
 const LOADED =
   /\.(?:safetensors|bin|pt|pth|ckpt|gguf|pkl|pickle|joblib|npy|npz|h5|msgpack|onnx|so|dll|dylib|py|pyc|json|jinja|model)$/i;

@@ -2,9 +2,9 @@ import { isDeepStrictEqual } from 'node:util';
 import { BOM_FILE } from '../attest/bom.ts';
 import { SIGNATURE_FILE } from '../attest/model-signature.ts';
 import { PROVENANCE_FILE } from '../attest/provenance-terms.ts';
+import { PRUNED_FILE, RELEASE_FILE } from '../engine/manifest.ts';
 import type { FoundFile } from './artefact-digests.ts';
-import { type ArtefactRecord, RELEASE_FILE } from './artefact-record.ts';
-import { PRUNED_FILE } from './check-files.ts';
+import type { ArtefactRecord } from './artefact-record.ts';
 import { type Finding, failed, notChecked, verified } from './claim.ts';
 
 /** Only releases have them. */

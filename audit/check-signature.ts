@@ -5,9 +5,10 @@ import {
   verifyModelSignature,
 } from '../attest/model-signature.ts';
 import { parseModelSignature } from '../attest/parse-signature.ts';
+import { PRUNED_FILE } from '../engine/manifest.ts';
 import { readTextFile } from '../engine/model-files.ts';
 import type { FoundFile } from './artefact-digests.ts';
-import { PRUNED_FILE, wasPruned } from './check-files.ts';
+import { wasPruned } from './check-files.ts';
 import { type Finding, failed, notChecked, verified } from './claim.ts';
 import type { OpenedArtefact } from './open-artefact.ts';
 

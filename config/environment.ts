@@ -66,7 +66,7 @@ export interface Environment {
   temporalCli?: string;
 }
 
-const DEFAULT_HUB_ENDPOINT = 'https://huggingface.co';
+export const DEFAULT_HUB_ENDPOINT = 'https://huggingface.co';
 const TEMPORAL_SERVER_VARIABLES = ['TEMPORAL_ADDRESS', 'TEMPORAL_PROFILE', 'TEMPORAL_CONFIG_FILE'];
 /** More threads than any machine this runs on has; a larger number is a slip. */
 const THREADS_MAX = 1024;

@@ -5,6 +5,12 @@ import { appliedRule } from './plan/plan-schema.ts';
 /** Written last: a directory without it is not a finished merge. */
 export const MANIFEST_FILE = 'weldline.json';
 
+/** Names a published artefact inside it, and is published last: a place without it holds no release. */
+export const RELEASE_FILE = 'release.json';
+
+/** Says that weights were removed to save space: adapters and documents are what stayed. */
+export const PRUNED_FILE = 'pruned.json';
+
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
 const fileSchema = z.object({
   path: z.string().regex(/^[A-Za-z0-9_.-][A-Za-z0-9_. -]*$/),
@@ -12,7 +18,8 @@ const fileSchema = z.object({
   sha256: digest,
 });
 
-const inputSchema = z.object({
+/** A base or an adapter, as manifests and releases name it. */
+export const inputSchema = z.object({
   /** `base`, or the id of an adapter. */
   id: z.string(),
   /** How the recipe names it; a local directory by its last component only. */

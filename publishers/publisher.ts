@@ -40,15 +40,14 @@ export interface ArtefactFile {
   readonly source: string;
 }
 
-/** Names the artefact inside it, and is published last. A place without it holds no release. */
-export const RELEASE_FILE = 'release.json';
+export { RELEASE_FILE } from '../engine/manifest.ts';
 
 /** An artefact that is ready to go. */
 export interface Artefact extends ArtefactId {
   /** SHA-256 of the manifest of its weights: two artefacts are the same if this is. */
   readonly manifestDigest: string;
   readonly planDigest: string;
-  /** All files, {@link RELEASE_FILE} last. */
+  /** All files, `release.json` last. */
   readonly files: readonly ArtefactFile[];
   /** What registries show of it. */
   readonly description: ArtefactDescription;

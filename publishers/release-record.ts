@@ -11,8 +11,7 @@ export interface ReleaseRecord extends ArtefactId {
   readonly name?: string;
 }
 
-/** Beside the documents of an artefact whose weights were pruned: `{prunedAt, files: [path, …]}`. */
-export const PRUNED_FILE = 'pruned.json';
+export { PRUNED_FILE } from '../engine/manifest.ts';
 
 /** Far above any: a list of files and what was measured. */
 export const RELEASE_RECORD_BYTES_MAX = 16 * 1024 * 1024;
