@@ -15,7 +15,10 @@ const PROGRAM = 'llama-imatrix';
 const IMATRIX_FILE = 'imatrix.gguf';
 /** llama-imatrix's own default. */
 const CONTEXT_TOKENS = 512;
+const TOKENS_MIN = 2 * CONTEXT_TOKENS;
 const TOO_SHORT = /you need at least \d+ tokens/;
+/** Text of fewer bytes may be too short: few tokens are longer than this many bytes each. */
+const TOKEN_BYTES_MAX = 8;
 const STALL_TIMEOUT_MS = 60 * 60_000;
 
 export interface ImatrixOptions
@@ -53,14 +56,19 @@ export async function makeImatrix(options: ImatrixOptions): Promise<string> {
   const facts = { id: 'imatrix', kind: 'gguf' as const, key, tools: versions, settings };
   const make = async (partial: string): Promise<ConversionFindings> => {
     options.onProgress?.({ stage: 'importance matrix' });
-    await compute(join(partial, IMATRIX_FILE), llamaCpp, options);
+    await compute(join(partial, IMATRIX_FILE), llamaCpp, text.size, options);
     return { checks: [], warnings: [] };
   };
   const made = await makeConversion(options.directory, facts, make, signal);
   return join(made.directory, IMATRIX_FILE);
 }
 
-async function compute(target: string, llamaCpp: LlamaCpp, options: ImatrixOptions): Promise<void> {
+async function compute(
+  target: string,
+  llamaCpp: LlamaCpp,
+  textBytes: number,
+  options: ImatrixOptions,
+): Promise<void> {
   const { source, calibration, tools, threads, signal } = options;
   const { variables } = tools;
   const { programs } = await buildLlamaPrograms(llamaCpp, [PROGRAM], { variables, signal });
@@ -79,11 +87,14 @@ async function compute(target: string, llamaCpp: LlamaCpp, options: ImatrixOptio
     logFile: options.logFile,
   });
   await running.catch((error: Error) => {
-    if (!TOO_SHORT.test(error.message)) throw error;
+    // It ends without waiting for the thread that prints why, so that now and then nothing tells.
+    const hasFailed = error instanceof WeldlineError && error.code === 'tool.failed';
+    const mayBeShort = hasFailed && textBytes < TOKENS_MIN * TOKEN_BYTES_MAX;
+    if (!mayBeShort && !TOO_SHORT.test(error.message)) throw error;
     throw new WeldlineError(
       'convert.bad-calibration',
       `${calibration} is too short for an importance matrix: llama-imatrix takes at least ` +
-        `${2 * CONTEXT_TOKENS} tokens, and some hundred thousand are usual.`,
+        `${TOKENS_MIN} tokens, and some hundred thousand are usual.`,
       { cause: error },
     );
   });
