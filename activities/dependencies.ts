@@ -3,6 +3,7 @@ import type { Environment } from '../config/environment.ts';
 import type { PublishEnvironment } from '../publishers/create-publisher.ts';
 import type { ModelAccess } from '../sources/model-input.ts';
 import type { MemorySlots } from './memory-slots.ts';
+import type { Place } from './types.ts';
 
 /** What activities need of the world; made once by the composition root (`workers/main.ts`). */
 export interface Dependencies {
@@ -18,6 +19,8 @@ export interface Dependencies {
     Environment,
     'toolsDirectory' | 'python' | 'llamaCpp' | 'endpointKey' | 'stallTimeoutMs'
   >;
+  /** Where a release that asks this worker is done. */
+  readonly place: Place;
   /** How targets are reached. */
   readonly publishing: PublishEnvironment;
   /** Who signs. */

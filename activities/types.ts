@@ -113,3 +113,33 @@ export interface Report {
   /** Page for a person who decides; absent in reports of earlier versions. */
   readonly html?: string;
 }
+
+/** What a worker does: workflows and quick work, merges, GGUF conversions, work that a GPU speeds up. */
+export type Role = 'control' | 'merge' | 'convert' | 'gpu';
+
+/** Task queue of each role; absent: the one that the workflow is on. */
+export type TaskQueues = Readonly<Partial<Record<Role, string>>>;
+
+/** Where a release is done. */
+export interface Place {
+  readonly queues: TaskQueues;
+  /** Absent where all workers share their storage, so that any of them can do any part. */
+  readonly host?: string;
+  /** How to tell whether that host is still there. */
+  readonly presence?: {
+    readonly queue: string;
+    /** After this long without an answer it is gone. */
+    readonly timeoutMs: number;
+  };
+}
+
+/** What is known of a release that is cancelled. */
+export interface CleanUpInput extends ReleaseContext {
+  readonly inputs?: ResolvedInputs;
+  readonly plan?: PlanReference;
+}
+
+export interface CleanedUp {
+  /** What was removed: temporary files, uploads that nobody will finish. */
+  readonly removed: readonly string[];
+}

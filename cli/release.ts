@@ -2,12 +2,7 @@ import { WorkflowIdConflictPolicy } from '@temporalio/client';
 import { readEnvironment } from '../config/environment.ts';
 import { loadRecipe } from '../config/recipe.ts';
 import { WeldlineError } from '../engine/errors.ts';
-import {
-  CONVERT_TASK_QUEUE,
-  EVALUATE_TASK_QUEUE,
-  MERGE_TASK_QUEUE,
-  TASK_QUEUE,
-} from '../workers/task-queues.ts';
+import { TASK_QUEUE } from '../workers/task-queues.ts';
 import { type ReleaseInput, resumeSignal, type Waiting } from '../workflows/messages.ts';
 import type { releaseModel } from '../workflows/release-model.ts';
 import { EXIT } from './exit-codes.ts';
@@ -53,9 +48,6 @@ export async function runRelease(
     const handle = await startRelease(session, {
       recipe,
       recipeDigest,
-      mergeTaskQueue: MERGE_TASK_QUEUE,
-      convertTaskQueue: CONVERT_TASK_QUEUE,
-      evaluateTaskQueue: EVALUATE_TASK_QUEUE,
       parallelShards: PARALLEL_SHARDS,
       heartbeatTimeoutMs: session.embedded ? HEARTBEAT_TIMEOUT_EMBEDDED_MS : HEARTBEAT_TIMEOUT_MS,
     });

@@ -7,7 +7,8 @@ import { WeldlineError } from '../engine/errors.ts';
 import { ensureTemporalCli } from '../tools/temporal-cli.ts';
 import { acquireEmbeddedServer, hasOtherUsers } from '../workers/embedded-server.ts';
 import { createLogger } from '../workers/logger.ts';
-import type { RunningWorkers, WorkerOptions } from '../workers/main.ts';
+import type { WorkerOptions } from '../workers/main.ts';
+import type { RunningWorkers } from '../workers/run-workers.ts';
 import { waitUntil } from '../workers/wait-until.ts';
 
 /** A connection to Temporal: the server the environment names, or weldline's own. */

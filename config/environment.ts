@@ -7,6 +7,7 @@ import { parseSize } from './parse-size.ts';
 import { readPublishing } from './publish-environment.ts';
 import { Secret } from './secret.ts';
 import { expandHome, type Get, invalid, readEndpoint, toPath } from './variables.ts';
+import { readWorkerEnvironment, type WorkerEnvironment } from './worker-environment.ts';
 
 export type Variables = Readonly<Record<string, string | undefined>>;
 
@@ -28,6 +29,10 @@ export interface Environment {
   };
   /** The user named a Temporal server or profile, so weldline must not start its own. */
   temporalConfigured: boolean;
+  /** What its workers do, and how. */
+  worker: WorkerEnvironment;
+  /** Holds the keys that encrypt what the Temporal server stores; absent: nothing is encrypted. */
+  payloadKeysFile?: string;
   /** Worker threads of a merge; undefined leaves it to the merge. */
   threads?: number;
   memoryBudgetBytes?: number;
@@ -85,6 +90,7 @@ export function readEnvironment(variables: Variables = process.env): Environment
   const temporalCli = get('WELDLINE_TEMPORAL_CLI');
   const llamaCpp = get('WELDLINE_LLAMA_CPP');
   const endpointKey = get('WELDLINE_ENDPOINT_KEY');
+  const payloadKeys = get('WELDLINE_PAYLOAD_KEYS');
   const threads = readThreads(get('WELDLINE_THREADS'));
   const memoryBudgetBytes = readMemoryBudget(get('WELDLINE_MEMORY_BUDGET'));
   const stallTimeoutMs = readStallTimeout(get('WELDLINE_STALL_TIMEOUT'));
@@ -97,6 +103,8 @@ export function readEnvironment(variables: Variables = process.env): Environment
     toolsDirectory: toPath('WELDLINE_TOOLS', get('WELDLINE_TOOLS') ?? join(home, 'tools')),
     hub: readHub(get),
     temporalConfigured: TEMPORAL_SERVER_VARIABLES.some((name) => get(name) !== undefined),
+    worker: readWorkerEnvironment(get),
+    ...(payloadKeys && { payloadKeysFile: toPath('WELDLINE_PAYLOAD_KEYS', payloadKeys) }),
     ...(threads === undefined ? {} : { threads }),
     ...(memoryBudgetBytes === undefined ? {} : { memoryBudgetBytes }),
     ...(stallTimeoutMs === undefined ? {} : { stallTimeoutMs }),
@@ -115,7 +123,8 @@ export function readEnvironment(variables: Variables = process.env): Environment
 const NOT_FOR_CHILDREN = new RegExp(
   `^(${[
     ...['HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN', 'TEMPORAL_.*'],
-    ...['WELDLINE_ENDPOINT_KEY', 'WELDLINE_SIGNING_.*', 'MLFLOW_TRACKING_(PASSWORD|TOKEN)'],
+    ...['WELDLINE_ENDPOINT_KEY', 'WELDLINE_SIGNING_.*', 'WELDLINE_PAYLOAD_KEYS'],
+    ...['MLFLOW_TRACKING_(PASSWORD|TOKEN)'],
     ...['AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)', 'SIGSTORE_ID_TOKEN'],
     ...['ACTIONS_ID_TOKEN_REQUEST_(URL|TOKEN)'],
   ].join('|')})$`,

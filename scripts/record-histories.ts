@@ -30,7 +30,7 @@ import {
 } from '../test/harness/running-release.ts';
 import { startTestServer } from '../test/harness/temporal-server.ts';
 import { waitFor } from '../test/harness/wait-for.ts';
-import type { RunningWorkers } from '../workers/main.ts';
+import type { RunningWorkers } from '../workers/run-workers.ts';
 import { type ApprovalRequest, approveUpdate, resumeSignal } from '../workflows/messages.ts';
 
 const HISTORIES = fileURLToPath(new URL('../test/histories', import.meta.url));

@@ -1,31 +1,22 @@
 /** The composition root: builds the activities' dependencies and runs workers with them. */
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
-import { type Logger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import { type Logger, Worker } from '@temporalio/worker';
 import { createActivities } from '../activities/create-activities.ts';
 import type { Dependencies } from '../activities/dependencies.ts';
 import { MemorySlots } from '../activities/memory-slots.ts';
+import type { Role } from '../activities/types.ts';
 import type { Environment } from '../config/environment.ts';
-import { WeldlineError } from '../engine/errors.ts';
+import { type ConnectionOptions, connect } from './connect.ts';
 import { modelAccess } from './model-access.ts';
-import {
-  CONVERT_TASK_QUEUE,
-  EVALUATE_TASK_QUEUE,
-  MERGE_TASK_QUEUE,
-  TASK_QUEUE,
-} from './task-queues.ts';
-import { waitUntil } from './wait-until.ts';
+import { type RunningWorkers, runWorkers } from './run-workers.ts';
+import { installRuntime } from './runtime.ts';
+import { placeOf, TASK_QUEUE } from './task-queues.ts';
+import { ROLES, workerSpecs } from './worker-specs.ts';
 import { loadWorkflowBundle } from './workflow-bundle.ts';
-
-/** Activities other than merges wait for disks and networks, so several go side by side. */
-const ACTIVITIES_MAX = 8;
 
 /** Often enough for a live progress bar, and for little to be lost with a worker. */
 const HEARTBEAT_THROTTLE = '1s';
-
-/** Clients have reached the server by now: if it is away, it is being restarted. */
-const CONNECT_TIMEOUT_MS = 30_000;
-const CONNECT_INTERVAL_MS = 500;
 
 export function dependencies(environment: Environment): Dependencies {
   return {
@@ -37,6 +28,7 @@ export function dependencies(environment: Environment): Dependencies {
     publishing: environment,
     identity: environment,
     memory: new MemorySlots(totalmem()),
+    place: placeOf(environment.worker),
   };
 }
 
@@ -46,31 +38,11 @@ export interface WorkerOptions {
   readonly namespace: string;
   readonly logger: Logger;
   /** TLS, API key and headers of a configured server. */
-  readonly connection?: Omit<Parameters<typeof NativeConnection.connect>[0], 'address'>;
+  readonly connection?: ConnectionOptions;
+  /** What they do; everything if not given. */
+  readonly roles?: readonly Role[];
   /** Answer queries only: carries workflows on, but does no work of theirs. */
   readonly workflowsOnly?: boolean;
-}
-
-/** Workers that run until they are stopped. */
-export interface RunningWorkers {
-  /** Rejects if a worker fails for good; resolves after `stop`. */
-  readonly finished: Promise<void>;
-  /** Lets activities write down what they have, then stops. Safe to call twice. */
-  stop(): Promise<void>;
-}
-
-let runtimeInstalled = false;
-
-/** The SDK's runtime is one per process and cannot be changed once it is in use. */
-function installRuntime(logger: Logger): void {
-  if (runtimeInstalled) return;
-  runtimeInstalled = true;
-  Runtime.install({
-    logger,
-    // weldline handles SIGINT and SIGTERM itself: the SDK would shut down behind its back.
-    shutdownSignals: [],
-    telemetryOptions: { logging: { filter: { core: 'WARN', other: 'ERROR' }, forward: {} } },
-  });
 }
 
 /**
@@ -96,86 +68,18 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
     workers.push(await Worker.create({ ...common, ...workflows, taskQueue: TASK_QUEUE }));
   } else {
     const activities = createActivities(dependencies(environment));
-    const { mergeShard, convert, evaluate, ...others } = activities;
-    workers.push(
-      await Worker.create({
-        ...common,
-        ...workflows,
-        taskQueue: TASK_QUEUE,
-        activities: others,
-        maxConcurrentActivityTaskExecutions: ACTIVITIES_MAX,
-      }),
-    );
-    const oneAtATime: readonly (readonly [taskQueue: string, activities: object])[] = [
-      [MERGE_TASK_QUEUE, { mergeShard }],
-      [CONVERT_TASK_QUEUE, { convert }],
-      [EVALUATE_TASK_QUEUE, { evaluate }],
-    ];
-    for (const [taskQueue, one] of oneAtATime) {
+    const { roles = ROLES } = options;
+    for (const spec of workerSpecs(environment.worker, roles, activities)) {
       workers.push(
         await Worker.create({
           ...common,
-          taskQueue,
-          activities: one,
-          maxConcurrentActivityTaskExecutions: 1,
+          ...(spec.workflows ? workflows : {}),
+          taskQueue: spec.taskQueue,
+          activities: spec.activities,
+          maxConcurrentActivityTaskExecutions: spec.slots,
         }),
       );
     }
   }
-  return runAll(workers, connection);
-}
-
-async function connect(
-  address: string,
-  options: WorkerOptions['connection'],
-): Promise<NativeConnection> {
-  let connection: NativeConnection | undefined;
-  let error: unknown;
-  const connected = async (): Promise<boolean> => {
-    try {
-      connection = await NativeConnection.connect({ ...options, address });
-      return true;
-    } catch (reason) {
-      error = reason;
-      return false;
-    }
-  };
-  const wait = { timeoutMs: CONNECT_TIMEOUT_MS, pollMs: CONNECT_INTERVAL_MS };
-  if (!(await waitUntil(connected, wait)) || connection === undefined) {
-    throw new WeldlineError(
-      'temporal.unreachable',
-      `No Temporal server answers at ${address}. Check TEMPORAL_ADDRESS, or unset it to use the ` +
-        'embedded server.',
-      { cause: error },
-    );
-  }
-  return connection;
-}
-
-function runAll(workers: readonly Worker[], connection: NativeConnection): RunningWorkers {
-  const shutDown = (): void => {
-    for (const worker of workers) if (worker.getState() === 'RUNNING') worker.shutdown();
-  };
-  const runs = workers.map((worker) =>
-    worker.run().catch((error: unknown) => {
-      // One worker without the other would leave releases hanging half way.
-      shutDown();
-      throw new WeldlineError(
-        'temporal.worker-failed',
-        `The worker stopped: ${error instanceof Error ? error.message : String(error)}.`,
-        { cause: error },
-      );
-    }),
-  );
-  const finished = Promise.all(runs)
-    .finally(() => connection.close())
-    .then(() => undefined);
-  finished.catch(() => undefined);
-  return {
-    finished,
-    async stop() {
-      shutDown();
-      await finished;
-    },
-  };
+  return runWorkers(workers, connection);
 }

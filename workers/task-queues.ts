@@ -1,11 +1,30 @@
-/** Workflows and all activities that have no queue of their own. */
+import type { Place, Role } from '../activities/types.ts';
+import type { WorkerEnvironment } from '../config/worker-environment.ts';
+
+/** Workflows, and activities that are quick or wait for networks. */
 export const TASK_QUEUE = 'weldline';
 
-/** Merges: one at a time per worker, because each uses all the threads and the whole budget. */
-export const MERGE_TASK_QUEUE = 'weldline-merge';
+/** The queues of workers that share their storage. */
+export const SHARED_QUEUES: Readonly<Record<Role, string>> = {
+  control: TASK_QUEUE,
+  merge: 'weldline-merge',
+  convert: 'weldline-convert',
+  gpu: 'weldline-gpu',
+};
 
-/** Conversions: one at a time per worker, because programs that convert take all they can get. */
-export const CONVERT_TASK_QUEUE = 'weldline-convert';
+/** The same of one host that has disks of its own. Its name outlives a restart, so that it finds them. */
+function hostQueues(host: string): Readonly<Record<Role, string>> {
+  const entries = Object.entries(SHARED_QUEUES).map(([role, queue]) => [role, `${queue}@${host}`]);
+  return Object.fromEntries(entries) as Record<Role, string>;
+}
 
-/** Evaluations: likewise, beside conversions where both fit into memory. */
-export const EVALUATE_TASK_QUEUE = 'weldline-evaluate';
+/** Where a release is done that asks this worker. */
+export function placeOf({
+  storage,
+  host,
+  hostTimeoutMs,
+}: WorkerEnvironment): Place & { readonly queues: Readonly<Record<Role, string>> } {
+  if (storage === 'shared') return { queues: SHARED_QUEUES };
+  const presence = { queue: `weldline-presence@${host}`, timeoutMs: hostTimeoutMs };
+  return { queues: hostQueues(host), host, presence };
+}

@@ -1,10 +1,4 @@
-import {
-  CancellationScope,
-  condition,
-  isCancellation,
-  proxyActivities,
-} from '@temporalio/workflow';
-import type { Activities } from '../activities/create-activities.ts';
+import { CancellationScope, condition, isCancellation } from '@temporalio/workflow';
 import type {
   Converted,
   Evaluated,
@@ -12,11 +6,14 @@ import type {
   MergedContext,
   QualityPlan,
 } from '../activities/quality-types.ts';
+import type { Place } from '../activities/types.ts';
 import type { ConversionStep } from '../conversion/conversion-step.ts';
 import type { CandidateStep } from '../evaluation/candidate.ts';
 import { allSteps } from './all-steps.ts';
 import type { ReleaseInput } from './messages.ts';
+import { gateDecided } from './metrics.ts';
 import { longWork, shortWork } from './options.ts';
+import { activitiesAt } from './placement.ts';
 import { codeOf, type StageRunner } from './stage-runner.ts';
 
 /** Failures of what a step was made from, or compared with, which was whole when it was finished. */
@@ -38,34 +35,30 @@ export interface Assessment {
  * gate judges.
  */
 export async function assessMerge(
-  input: ReleaseInput,
+  { heartbeatTimeoutMs }: ReleaseInput,
+  place: Place,
   context: MergedContext,
   plan: QualityPlan,
   runner: StageRunner,
 ): Promise<Assessment> {
-  const { convertTaskQueue, evaluateTaskQueue, heartbeatTimeoutMs } = input;
-  const options = longWork(heartbeatTimeoutMs);
-  const { convert } = proxyActivities<Activities>({
-    ...options,
-    ...(convertTaskQueue === undefined ? {} : { taskQueue: convertTaskQueue }),
-  });
-  const { evaluate } = proxyActivities<Activities>({
-    ...options,
-    ...(evaluateTaskQueue === undefined ? {} : { taskQueue: evaluateTaskQueue }),
-  });
-  const { judge } = proxyActivities<Activities>(shortWork(heartbeatTimeoutMs));
+  const long = longWork(heartbeatTimeoutMs);
+  const gguf = activitiesAt(place, 'convert', long);
+  const gpu = activitiesAt(place, 'gpu', long);
+  const { judge } = activitiesAt(place, 'control', shortWork(heartbeatTimeoutMs));
 
   const converted = new Map<string, Converted>();
   const evaluated = new Map<string, Evaluated>();
+  // llm-compressor calibrates on a GPU where there is one; llama.cpp quantizes on processors.
+  const converterOf = ({ kind }: ConversionStep) => (kind === 'gguf' ? gguf : gpu);
   const makeOne = (step: ConversionStep, [source]: readonly (Converted | undefined)[]) =>
-    convert({ ...context, step, ...(source && { source }) });
+    converterOf(step).convert({ ...context, step, ...(source && { source }) });
   const convertAll = () => allSteps(plan.conversions, converted, sourceOf, makeOne, isOfNeeds);
   const askOne = async (candidate: CandidateStep, needed: readonly (Evaluated | undefined)[]) => {
     const { conversion } = candidate;
     const made = conversion === undefined ? undefined : await arrival(converted, conversion);
     const references = needed.flatMap((reference) => reference ?? []);
     const asked = { ...context, candidate, references, suites: plan.suites };
-    return evaluate({ ...asked, ...(made && { converted: made }) });
+    return gpu.evaluate({ ...asked, ...(made && { converted: made }) });
   };
   const evaluateAll = () => allSteps(plan.candidates, evaluated, referencesOf, askOne, isOfNeeds);
   await allOrNone([
@@ -80,6 +73,7 @@ export async function assessMerge(
   const judged = await runner.run('gate', () =>
     judge({ ...context, plan, evaluated: results.evaluated }),
   );
+  gateDecided(judged.passed.length, judged.failed.length);
   return { ...results, judged };
 }
 

@@ -1,14 +1,16 @@
-import { proxyActivities, setHandler } from '@temporalio/workflow';
-import type { Activities } from '../activities/create-activities.ts';
-import type { PlanReference, Roots } from '../activities/types.ts';
+import { setHandler } from '@temporalio/workflow';
+import type { Place, PlanReference, Roots } from '../activities/types.ts';
 import type { CompletedShard } from '../engine/merge/journal.ts';
 import { mergeStatusQuery } from './messages.ts';
 import { longWork } from './options.ts';
+import { activitiesAt } from './placement.ts';
 
 export interface MergeInput {
   readonly plan: PlanReference;
   readonly roots: Roots;
-  readonly taskQueue: string;
+  readonly place?: Place;
+  /** In runs of earlier versions, instead of the place. */
+  readonly taskQueue?: string;
   readonly parallelShards: number;
   readonly heartbeatTimeoutMs: number;
   readonly threads?: number | undefined;
@@ -18,10 +20,9 @@ export interface MergeInput {
 /** Merges all shards of a plan, some at a time, one activity each. */
 export async function mergeModel(input: MergeInput): Promise<CompletedShard[]> {
   const { plan, roots, taskQueue, threads, memoryBudgetBytes } = input;
-  const { mergeShard } = proxyActivities<Activities>({
-    ...longWork(input.heartbeatTimeoutMs),
-    taskQueue,
-  });
+  const earlier = taskQueue === undefined ? {} : { merge: taskQueue };
+  const place = input.place ?? { queues: earlier };
+  const { mergeShard } = activitiesAt(place, 'merge', longWork(input.heartbeatTimeoutMs));
   const shards: CompletedShard[] = new Array(plan.shards);
   let shardsDone = 0;
   let bytesDone = 0;

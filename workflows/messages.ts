@@ -9,6 +9,7 @@ import type {
   ResolvedInputs,
 } from '../activities/types.ts';
 import type { Verification } from '../engine/verify/verify-merge.ts';
+import type { EarlierQueues } from './placement.ts';
 
 /** The stages that exist, in their order. Those between verify and publish only if asked for. */
 export const STAGES = [
@@ -30,12 +31,8 @@ export const STAGES = [
 
 export type Stage = (typeof STAGES)[number];
 
-export interface ReleaseInput extends ReleaseContext {
-  /** Task queue of the workers that merge. */
-  readonly mergeTaskQueue: string;
-  /** Of the workers that convert and that evaluate; absent in runs of earlier versions. */
-  readonly convertTaskQueue?: string;
-  readonly evaluateTaskQueue?: string;
+/** What a release is told. Task queues stand in those of runs of earlier versions only. */
+export interface ReleaseInput extends ReleaseContext, EarlierQueues {
   /** Shards merged at the same time, over all workers. */
   readonly parallelShards: number;
   /**
@@ -65,7 +62,7 @@ export interface ReleaseResult {
 
 export interface StageStatus {
   readonly stage: Stage;
-  readonly state: 'pending' | 'running' | 'waiting' | 'done' | 'failed';
+  readonly state: 'pending' | 'running' | 'paused' | 'waiting' | 'done' | 'failed';
   /** Milliseconds since the epoch, workflow time. */
   readonly startedAtMs?: number;
   readonly finishedAtMs?: number;
@@ -80,6 +77,13 @@ export interface Waiting {
   readonly needs?: 'mending' | 'approval' | 'override';
 }
 
+/** A person has stopped all work on a release for a while. */
+export interface Paused {
+  readonly by: string;
+  /** ISO 8601, UTC. */
+  readonly at: string;
+}
+
 export interface ReleaseStatus {
   readonly name: string;
   readonly version: string;
@@ -87,6 +91,12 @@ export interface ReleaseStatus {
   readonly stages: readonly StageStatus[];
   /** The first of what it waits for. */
   readonly waiting?: Waiting;
+  /** All that it waits for, where that is more than one. */
+  readonly waitings?: readonly Waiting[];
+  /** Who has paused it; absent while it goes on. */
+  readonly paused?: Paused;
+  /** The host that does all of it, where hosts have disks of their own. */
+  readonly host?: string;
   readonly judged?: Judged;
   readonly inputs?: ResolvedInputs;
   readonly plan?: PlanReference;
@@ -114,3 +124,12 @@ export type ApprovalRequest = Omit<Approval, 'at'>;
 
 /** Refused when nothing waits for it, and without a reason where the gate has refused something. */
 export const approveUpdate = defineUpdate<Approval, [ApprovalRequest]>('approve');
+
+/** Stops all work on a release until it is resumed. Refused when it is paused already. */
+export const pauseUpdate = defineUpdate<void, [{ readonly by: string }]>('pause');
+
+/**
+ * Begins a stage again, at once: one that waits for mending, or one whose work is tried again and
+ * again. What is finished of it is found. Refused for other stages.
+ */
+export const retryUpdate = defineUpdate<void, [Stage]>('retry');

@@ -1,5 +1,4 @@
-import { ApplicationFailure, patched, proxyActivities } from '@temporalio/workflow';
-import type { Activities } from '../activities/create-activities.ts';
+import { ApplicationFailure, patched } from '@temporalio/workflow';
 import type {
   Approval,
   Judged,
@@ -7,12 +6,13 @@ import type {
   QualityFacts,
   ReleaseParts,
 } from '../activities/quality-types.ts';
-import type { Publication, Report } from '../activities/types.ts';
+import type { Place, Publication, Report } from '../activities/types.ts';
 import type { PublishTarget } from '../config/publish-schema.ts';
 import { allEnded } from './all-ended.ts';
 import type { Approvals } from './approvals.ts';
 import type { ReleaseInput, Waiting } from './messages.ts';
 import { longWork, shortWork } from './options.ts';
+import { activitiesAt } from './placement.ts';
 import type { StageRunner } from './stage-runner.ts';
 
 /** A recipe may ask for a person's word where it asks for nothing else. */
@@ -39,11 +39,12 @@ interface PartAtTarget {
 
 /** Sends parts to all targets that take them: first to those that hold files, then to registries. */
 async function publishParts(
-  heartbeatTimeoutMs: number,
+  { heartbeatTimeoutMs }: ReleaseInput,
+  place: Place,
   release: ReleaseParts,
   parts: readonly (string | undefined)[],
 ): Promise<(PartAtTarget & { readonly publication: Publication })[]> {
-  const { publish } = proxyActivities<Activities>(longWork(heartbeatTimeoutMs));
+  const { publish } = activitiesAt(place, 'control', longWork(heartbeatTimeoutMs));
   const wanted = parts.flatMap((part) =>
     release.recipe.publish.flatMap((target, index) =>
       isWanted(target, part, release) ? [{ part, index, target }] : [],
@@ -117,13 +118,14 @@ function isWanted(target: PublishTarget, part: string | undefined, release: Rele
  */
 export async function publishRelease(
   input: ReleaseInput,
+  place: Place,
   release: ReleaseParts,
   judged: Judged | undefined,
   runner: StageRunner,
   approvals: Approvals,
 ): Promise<Published> {
   const { recipe, heartbeatTimeoutMs } = input;
-  const quick = proxyActivities<Activities>(shortWork(heartbeatTimeoutMs));
+  const quick = activitiesAt(place, 'control', shortWork(heartbeatTimeoutMs));
   const publications: Publication[] = [];
   const aliases: MovedAlias[] = [];
   const warnings: string[] = [];
@@ -136,7 +138,7 @@ export async function publishRelease(
   });
   const isOverridden = (): boolean => (approvals.given?.override ?? '') !== '';
   const publish = async (parts: readonly (string | undefined)[]) => {
-    const published = await publishParts(heartbeatTimeoutMs, facts(), parts);
+    const published = await publishParts(input, place, facts(), parts);
     publications.push(...published.map(({ publication }) => publication));
     return published;
   };

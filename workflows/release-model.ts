@@ -1,18 +1,26 @@
 import {
+  CancellationScope,
   executeChild,
+  isCancellation,
+  log,
   ParentClosePolicy,
-  proxyActivities,
+  patched,
   setHandler,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { Activities } from '../activities/create-activities.ts';
 import type {
   Judged,
   MergedContext,
   QualityPlan,
   ReleaseParts,
 } from '../activities/quality-types.ts';
-import type { PlanReference, ResolvedInputs, Roots } from '../activities/types.ts';
+import type {
+  CleanUpInput,
+  Place,
+  PlanReference,
+  ResolvedInputs,
+  Roots,
+} from '../activities/types.ts';
 import type { Recipe } from '../config/recipe.ts';
 import type { CompletedShard } from '../engine/merge/journal.ts';
 import type { Verification } from '../engine/verify/verify-merge.ts';
@@ -27,12 +35,15 @@ import {
   type Stage,
   statusQuery,
 } from './messages.ts';
+import { releaseEnded } from './metrics.ts';
 import { longWork, shortWork } from './options.ts';
+import { activitiesAt, findPlace, HOST_GONE } from './placement.ts';
 import { publishRelease } from './publish-release.ts';
-import { StageRunner } from './stage-runner.ts';
+import { codeOf, StageRunner } from './stage-runner.ts';
 
 /** What a release knows so far; queries show it. */
 interface Progress {
+  place?: Place;
   inputs?: ResolvedInputs;
   plan?: PlanReference;
   judged?: Judged;
@@ -42,34 +53,82 @@ interface Progress {
 /** One release, from a recipe to a published, verified checkpoint and what is made of it. */
 export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> {
   const { recipe, recipeDigest } = input;
-  const { workflowId, runId, startTime } = workflowInfo();
-  const run = { workflowId, runId, startedAt: startTime.toISOString() };
-  const mergeWorkflowId = `${workflowId}/merge`;
   const runner = new StageRunner(stagesOf(recipe));
   const approvals = new Approvals(runner);
   const progress: Progress = { warnings: [] };
   setHandler(statusQuery, () => {
-    const { plan, warnings, ...known } = progress;
+    const { plan, place, warnings, ...known } = progress;
+    const { waitings, paused } = runner;
     return {
       name: recipe.name,
       version: recipe.version,
       recipeDigest,
       stages: runner.stages,
-      ...(runner.waiting === undefined ? {} : { waiting: runner.waiting }),
+      ...(waitings[0] === undefined ? {} : { waiting: waitings[0], waitings }),
+      ...(paused === undefined ? {} : { paused }),
+      ...(place?.host === undefined ? {} : { host: place.host }),
       ...known,
-      ...(plan === undefined ? {} : { plan, mergeWorkflowId }),
+      ...(plan === undefined ? {} : { plan, mergeWorkflowId: mergeWorkflowId() }),
       warnings,
     };
   });
+  try {
+    for (;;) {
+      progress.place = await findPlace(input);
+      try {
+        const result = await makeRelease(input, progress.place, runner, approvals, progress);
+        releaseEnded('released');
+        return result;
+      } catch (error) {
+        // Inputs stay pinned; all else is done again on a host that is there.
+        if (codeOf(error) !== HOST_GONE) throw error;
+        log.warn('The host of the release is gone: it moves to another', { ...progress.place });
+      }
+    }
+  } catch (error) {
+    releaseEnded(isCancellation(error) ? 'cancelled' : 'failed');
+    if (isCancellation(error) && patched('clean-up')) {
+      const { inputs, plan, place = { queues: {} } } = progress;
+      const known = { ...(inputs && { inputs }), ...(plan && { plan }) };
+      await cleanUp(place, { recipe, recipeDigest, ...known });
+    }
+    throw error;
+  }
+}
 
-  const { merged, verification, quality } = await makeMerge(
-    { ...input, mergeWorkflowId },
-    runner,
-    progress,
-  );
+/** A child of its own, so that its history does not grow with that of the release. */
+function mergeWorkflowId(): string {
+  return `${workflowInfo().workflowId}/merge`;
+}
+
+/** A release that is cancelled leaves its journals and nothing half done; trying is enough. */
+async function cleanUp(place: Place, input: CleanUpInput): Promise<void> {
+  const activities = activitiesAt(place, 'control', {
+    startToCloseTimeout: '5m',
+    scheduleToCloseTimeout: '10m',
+    retry: { maximumAttempts: 3 },
+    summary: 'what a cancelled release leaves',
+  });
+  try {
+    await CancellationScope.nonCancellable(() => activities.cleanUp(input));
+  } catch (error) {
+    log.warn('What a cancelled release left could not all be removed', { error });
+  }
+}
+
+async function makeRelease(
+  input: ReleaseInput,
+  place: Place,
+  runner: StageRunner,
+  approvals: Approvals,
+  progress: Progress,
+): Promise<ReleaseResult> {
+  const { workflowId, runId, startTime } = workflowInfo();
+  const run = { workflowId, runId, startedAt: startTime.toISOString() };
+  const { merged, verification, quality } = await makeMerge(input, place, runner, progress);
   let release: ReleaseParts = { ...merged, verification, run };
   if (quality !== undefined) {
-    const { judged, ...assessed } = await assessMerge(input, merged, quality, runner);
+    const { judged, ...assessed } = await assessMerge(input, place, merged, quality, runner);
     const decision = judged?.decision;
     release = { ...release, quality: { plan: quality, ...assessed, decision } };
     if (judged !== undefined) {
@@ -77,7 +136,8 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
       progress.warnings = [...progress.warnings, ...judged.warnings];
     }
   }
-  const published = await publishRelease(input, release, progress.judged, runner, approvals);
+  const { judged } = progress;
+  const published = await publishRelease(input, place, release, judged, runner, approvals);
   progress.warnings = [...progress.warnings, ...published.warnings];
   return {
     artefact: merged.inputs.artefact,
@@ -88,7 +148,7 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
     ...(published.aliases.length > 0 && { aliases: published.aliases }),
     ...(published.warnings.length > 0 && { aliasWarnings: published.warnings }),
     report: published.report,
-    ...(progress.judged && { judged: progress.judged }),
+    ...(judged && { judged }),
     ...(published.approval && { approval: published.approval }),
     verification,
     warnings: progress.warnings,
@@ -104,16 +164,18 @@ interface Made {
 
 /** From names to a checked checkpoint in the workspace. */
 async function makeMerge(
-  input: ReleaseInput & { readonly mergeWorkflowId: string },
+  input: ReleaseInput,
+  place: Place,
   runner: StageRunner,
   progress: Progress,
 ): Promise<Made> {
-  const { recipe, recipeDigest, heartbeatTimeoutMs, mergeWorkflowId } = input;
+  const { recipe, recipeDigest, heartbeatTimeoutMs } = input;
   const context = { recipe, recipeDigest };
-  const quick = proxyActivities<Activities>(shortWork(heartbeatTimeoutMs));
-  const long = proxyActivities<Activities>(longWork(heartbeatTimeoutMs));
+  const quick = activitiesAt(place, 'control', shortWork(heartbeatTimeoutMs));
+  const long = activitiesAt(place, 'control', longWork(heartbeatTimeoutMs));
 
-  const inputs = await runner.run('resolve', () => long.resolveInputs(context));
+  const inputs =
+    progress.inputs ?? (await runner.run('resolve', () => long.resolveInputs(context)));
   progress.inputs = inputs;
   const adapters = [inputs.adapter, ...(inputs.otherAdapters ?? [])];
   const adapterRoots = await runner.run('fetch adapter', () =>
@@ -138,7 +200,7 @@ async function makeMerge(
   progress.plan = plan;
   progress.warnings = [...plan.warnings, ...ofQuality];
 
-  const shards = await runner.run('merge', () => merge(input, plan, roots, mergeWorkflowId));
+  const shards = await runner.run('merge', () => merge(input, place, plan, roots));
   const planDigest = plan.digest;
   const streams = plan.streamed === undefined ? [] : [plan.streamed];
   const sealed = await runner.run('seal', () =>
@@ -161,9 +223,9 @@ function stagesOf({ conversions, evaluation, approval }: Recipe): readonly Stage
 
 function merge(
   input: ReleaseInput,
+  place: Place,
   plan: PlanReference,
   roots: Roots,
-  workflowId: string,
 ): Promise<CompletedShard[]> {
   const { threads, memoryBudgetBytes } = input.recipe.merge;
   const limits = {
@@ -171,12 +233,12 @@ function merge(
     ...(memoryBudgetBytes === undefined ? {} : { memoryBudgetBytes }),
   };
   return executeChild(mergeModel, {
-    workflowId,
+    workflowId: mergeWorkflowId(),
     args: [
       {
         plan,
         roots,
-        taskQueue: input.mergeTaskQueue,
+        place,
         parallelShards: input.parallelShards,
         heartbeatTimeoutMs: input.heartbeatTimeoutMs,
         ...limits,

@@ -1,6 +1,7 @@
 import {
   ActivityFailure,
   ApplicationFailure,
+  CancellationScope,
   ChildWorkflowFailure,
   condition,
   isCancellation,
@@ -9,24 +10,47 @@ import {
   TimeoutFailure,
 } from '@temporalio/workflow';
 import type { FailureDetails } from '../activities/failures.ts';
-import { resumeSignal, type Stage, type StageStatus, type Waiting } from './messages.ts';
+import { showDetails } from './current-details.ts';
+import {
+  type Paused,
+  pauseUpdate,
+  resumeSignal,
+  retryUpdate,
+  type Stage,
+  type StageStatus,
+  type Waiting,
+} from './messages.ts';
+import { type StageOutcome, stageEnded } from './metrics.ts';
 
 /**
  * Runs the stages of a release and remembers how far it is. A stage that fails for a reason that a
- * person can mend does not throw the run away: it waits for the resume signal and runs again.
+ * person can mend does not throw the run away: it waits for the resume signal and runs again. A
+ * person may also pause all, or have one stage begin again.
  */
 export class StageRunner {
   readonly #stages: Map<Stage, StageStatus>;
   readonly #waiting = new Map<Stage, Waiting>();
-  /** Counts resume signals: each lets all go on that waited when it came. */
-  #resumed = 0;
+  /** Stages that waited when a person said to go on. */
+  readonly #goOn = new Set<Stage>();
+  readonly #scopes = new Map<Stage, CancellationScope>();
+  /** Stages whose work a person has stopped, to be begun again. */
+  readonly #interrupted = new Set<Stage>();
+  #paused: Paused | undefined;
 
   /** @param stages those that this release goes through */
   constructor(stages: readonly Stage[]) {
     this.#stages = new Map(stages.map((stage) => [stage, { stage, state: 'pending' }]));
     setHandler(resumeSignal, () => {
-      // A resume that nothing waits for must not let a later failure pass unseen.
-      if (this.#waiting.size > 0) this.#resumed++;
+      for (const stage of this.#waiting.keys()) this.#goOn.add(stage);
+      this.#paused = undefined;
+    });
+    setHandler(pauseUpdate, ({ by }) => this.#pause(by), {
+      validator: (_request) => {
+        if (this.#paused !== undefined) throw new Error('The release is paused already.');
+      },
+    });
+    setHandler(retryUpdate, (stage) => this.#retry(stage), {
+      validator: (stage) => this.#checkRetry(stage),
     });
   }
 
@@ -34,34 +58,43 @@ export class StageRunner {
     return [...this.#stages.values()];
   }
 
-  /** The first of what it waits for. */
-  get waiting(): Waiting | undefined {
-    return [...this.#waiting.values()][0];
+  /** All that it waits for; the first is the one to show where there is room for one. */
+  get waitings(): readonly Waiting[] {
+    return [...this.#waiting.values()];
+  }
+
+  get paused(): Paused | undefined {
+    return this.#paused;
   }
 
   async run<T>(stage: Stage, work: () => Promise<T>): Promise<T> {
     const startedAtMs = Date.now();
     for (;;) {
-      this.#stages.set(stage, { stage, state: 'running', startedAtMs });
+      await this.#whilePaused(stage, startedAtMs);
+      this.#set({ stage, state: 'running', startedAtMs });
+      const begunAtMs = Date.now();
+      const leave = (outcome: StageOutcome): void =>
+        stageEnded(stage, outcome, Date.now() - begunAtMs);
+      const scope = new CancellationScope();
+      this.#scopes.set(stage, scope);
       try {
-        const result = await work();
-        const finishedAtMs = Date.now();
-        this.#stages.set(stage, { stage, state: 'done', startedAtMs, finishedAtMs });
+        const result = await scope.run(work);
+        this.#end(stage);
+        leave('done');
+        this.#set({ stage, state: 'done', startedAtMs, finishedAtMs: Date.now() });
         return result;
       } catch (error) {
+        if (this.#end(stage) && isCancellation(error)) {
+          leave('interrupted');
+          continue;
+        }
         const waiting = isCancellation(error) ? undefined : toWaiting(stage, error);
+        leave(waiting === undefined ? 'failed' : 'waiting');
         if (waiting === undefined) {
-          this.#stages.set(stage, { stage, state: 'failed', startedAtMs });
+          this.#set({ stage, state: 'failed', startedAtMs });
           throw withCode(error);
         }
-        log.warn('The release waits for a person', { ...waiting });
-        try {
-          const resumed = this.#resumed;
-          await this.pause(waiting, () => condition(() => this.#resumed > resumed));
-        } catch (cancellation) {
-          this.#stages.set(stage, { stage, state: 'failed', startedAtMs });
-          throw cancellation;
-        }
+        await this.#mending(waiting, startedAtMs);
       }
     }
   }
@@ -70,14 +103,82 @@ export class StageRunner {
   async pause<T>(waiting: Waiting, wait: () => Promise<T>): Promise<T> {
     const { stage } = waiting;
     const before = this.#stages.get(stage) ?? { stage };
-    this.#stages.set(stage, { ...before, state: 'waiting' });
     this.#waiting.set(stage, waiting);
+    this.#set({ ...before, state: 'waiting' });
     try {
       return await wait();
     } finally {
       this.#waiting.delete(stage);
-      this.#stages.set(stage, { ...before, state: 'running' });
+      this.#set({ ...before, state: 'running' });
     }
+  }
+
+  async #mending(waiting: Waiting, startedAtMs: number): Promise<void> {
+    const { stage } = waiting;
+    log.warn('The release waits for a person', { ...waiting });
+    // A person's word that nothing waited for must not let a later failure pass unseen.
+    this.#goOn.delete(stage);
+    try {
+      await this.pause(waiting, () => condition(() => this.#goOn.has(stage)));
+    } catch (cancellation) {
+      this.#set({ stage, state: 'failed', startedAtMs });
+      throw cancellation;
+    }
+  }
+
+  async #whilePaused(stage: Stage, startedAtMs: number): Promise<void> {
+    if (this.#paused === undefined) return;
+    this.#set({ stage, state: 'paused', startedAtMs });
+    await condition(() => this.#paused === undefined);
+  }
+
+  /** Work stops where it is: what is journalled is found when it goes on. */
+  #pause(by: string): void {
+    this.#paused = { by, at: new Date().toISOString() };
+    for (const stage of this.#scopes.keys()) this.#interrupt(stage);
+    this.#show();
+  }
+
+  #retry(stage: Stage): void {
+    if (this.#waiting.has(stage)) this.#goOn.add(stage);
+    else this.#interrupt(stage);
+  }
+
+  #checkRetry(stage: Stage): void {
+    const state = this.#stages.get(stage)?.state;
+    if (state === undefined) {
+      const stages = [...this.#stages.keys()].join(', ');
+      throw new Error(`This release has no stage ${stage}. Its stages: ${stages}.`);
+    }
+    if (this.#paused !== undefined) {
+      throw new Error('The release is paused. Resume it, and its stages begin again.');
+    }
+    const { needs = 'mending' } = this.#waiting.get(stage) ?? {};
+    if (needs !== 'mending') throw new Error(`The stage ${stage} waits for a person's word.`);
+    if (state !== 'waiting' && state !== 'running') {
+      throw new Error(`The stage ${stage} is ${state}: there is nothing to try again.`);
+    }
+  }
+
+  #interrupt(stage: Stage): void {
+    if (this.#waiting.has(stage)) return;
+    this.#interrupted.add(stage);
+    this.#scopes.get(stage)?.cancel();
+  }
+
+  /** @returns whether a person had stopped it */
+  #end(stage: Stage): boolean {
+    this.#scopes.delete(stage);
+    return this.#interrupted.delete(stage);
+  }
+
+  #set(status: StageStatus): void {
+    this.#stages.set(status.stage, status);
+    this.#show();
+  }
+
+  #show(): void {
+    showDetails(this.stages, this.waitings, this.#paused);
   }
 }
 

@@ -1,5 +1,5 @@
 import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { homedir, tmpdir } from 'node:os';
+import { homedir, hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -27,6 +27,7 @@ describe('readEnvironment', () => {
       home: join(homedir(), '.local/share/weldline'),
       toolsDirectory: join(homedir(), '.local/share/weldline/tools'),
       temporalConfigured: false,
+      worker: { storage: 'shared', host: hostname(), hostTimeoutMs: 600_000, slots: {} },
       dockerConfig: join(homedir(), '.docker'),
       mlflow: {},
       s3: {},

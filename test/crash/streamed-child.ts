@@ -43,6 +43,7 @@ const dependencies: Dependencies = {
   publishing: environment,
   tools: environment,
   identity: environment,
+  place: { queues: {} },
   memory: new MemorySlots(MEMORY_BUDGET_BYTES_DEFAULT),
 };
 const activities = {

@@ -3,11 +3,6 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Environment, readEnvironment } from '../../config/environment.ts';
 import { type LoadedRecipe, parseRecipe } from '../../config/recipe.ts';
-import {
-  CONVERT_TASK_QUEUE,
-  EVALUATE_TASK_QUEUE,
-  MERGE_TASK_QUEUE,
-} from '../../workers/task-queues.ts';
 import type { ReleaseInput } from '../../workflows/messages.ts';
 import { writeFiles } from '../doubles/merge-directories.ts';
 import {
@@ -121,9 +116,6 @@ export function releaseInput(
   return {
     recipe,
     recipeDigest: digest,
-    mergeTaskQueue: MERGE_TASK_QUEUE,
-    convertTaskQueue: CONVERT_TASK_QUEUE,
-    evaluateTaskQueue: EVALUATE_TASK_QUEUE,
     parallelShards: 2,
     heartbeatTimeoutMs: 5_000,
     ...changes,

@@ -4,8 +4,10 @@ import { historyToJSON } from '@temporalio/common/lib/proto-utils.js';
 import type { ActivityProgress } from '../../activities/heartbeat.ts';
 import type { Environment } from '../../config/environment.ts';
 import { createLogger } from '../../workers/logger.ts';
-import { type RunningWorkers, startWorkers } from '../../workers/main.ts';
+import { startWorkers } from '../../workers/main.ts';
+import type { RunningWorkers } from '../../workers/run-workers.ts';
 import { TASK_QUEUE } from '../../workers/task-queues.ts';
+import { ROLES } from '../../workers/worker-specs.ts';
 import { type ReleaseInput, type ReleaseStatus, statusQuery } from '../../workflows/messages.ts';
 import type { releaseModel } from '../../workflows/release-model.ts';
 import type { TestServer } from './temporal-server.ts';
@@ -16,8 +18,9 @@ export type TestRelease = WorkflowHandle<typeof releaseModel>;
 export function startTestWorkers(
   { address, namespace }: TestServer,
   environment: Environment,
+  roles = ROLES,
 ): Promise<RunningWorkers> {
-  return startWorkers({ environment, address, namespace, logger: createLogger('error') });
+  return startWorkers({ environment, address, namespace, roles, logger: createLogger('error') });
 }
 
 export async function startRelease(

@@ -4,7 +4,9 @@ import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { mergeWorkspace } from '../../activities/workspace.ts';
-import { dependencies, type RunningWorkers } from '../../workers/main.ts';
+import { dependencies } from '../../workers/main.ts';
+import type { RunningWorkers } from '../../workers/run-workers.ts';
+import { SHARED_QUEUES } from '../../workers/task-queues.ts';
 import { mergeStatusQuery, resumeSignal, statusQuery } from '../../workflows/messages.ts';
 import { mergeDirectories, readFiles } from '../doubles/merge-directories.ts';
 import { adapterFiles, baseFiles, tinyAdapter, tinyBase } from '../doubles/tiny-model.ts';
@@ -99,20 +101,16 @@ describe('a full disk', () => {
 
   it('is met in the merge; what is merged stays, and the release goes on with it', async () => {
     const setup = await setUpOnVolume();
-    workers = await startTestWorkers(server, setup.environment);
     // Nobody merges until the disk is full, so that it is always full in the middle.
-    const mergeTaskQueue = 'held';
-    const input = releaseInput(recipeOf(setup, { name: 'filled' }), {
-      mergeTaskQueue,
-      parallelShards: 1,
-    });
+    workers = await startTestWorkers(server, setup.environment, ['control']);
+    const input = releaseInput(recipeOf(setup, { name: 'filled' }), { parallelShards: 1 });
     const handle = await startRelease(server.client, input);
     const { plan, mergeWorkflowId } = await waitForStatus(handle, 'the merge', ({ stages }) =>
       stages.some(({ stage, state }) => stage === 'merge' && state === 'running'),
     );
     const makeRoom = await fill(2 * 1024 * 1024);
     stopMerging = await startActivityWorker(server, dependencies(setup.environment), {
-      taskQueue: mergeTaskQueue,
+      taskQueue: SHARED_QUEUES.merge,
       only: ['mergeShard'],
     });
     const { waiting } = await waitForStatus(handle, 'waiting', (s) => s.waiting !== undefined);
@@ -157,15 +155,16 @@ describe('a hub', () => {
       hub: hub.connection(token),
       cacheDirectory: hub.cacheDirectory,
     };
-    const end = await startActivityWorker(server, { ...usual, access });
+    // It does everything.
+    const place = { queues: {} };
+    const end = await startActivityWorker(server, { ...usual, access, place });
     stop.push(end);
     return end;
   }
 
   function hubRelease(setup: ReleaseSetup, name: string) {
     const recipe = recipeOf(setup, { name, base: 'hf://org/tiny', adapter: 'hf://org/tone' });
-    // One worker does everything here.
-    return startRelease(server.client, releaseInput(recipe, { mergeTaskQueue: 'weldline' }));
+    return startRelease(server.client, releaseInput(recipe));
   }
 
   it('that fails for a while is tried again, whatever the stage', async () => {
@@ -180,7 +179,7 @@ describe('a hub', () => {
     const { publications } = await handle.result();
     await expectSameWeights(publications[0]?.location ?? '', setup);
     const runs = await activityRuns(handle);
-    expect(runs[0]).toEqual({
+    expect(runs.find(({ type }) => type === 'resolveInputs')).toEqual({
       type: 'resolveInputs',
       attempts: 2,
       failures: ['hub.unavailable'],

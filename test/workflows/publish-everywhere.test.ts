@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type LoadedRecipe, parseRecipe } from '../../config/recipe.ts';
-import type { RunningWorkers } from '../../workers/main.ts';
+import type { RunningWorkers } from '../../workers/run-workers.ts';
 import type { ReleaseResult } from '../../workflows/messages.ts';
 import { readFiles } from '../doubles/merge-directories.ts';
 import { MOTO_VARIABLES, type MotoServer, startMoto } from '../harness/moto-server.ts';

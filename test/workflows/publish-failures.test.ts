@@ -8,7 +8,7 @@ import { sha256Of } from '../../engine/canonical-json.ts';
 import { promote, rollBack } from '../../publishers/alias-moves.ts';
 import { PATIENCE } from '../../publishers/publisher.ts';
 import { createS3Publisher } from '../../publishers/s3/s3-publisher.ts';
-import type { RunningWorkers } from '../../workers/main.ts';
+import type { RunningWorkers } from '../../workers/run-workers.ts';
 import {
   approveUpdate,
   type ReleaseResult,

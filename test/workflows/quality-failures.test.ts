@@ -16,7 +16,7 @@ import {
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type Environment, readEnvironment } from '../../config/environment.ts';
-import type { RunningWorkers } from '../../workers/main.ts';
+import type { RunningWorkers } from '../../workers/run-workers.ts';
 import { resumeSignal, statusQuery, type Waiting } from '../../workflows/messages.ts';
 import {
   type FailingProgram,

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { WorkflowUpdateFailedError } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { GateDecision } from '../../evaluation/gate-decision.ts';
-import type { RunningWorkers } from '../../workers/main.ts';
+import type { RunningWorkers } from '../../workers/run-workers.ts';
 import { approveUpdate, type ReleaseResult, statusQuery } from '../../workflows/messages.ts';
 import {
   EXAMPLE,

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseRecipe } from '../../config/recipe.ts';
 import type { GateDecision } from '../../evaluation/gate-decision.ts';
-import type { RunningWorkers } from '../../workers/main.ts';
+import type { RunningWorkers } from '../../workers/run-workers.ts';
 import type { ReleaseResult } from '../../workflows/messages.ts';
 import { type QualitySetup, setUpQuality, writeLines } from '../harness/quality-setup.ts';
 import { releaseInput } from '../harness/release-setup.ts';

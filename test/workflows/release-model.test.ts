@@ -2,7 +2,7 @@ import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { WorkflowFailedError } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { RunningWorkers } from '../../workers/main.ts';
+import type { RunningWorkers } from '../../workers/run-workers.ts';
 import type { ReleaseResult } from '../../workflows/messages.ts';
 import { resumeSignal, STAGES, statusQuery } from '../../workflows/messages.ts';
 import { mergeDirectories, readFiles, writeFiles } from '../doubles/merge-directories.ts';
@@ -153,7 +153,16 @@ describe('a release', () => {
   it('runs each activity once and holds no more than it needs in its history', async () => {
     const runs = await activityRuns(handle);
     expect(runs.map(({ type }) => type)).toEqual([
-      ...['resolveInputs', 'fetchInput', 'preflight', 'fetchInput', 'plan', 'seal', 'verify'],
+      ...[
+        'place',
+        'resolveInputs',
+        'fetchInput',
+        'preflight',
+        'fetchInput',
+        'plan',
+        'seal',
+        'verify',
+      ],
       ...['publish', 'report'],
     ]);
     expect(runs.every(({ attempts }) => attempts === 1)).toBe(true);

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { WorkflowFailedError } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { RunningWorkers } from '../../workers/main.ts';
+import type { RunningWorkers } from '../../workers/run-workers.ts';
 import { mergeDirectories, readFiles, writeFiles } from '../doubles/merge-directories.ts';
 import { adapterFiles, tinyAdapter } from '../doubles/tiny-model.ts';
 import {

@@ -1,0 +1,119 @@
+import {
+  ActivityFailure,
+  type ActivityInterfaceFor,
+  type ActivityOptions,
+  ApplicationFailure,
+  patched,
+  proxyActivities,
+  TimeoutFailure,
+  type UntypedActivities,
+} from '@temporalio/workflow';
+import type { Activities } from '../activities/create-activities.ts';
+import type { Place, Role } from '../activities/types.ts';
+
+/** The failure of work on a host that is gone: the release moves to another. */
+export const HOST_GONE = 'host.gone';
+
+/** Where a release is done if nobody says otherwise, and in runs of earlier versions. */
+export interface EarlierQueues {
+  readonly mergeTaskQueue?: string;
+  readonly convertTaskQueue?: string;
+  readonly evaluateTaskQueue?: string;
+}
+
+/**
+ * Asks the workers where a release is to be done: on the queues of all of them, where they share
+ * their storage; otherwise on those of the host that answered.
+ */
+export async function findPlace(earlier: EarlierQueues): Promise<Place> {
+  if (!patched('placed')) {
+    const { mergeTaskQueue, convertTaskQueue, evaluateTaskQueue } = earlier;
+    return {
+      queues: {
+        ...(mergeTaskQueue === undefined ? {} : { merge: mergeTaskQueue }),
+        ...(convertTaskQueue === undefined ? {} : { convert: convertTaskQueue }),
+        ...(evaluateTaskQueue === undefined ? {} : { gpu: evaluateTaskQueue }),
+      },
+    };
+  }
+  const { place } = proxyActivities<Activities>({
+    startToCloseTimeout: '1m',
+    summary: 'which host does this release',
+  });
+  return place();
+}
+
+/** The activities of a role, where the release is done. */
+export function activitiesAt(
+  { queues, presence }: Place,
+  role: Role,
+  options: ActivityOptions,
+): ActivityInterfaceFor<Activities> {
+  const taskQueue = queues[role];
+  const activities = proxyActivities<Activities>({
+    ...options,
+    ...(taskQueue === undefined ? {} : { taskQueue }),
+    ...(presence === undefined ? {} : { scheduleToStartTimeout: presence.timeoutMs }),
+  });
+  if (presence === undefined) return activities;
+  const isPresent = (): Promise<boolean> => answers(presence);
+  return new Proxy(activities, {
+    get(target, name) {
+      const activity = (target as unknown as UntypedActivities)[String(name)];
+      if (activity === undefined) return undefined;
+      return (...input: unknown[]) => whilePresent(() => activity(...input), isPresent);
+    },
+  });
+}
+
+/**
+ * Does work on a host of its own. Work that did not start in time waits behind other work if the
+ * host answers otherwise; if it does not, nobody will ever do it.
+ */
+async function whilePresent<T>(
+  work: () => Promise<T>,
+  isPresent: () => Promise<boolean>,
+): Promise<T> {
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!hasNotStarted(error)) throw error;
+      if (await isPresent()) continue;
+      throw ApplicationFailure.create({
+        type: HOST_GONE,
+        message: 'The host of this release does not answer any more.',
+        nonRetryable: true,
+      });
+    }
+  }
+}
+
+async function answers({ queue, timeoutMs }: NonNullable<Place['presence']>): Promise<boolean> {
+  const { answer } = proxyActivities<Activities>({
+    taskQueue: queue,
+    startToCloseTimeout: '10s',
+    scheduleToStartTimeout: timeoutMs,
+    scheduleToCloseTimeout: 2 * timeoutMs,
+    summary: 'whether the host of this release is there',
+  });
+  try {
+    await answer();
+    return true;
+  } catch (error) {
+    if (isTimeout(error)) return false;
+    throw error;
+  }
+}
+
+function hasNotStarted(error: unknown): boolean {
+  return (
+    error instanceof ActivityFailure &&
+    error.cause instanceof TimeoutFailure &&
+    error.cause.timeoutType === 'SCHEDULE_TO_START'
+  );
+}
+
+function isTimeout(error: unknown): boolean {
+  return error instanceof ActivityFailure && error.cause instanceof TimeoutFailure;
+}
