@@ -9,6 +9,8 @@ import type { Role } from '../activities/types.ts';
 import type { Environment } from '../config/environment.ts';
 import { type ConnectionOptions, connect } from './connect.ts';
 import { modelAccess } from './model-access.ts';
+import { observedLogger } from './observed-logger.ts';
+import { startProcessMetrics } from './process-metrics.ts';
 import { type RunningWorkers, runWorkers } from './run-workers.ts';
 import { installRuntime } from './runtime.ts';
 import { placeOf, TASK_QUEUE } from './task-queues.ts';
@@ -50,8 +52,12 @@ export interface WorkerOptions {
  * @throws WeldlineError `temporal.unreachable`, `temporal.worker-failed`
  */
 export async function startWorkers(options: WorkerOptions): Promise<RunningWorkers> {
-  const { environment, address, namespace, logger } = options;
-  installRuntime(logger);
+  const { environment, address, namespace } = options;
+  const { home, worker } = environment;
+  const logger = observedLogger(options.logger, { home, host: worker.host });
+  // What only answers queries is not worth a port.
+  const metricsAddress = options.workflowsOnly === true ? undefined : worker.metricsAddress;
+  installRuntime(logger, metricsAddress);
   const bundle = await loadWorkflowBundle(join(environment.home, 'cache'), logger);
   const connection = await connect(address, options.connection);
   const common = {
@@ -81,5 +87,10 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
       );
     }
   }
-  return runWorkers(workers, connection);
+  const running = runWorkers(workers, connection);
+  if (metricsAddress !== undefined) {
+    const stopMetrics = startProcessMetrics(home);
+    running.finished.then(stopMetrics, stopMetrics);
+  }
+  return running;
 }
