@@ -14,6 +14,7 @@ import { startProcessMetrics } from './process-metrics.ts';
 import { type RunningWorkers, runWorkers } from './run-workers.ts';
 import { installRuntime } from './runtime.ts';
 import { placeOf, TASK_QUEUE } from './task-queues.ts';
+import { startTracing } from './tracing.ts';
 import { ROLES, workerSpecs } from './worker-specs.ts';
 import { loadWorkflowBundle } from './workflow-bundle.ts';
 
@@ -58,7 +59,9 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
   // What only answers queries is not worth a port.
   const metricsAddress = options.workflowsOnly === true ? undefined : worker.metricsAddress;
   installRuntime(logger, metricsAddress);
-  const bundle = await loadWorkflowBundle(join(environment.home, 'cache'), logger);
+  const tracing = await startTracing(environment, logger);
+  const traced = tracing !== undefined;
+  const bundle = await loadWorkflowBundle(join(home, 'cache'), logger, { traced });
   const connection = await connect(address, options.connection);
   const common = {
     connection,
@@ -67,6 +70,7 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
     shutdownForceTime: '60s',
     maxHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,
     defaultHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,
+    ...tracing?.worker,
   } as const;
   const workflows = { workflowBundle: { code: bundle }, maxCachedWorkflows: 100 };
   const workers: Worker[] = [];
@@ -87,7 +91,7 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
       );
     }
   }
-  const running = runWorkers(workers, connection);
+  const running = runWorkers(workers, connection, tracing?.flush);
   if (metricsAddress !== undefined) {
     const stopMetrics = startProcessMetrics(home);
     running.finished.then(stopMetrics, stopMetrics);

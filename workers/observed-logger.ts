@@ -1,16 +1,7 @@
 import { DefaultLogger, type Logger, type LogLevel, type LogMetadata } from '@temporalio/worker';
 import { formatEntry } from './logger.ts';
 import { appendToReleaseLog, releaseOf } from './release-logs.ts';
-
-/** Where an activity belongs; others are stages of their own name. */
-const STAGE_OF_ACTIVITY: Readonly<Record<string, string>> = {
-  resolveInputs: 'resolve',
-  fetchInput: 'fetch',
-  planQuality: 'preflight',
-  mergeShard: 'merge',
-  judge: 'gate',
-  moveAliases: 'publish',
-};
+import { stageOf } from './stage-of.ts';
 
 export interface LogContext {
   readonly home: string;
@@ -57,8 +48,7 @@ function logFields(meta: LogMetadata): LogMetadata {
     delete rest[name];
   }
   const activity = typeof activityType === 'string' ? activityType : undefined;
-  const of =
-    stage ?? (activity === undefined ? undefined : (STAGE_OF_ACTIVITY[activity] ?? activity));
+  const of = stage ?? (activity === undefined ? undefined : stageOf(activity));
   return {
     ...(typeof workflowId === 'string' && { release: releaseOf(workflowId) }),
     ...(of !== undefined && { stage: of }),
