@@ -32,5 +32,10 @@ for (const folder of ['tools/python', 'tools/llama-cpp-packages']) {
     filter: (path) => !/\.ts$|__pycache__/.test(path),
   });
 }
-const bundle = await buildWorkflowBundle('index.ts', new DefaultLogger('WARN'));
-writeFileSync(at('dist/workflows/workflow-bundle.js'), bundle);
+for (const [file, traced] of [
+  ['workflow-bundle.js', false],
+  ['workflow-bundle-traced.js', true],
+] as const) {
+  const bundle = await buildWorkflowBundle('index.ts', new DefaultLogger('WARN'), { traced });
+  writeFileSync(at(`dist/workflows/${file}`), bundle);
+}

@@ -8,13 +8,17 @@ import type { Role } from '../activities/types.ts';
 import type { Environment } from '../config/environment.ts';
 import { type ConnectionOptions, connect } from './connect.ts';
 import { modelAccess } from './model-access.ts';
+import { observedLogger } from './observed-logger.ts';
+import { startProcessMetrics } from './process-metrics.ts';
 import { ROLES } from './roles.ts';
 import { type RunningWorkers, runWorkers } from './run-workers.ts';
 import { installRuntime } from './runtime.ts';
 import { chooseSlots, thisMachine } from './slots.ts';
 import { placeOf, TASK_QUEUE } from './task-queues.ts';
+import { startTracing } from './tracing.ts';
 import { type WorkerSpec, workerSpecs } from './worker-specs.ts';
 import { deploymentOptions, type WorkerVersion, workerVersion } from './worker-version.ts';
+
 import { loadWorkflowBundle } from './workflow-bundle.ts';
 
 /** Often enough for a live progress bar, and for little to be lost with a worker. */
@@ -52,9 +56,15 @@ export interface WorkerOptions {
  * @throws WeldlineError `temporal.unreachable`, `temporal.worker-failed`
  */
 export async function startWorkers(options: WorkerOptions): Promise<RunningWorkers> {
-  const { environment, address, namespace, logger } = options;
-  installRuntime(logger);
-  const bundle = await loadWorkflowBundle(join(environment.home, 'cache'), logger);
+  const { environment, address, namespace } = options;
+  const { home, worker } = environment;
+  const logger = observedLogger(options.logger, { home, host: worker.host });
+  // What only answers queries is not worth a port.
+  const metricsAddress = options.workflowsOnly === true ? undefined : worker.metricsAddress;
+  installRuntime(logger, metricsAddress);
+  const tracing = await startTracing(environment, logger);
+  const traced = tracing !== undefined;
+  const bundle = await loadWorkflowBundle(join(home, 'cache'), logger, { traced });
   const connection = await connect(address, options.connection);
   const version = workerVersion(environment.worker, bundle);
   const common = {
@@ -65,6 +75,7 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
     maxHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,
     defaultHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,
     ...deploymentOptions(version),
+    ...tracing?.worker,
   } as const;
   const workflows = { workflowBundle: { code: bundle }, maxCachedWorkflows: 100 };
   const workers: Worker[] = [];
@@ -88,7 +99,12 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
     }
     logger.info('Working', whatIsServed(environment, specs, slots.reason, version));
   }
-  return runWorkers(workers, connection);
+  const running = runWorkers(workers, connection, tracing?.flush);
+  if (metricsAddress !== undefined) {
+    const stopMetrics = startProcessMetrics(home);
+    running.finished.then(stopMetrics, stopMetrics);
+  }
+  return running;
 }
 
 /** For the log: what an operator asks of a worker that does too little, or too much. */

@@ -9,8 +9,17 @@ import { writeFileDurably } from '../engine/durable-files.ts';
 
 const WORKFLOWS = fileURLToPath(new URL('../workflows/', import.meta.url));
 
-/** The published package holds the bundle, made when it was built. */
-export const PREBUILT_BUNDLE = join(WORKFLOWS, 'workflow-bundle.js');
+const TRACING_INTERCEPTORS = '@temporalio/interceptors-opentelemetry/lib/workflow-interceptors';
+
+/** Whether the workflows take part in traces; what that needs is in no other bundle. */
+export interface BundleOptions {
+  readonly traced?: boolean;
+}
+
+/** The published package holds the bundles, made when it was built. */
+export function prebuiltBundle({ traced = false }: BundleOptions = {}): string {
+  return join(WORKFLOWS, `workflow-bundle${traced ? '-traced' : ''}.js`);
+}
 
 /**
  * The code that runs in the workflow sandbox. In a checkout it is bundled when the sources have
@@ -18,13 +27,18 @@ export const PREBUILT_BUNDLE = join(WORKFLOWS, 'workflow-bundle.js');
  *
  * @param cacheDirectory where bundles of this checkout are kept
  */
-export async function loadWorkflowBundle(cacheDirectory: string, logger: Logger): Promise<string> {
-  if (!import.meta.url.endsWith('.ts')) return readFile(PREBUILT_BUNDLE, 'utf8');
-  const path = join(cacheDirectory, `workflows-${sourcesDigest()}.js`);
+export async function loadWorkflowBundle(
+  cacheDirectory: string,
+  logger: Logger,
+  options: BundleOptions = {},
+): Promise<string> {
+  if (!import.meta.url.endsWith('.ts')) return readFile(prebuiltBundle(options), 'utf8');
+  const kind = options.traced === true ? 'traced-' : '';
+  const path = join(cacheDirectory, `workflows-${kind}${sourcesDigest()}.js`);
   try {
     return await readFile(path, 'utf8');
   } catch {
-    const code = await buildWorkflowBundle('index.ts', logger);
+    const code = await buildWorkflowBundle('index.ts', logger, options);
     await mkdir(cacheDirectory, { recursive: true });
     await writeFileDurably(path, code);
     return code;
@@ -32,8 +46,16 @@ export async function loadWorkflowBundle(cacheDirectory: string, logger: Logger)
 }
 
 /** @param entry file name in `workflows/` */
-export async function buildWorkflowBundle(entry: string, logger: Logger): Promise<string> {
-  const { code } = await bundleWorkflowCode({ workflowsPath: join(WORKFLOWS, entry), logger });
+export async function buildWorkflowBundle(
+  entry: string,
+  logger: Logger,
+  { traced = false }: BundleOptions = {},
+): Promise<string> {
+  const { code } = await bundleWorkflowCode({
+    workflowsPath: join(WORKFLOWS, entry),
+    logger,
+    ...(traced && { workflowInterceptorModules: [TRACING_INTERCEPTORS] }),
+  });
   return code;
 }
 
