@@ -8,7 +8,9 @@ import { MemorySlots } from '../activities/memory-slots.ts';
 import type { Role } from '../activities/types.ts';
 import type { Environment } from '../config/environment.ts';
 import { type ConnectionOptions, connect } from './connect.ts';
+import { workerDataConverter } from './data-converter.ts';
 import { modelAccess } from './model-access.ts';
+import { payloadKeysOf } from './payload-keys.ts';
 import { type RunningWorkers, runWorkers } from './run-workers.ts';
 import { installRuntime } from './runtime.ts';
 import { placeOf, TASK_QUEUE } from './task-queues.ts';
@@ -47,16 +49,20 @@ export interface WorkerOptions {
 
 /**
  * Starts the workers of this process.
- * @throws WeldlineError `temporal.unreachable`, `temporal.worker-failed`
+ * @throws WeldlineError `temporal.*`, `config.invalid`
  */
 export async function startWorkers(options: WorkerOptions): Promise<RunningWorkers> {
   const { environment, address, namespace, logger } = options;
   installRuntime(logger);
-  const bundle = await loadWorkflowBundle(join(environment.home, 'cache'), logger);
+  const keys = payloadKeysOf(environment);
+  for (const warning of keys.warnings) logger.warn(warning);
+  const encrypts = keys.current !== undefined;
+  const bundle = await loadWorkflowBundle(join(environment.home, 'cache'), logger, encrypts);
   const connection = await connect(address, options.connection);
   const common = {
     connection,
     namespace,
+    dataConverter: workerDataConverter(keys),
     shutdownGraceTime: '1s',
     shutdownForceTime: '60s',
     maxHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,

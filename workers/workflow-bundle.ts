@@ -9,22 +9,36 @@ import { writeFileDurably } from '../engine/durable-files.ts';
 
 const WORKFLOWS = fileURLToPath(new URL('../workflows/', import.meta.url));
 
-/** The published package holds the bundle, made when it was built. */
-export const PREBUILT_BUNDLE = join(WORKFLOWS, 'workflow-bundle.js');
+/** Puts messages and stack traces of failures into payloads, for a codec to encrypt. */
+export const ENCODED_FAILURES = join(
+  WORKFLOWS,
+  `encoded-failures.${import.meta.url.endsWith('.ts') ? 'cts' : 'cjs'}`,
+);
+
+/** The published package holds both bundles, made when it was built. */
+export function prebuiltBundle(encodesFailures: boolean): string {
+  return join(WORKFLOWS, `workflow-bundle${encodesFailures ? '-encoded' : ''}.js`);
+}
 
 /**
  * The code that runs in the workflow sandbox. In a checkout it is bundled when the sources have
  * changed, which takes some seconds, and kept for the next start.
  *
  * @param cacheDirectory where bundles of this checkout are kept
+ * @param encodesFailures whether texts of failures go into payloads, for a codec to encrypt
  */
-export async function loadWorkflowBundle(cacheDirectory: string, logger: Logger): Promise<string> {
-  if (!import.meta.url.endsWith('.ts')) return readFile(PREBUILT_BUNDLE, 'utf8');
-  const path = join(cacheDirectory, `workflows-${sourcesDigest()}.js`);
+export async function loadWorkflowBundle(
+  cacheDirectory: string,
+  logger: Logger,
+  encodesFailures = false,
+): Promise<string> {
+  if (!import.meta.url.endsWith('.ts')) return readFile(prebuiltBundle(encodesFailures), 'utf8');
+  const name = `workflows-${sourcesDigest()}${encodesFailures ? '-encoded' : ''}.js`;
+  const path = join(cacheDirectory, name);
   try {
     return await readFile(path, 'utf8');
   } catch {
-    const code = await buildWorkflowBundle('index.ts', logger);
+    const code = await buildWorkflowBundle('index.ts', logger, encodesFailures);
     await mkdir(cacheDirectory, { recursive: true });
     await writeFileDurably(path, code);
     return code;
@@ -32,8 +46,16 @@ export async function loadWorkflowBundle(cacheDirectory: string, logger: Logger)
 }
 
 /** @param entry file name in `workflows/` */
-export async function buildWorkflowBundle(entry: string, logger: Logger): Promise<string> {
-  const { code } = await bundleWorkflowCode({ workflowsPath: join(WORKFLOWS, entry), logger });
+export async function buildWorkflowBundle(
+  entry: string,
+  logger: Logger,
+  encodesFailures = false,
+): Promise<string> {
+  const { code } = await bundleWorkflowCode({
+    workflowsPath: join(WORKFLOWS, entry),
+    logger,
+    ...(encodesFailures ? { failureConverterPath: ENCODED_FAILURES } : {}),
+  });
   return code;
 }
 
@@ -45,7 +67,7 @@ function sourcesDigest(): string {
   };
   hash.update(version);
   for (const name of readdirSync(WORKFLOWS).sort()) {
-    if (name.endsWith('.ts')) hash.update(name).update(readFileSync(join(WORKFLOWS, name)));
+    if (/\.c?ts$/.test(name)) hash.update(name).update(readFileSync(join(WORKFLOWS, name)));
   }
   return hash.digest('hex').slice(0, 16);
 }
