@@ -137,6 +137,8 @@ export const ERROR_CODES = [
   'temporal.unreachable',
   'temporal.start-failed',
   'temporal.worker-failed',
+  'payload.key-missing',
+  'payload.damaged',
   'release.not-found',
   'release.already-running',
   'release.failed',

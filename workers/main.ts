@@ -7,10 +7,12 @@ import { MemorySlots } from '../activities/memory-slots.ts';
 import type { Role } from '../activities/types.ts';
 import type { Environment } from '../config/environment.ts';
 import { type ConnectionOptions, connect } from './connect.ts';
+import { workerDataConverter } from './data-converter.ts';
 import { modelAccess } from './model-access.ts';
 import { observedLogger } from './observed-logger.ts';
 import { startProcessMetrics } from './process-metrics.ts';
 import { ROLES } from './roles.ts';
+import { payloadKeysOf } from './payload-keys.ts';
 import { type RunningWorkers, runWorkers } from './run-workers.ts';
 import { installRuntime } from './runtime.ts';
 import { chooseSlots, thisMachine } from './slots.ts';
@@ -53,7 +55,7 @@ export interface WorkerOptions {
 
 /**
  * Starts the workers of this process.
- * @throws WeldlineError `temporal.unreachable`, `temporal.worker-failed`
+ * @throws WeldlineError `temporal.*`, `config.invalid`
  */
 export async function startWorkers(options: WorkerOptions): Promise<RunningWorkers> {
   const { environment, address, namespace } = options;
@@ -63,13 +65,18 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
   const metricsAddress = options.workflowsOnly === true ? undefined : worker.metricsAddress;
   installRuntime(logger, metricsAddress);
   const tracing = await startTracing(environment, logger);
-  const traced = tracing !== undefined;
-  const bundle = await loadWorkflowBundle(join(home, 'cache'), logger, { traced });
+  const keys = payloadKeysOf(environment);
+  for (const warning of keys.warnings) logger.warn(warning);
+  const bundle = await loadWorkflowBundle(join(home, 'cache'), logger, {
+    traced: tracing !== undefined,
+    encodesFailures: keys.current !== undefined,
+  });
   const connection = await connect(address, options.connection);
   const version = workerVersion(environment.worker, bundle);
   const common = {
     connection,
     namespace,
+    dataConverter: workerDataConverter(keys),
     shutdownGraceTime: '1s',
     shutdownForceTime: '60s',
     maxHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,

@@ -11,14 +11,27 @@ const WORKFLOWS = fileURLToPath(new URL('../workflows/', import.meta.url));
 
 const TRACING_INTERCEPTORS = '@temporalio/interceptors-opentelemetry/lib/workflow-interceptors';
 
-/** Whether the workflows take part in traces; what that needs is in no other bundle. */
+/** Puts messages and stack traces of failures into payloads, for a codec to encrypt. */
+export const ENCODED_FAILURES = join(
+  WORKFLOWS,
+  `encoded-failures.${import.meta.url.endsWith('.ts') ? 'cts' : 'cjs'}`,
+);
+
+/** What is in a bundle beside the workflows. */
 export interface BundleOptions {
+  /** The workflows take part in traces. */
   readonly traced?: boolean;
+  /** What failures say can be encrypted. */
+  readonly encodesFailures?: boolean;
 }
 
-/** The published package holds the bundles, made when it was built. */
-export function prebuiltBundle({ traced = false }: BundleOptions = {}): string {
-  return join(WORKFLOWS, `workflow-bundle${traced ? '-traced' : ''}.js`);
+/** The published package holds all bundles, made when it was built. */
+export function prebuiltBundle(options: BundleOptions = {}): string {
+  return join(WORKFLOWS, `workflow-bundle${suffixOf(options)}.js`);
+}
+
+function suffixOf({ traced = false, encodesFailures = false }: BundleOptions): string {
+  return `${traced ? '-traced' : ''}${encodesFailures ? '-encoded' : ''}`;
 }
 
 /**
@@ -26,6 +39,7 @@ export function prebuiltBundle({ traced = false }: BundleOptions = {}): string {
  * changed, which takes some seconds, and kept for the next start.
  *
  * @param cacheDirectory where bundles of this checkout are kept
+ * @param encodesFailures whether texts of failures go into payloads, for a codec to encrypt
  */
 export async function loadWorkflowBundle(
   cacheDirectory: string,
@@ -33,8 +47,7 @@ export async function loadWorkflowBundle(
   options: BundleOptions = {},
 ): Promise<string> {
   if (!import.meta.url.endsWith('.ts')) return readFile(prebuiltBundle(options), 'utf8');
-  const kind = options.traced === true ? 'traced-' : '';
-  const path = join(cacheDirectory, `workflows-${kind}${sourcesDigest()}.js`);
+  const path = join(cacheDirectory, `workflows-${sourcesDigest()}${suffixOf(options)}.js`);
   try {
     return await readFile(path, 'utf8');
   } catch {
@@ -49,12 +62,13 @@ export async function loadWorkflowBundle(
 export async function buildWorkflowBundle(
   entry: string,
   logger: Logger,
-  { traced = false }: BundleOptions = {},
+  { traced = false, encodesFailures = false }: BundleOptions = {},
 ): Promise<string> {
   const { code } = await bundleWorkflowCode({
     workflowsPath: join(WORKFLOWS, entry),
     logger,
     ...(traced && { workflowInterceptorModules: [TRACING_INTERCEPTORS] }),
+    ...(encodesFailures ? { failureConverterPath: ENCODED_FAILURES } : {}),
   });
   return code;
 }
@@ -67,7 +81,7 @@ function sourcesDigest(): string {
   };
   hash.update(version);
   for (const name of readdirSync(WORKFLOWS).sort()) {
-    if (name.endsWith('.ts')) hash.update(name).update(readFileSync(join(WORKFLOWS, name)));
+    if (/\.c?ts$/.test(name)) hash.update(name).update(readFileSync(join(WORKFLOWS, name)));
   }
   return hash.digest('hex').slice(0, 16);
 }
