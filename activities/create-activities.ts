@@ -4,6 +4,7 @@ import type { Dependencies } from './dependencies.ts';
 import { toFailure } from './failures.ts';
 import { createInputActivities } from './input-activities.ts';
 import { createMergeActivities } from './merge-activities.ts';
+import { createNightActivities } from './night-activities.ts';
 import { createPlacementActivities } from './placement-activities.ts';
 import { createQualityPlanning } from './planning-activities.ts';
 import { createPublishActivities } from './publish-activities.ts';
@@ -18,7 +19,8 @@ export type Activities = ReturnType<typeof createPlacementActivities> &
   ReturnType<typeof createQualityActivities> &
   ReturnType<typeof createPublishActivities> &
   ReturnType<typeof createReleaseActivities> &
-  ReturnType<typeof createCleanUpActivities>;
+  ReturnType<typeof createCleanUpActivities> &
+  ReturnType<typeof createNightActivities>;
 
 /** Binds the activities to what they need; every error leaves them as a Temporal failure. */
 export function createActivities(dependencies: Dependencies): Activities {
@@ -31,6 +33,7 @@ export function createActivities(dependencies: Dependencies): Activities {
     ...createPublishActivities(dependencies),
     ...createReleaseActivities(dependencies),
     ...createCleanUpActivities(dependencies),
+    ...createNightActivities(dependencies),
   });
 }
 
