@@ -3,6 +3,7 @@ import type { Dependencies } from './dependencies.ts';
 import { createInputActivities } from './input-activities.ts';
 import { createMergeActivities } from './merge-activities.ts';
 import { observeActivity } from './observe-activity.ts';
+import { createNightActivities } from './night-activities.ts';
 import { createPlacementActivities } from './placement-activities.ts';
 import { createQualityPlanning } from './planning-activities.ts';
 import { createPublishActivities } from './publish-activities.ts';
@@ -17,7 +18,8 @@ export type Activities = ReturnType<typeof createPlacementActivities> &
   ReturnType<typeof createQualityActivities> &
   ReturnType<typeof createPublishActivities> &
   ReturnType<typeof createReleaseActivities> &
-  ReturnType<typeof createCleanUpActivities>;
+  ReturnType<typeof createCleanUpActivities> &
+  ReturnType<typeof createNightActivities>;
 
 /** Binds the activities to what they need; each is logged and counted, and fails as Temporal knows it. */
 export function createActivities(dependencies: Dependencies): Activities {
@@ -30,6 +32,7 @@ export function createActivities(dependencies: Dependencies): Activities {
     ...createPublishActivities(dependencies),
     ...createReleaseActivities(dependencies),
     ...createCleanUpActivities(dependencies),
+    ...createNightActivities(dependencies),
   });
 }
 

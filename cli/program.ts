@@ -9,6 +9,7 @@ import type { PlanCommand } from './plan.ts';
 import { PROMOTE, PRUNE, ROLLBACK } from './published-commands.ts';
 import type { ReleaseCommand } from './release.ts';
 import type { ReproduceCommand } from './reproduce.ts';
+import { addScheduleCommands } from './schedule-commands.ts';
 import type { VerifyCommand } from './verify.ts';
 import type { WorkerCommand } from './worker.ts';
 
@@ -253,6 +254,7 @@ export function buildProgram(): Command {
   addCommand(program, REPRODUCE);
   addCommand(program, WORKER);
   addCommand(program, DOCTOR);
+  addScheduleCommands(program);
   const tools = program
     .command('tools')
     .description('programs that conversions and evaluation use');

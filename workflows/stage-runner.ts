@@ -212,7 +212,7 @@ function toWaiting(stage: Stage, error: unknown): Waiting | undefined {
 }
 
 /** A permanent failure, without the layers of Temporal around it: they say nothing to a person. */
-function withCode(error: unknown): unknown {
+export function withCode(error: unknown): unknown {
   const failure = rootFailure(error);
   if (!(failure instanceof ApplicationFailure)) return error;
   return ApplicationFailure.create({
