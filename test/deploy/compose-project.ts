@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'yaml';
+import { readEnvironment } from '../../config/environment.ts';
 
 export const ROOT = join(import.meta.dirname, '../..');
 
@@ -8,6 +9,7 @@ export interface ComposeService {
   readonly image: string;
   readonly build?: { readonly context: string; readonly args: Readonly<Record<string, string>> };
   readonly restart: string;
+  readonly stop_grace_period?: string;
   readonly profiles?: readonly string[];
   readonly command?: readonly string[];
   readonly depends_on?: Readonly<Record<string, { readonly condition: string }>>;
@@ -78,4 +80,23 @@ export function parseEnvironmentFile(text: string): Map<string, string> {
         return [line.slice(0, at), line.slice(at + 1)];
       }),
   );
+}
+
+/** The variables that weldline reads, itself or through the libraries of Temporal and S3. */
+export function variablesRead(): Set<string> {
+  const read = new Set([
+    ...['TEMPORAL_NAMESPACE', 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_REGION'],
+    'AWS_SHARED_CREDENTIALS_FILE',
+  ]);
+  const watched = new Proxy(
+    {},
+    {
+      get: (_, name) => {
+        read.add(String(name));
+        return undefined;
+      },
+    },
+  );
+  readEnvironment(watched);
+  return read;
 }

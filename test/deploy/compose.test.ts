@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DCLinter } from 'dclint';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { readEnvironment } from '../../config/environment.ts';
 import { TASK_QUEUE } from '../../workers/task-queues.ts';
 import { ROLES } from '../../workers/worker-specs.ts';
 import {
@@ -12,6 +11,7 @@ import {
   readProject,
   readText,
   startedBefore,
+  variablesRead,
 } from './compose-project.ts';
 
 const project = readProject();
@@ -198,20 +198,7 @@ describe('settings', () => {
   });
 
   test('weldline reads every variable that the worker is given', () => {
-    const read = new Set<string>();
-    const watched = new Proxy(
-      {},
-      {
-        get: (_, name) => {
-          read.add(String(name));
-          return undefined;
-        },
-      },
-    );
-    readEnvironment(watched);
-    // Read by the libraries of Temporal's clients and of S3's.
-    const ofLibraries = ['TEMPORAL_NAMESPACE', 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'];
-    for (const name of [...ofLibraries, 'AWS_REGION']) read.add(name);
+    const read = variablesRead();
     const environment = Object.keys(project.services['worker-control']?.environment ?? {});
     expect(environment.filter((name) => !read.has(name))).toEqual([]);
     expect(environment).toContain('TEMPORAL_ADDRESS');
