@@ -10,6 +10,7 @@ import { PROMOTE, PRUNE, ROLLBACK } from './published-commands.ts';
 import type { ReleaseCommand } from './release.ts';
 import type { ReproduceCommand } from './reproduce.ts';
 import type { VerifyCommand } from './verify.ts';
+import type { WorkerCommand } from './worker.ts';
 
 const MODEL_FORMS = 'a directory, hf://org/name, s3://, oci:// or https://';
 
@@ -202,11 +203,20 @@ const TOOLS_INSTALL: CommandSpec<[string[]]> = {
     (await import('./tools-install.ts')).runToolsInstall(purposes, output),
 };
 
-const WORKER: CommandSpec<[]> = {
+const WORKER: CommandSpec<[WorkerCommand]> = {
   usage: 'worker',
   description: 'work on releases until stopped',
-  examples: ['TEMPORAL_ADDRESS=temporal:7233 weldline worker'],
-  run: async (output) => (await import('./worker.ts')).runWorker(output),
+  examples: [
+    'TEMPORAL_ADDRESS=temporal:7233 weldline worker',
+    'TEMPORAL_ADDRESS=temporal:7233 weldline worker --role merge --role convert',
+  ],
+  options: (command) =>
+    command.option(
+      '--role <role>',
+      'control, merge, convert or gpu; may be repeated (default: all)',
+      collect,
+    ),
+  run: async (output, options) => (await import('./worker.ts')).runWorker(options, output),
 };
 
 const EXIT_STATUS = `

@@ -1,5 +1,4 @@
 /** The composition root: builds the activities' dependencies and runs workers with them. */
-import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { type Logger, Worker } from '@temporalio/worker';
 import { createActivities } from '../activities/create-activities.ts';
@@ -9,10 +8,13 @@ import type { Role } from '../activities/types.ts';
 import type { Environment } from '../config/environment.ts';
 import { type ConnectionOptions, connect } from './connect.ts';
 import { modelAccess } from './model-access.ts';
+import { ROLES } from './roles.ts';
 import { type RunningWorkers, runWorkers } from './run-workers.ts';
 import { installRuntime } from './runtime.ts';
+import { chooseSlots, thisMachine } from './slots.ts';
 import { placeOf, TASK_QUEUE } from './task-queues.ts';
-import { ROLES, workerSpecs } from './worker-specs.ts';
+import { type WorkerSpec, workerSpecs } from './worker-specs.ts';
+import { deploymentOptions, type WorkerVersion, workerVersion } from './worker-version.ts';
 import { loadWorkflowBundle } from './workflow-bundle.ts';
 
 /** Often enough for a live progress bar, and for little to be lost with a worker. */
@@ -27,7 +29,7 @@ export function dependencies(environment: Environment): Dependencies {
     tools: environment,
     publishing: environment,
     identity: environment,
-    memory: new MemorySlots(totalmem()),
+    memory: new MemorySlots(thisMachine().memoryBytes),
     place: placeOf(environment.worker),
   };
 }
@@ -54,6 +56,7 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
   installRuntime(logger);
   const bundle = await loadWorkflowBundle(join(environment.home, 'cache'), logger);
   const connection = await connect(address, options.connection);
+  const version = workerVersion(environment.worker, bundle);
   const common = {
     connection,
     namespace,
@@ -61,6 +64,7 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
     shutdownForceTime: '60s',
     maxHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,
     defaultHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,
+    ...deploymentOptions(version),
   } as const;
   const workflows = { workflowBundle: { code: bundle }, maxCachedWorkflows: 100 };
   const workers: Worker[] = [];
@@ -69,7 +73,9 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
   } else {
     const activities = createActivities(dependencies(environment));
     const { roles = ROLES } = options;
-    for (const spec of workerSpecs(environment.worker, roles, activities)) {
+    const slots = chooseSlots(thisMachine(), environment);
+    const specs = workerSpecs(environment.worker, roles, slots, activities);
+    for (const spec of specs) {
       workers.push(
         await Worker.create({
           ...common,
@@ -80,6 +86,19 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
         }),
       );
     }
+    logger.info('Working', whatIsServed(environment, specs, slots.reason, version));
   }
   return runWorkers(workers, connection);
+}
+
+/** For the log: what an operator asks of a worker that does too little, or too much. */
+function whatIsServed(
+  { home, worker }: Environment,
+  specs: readonly WorkerSpec[],
+  reason: string,
+  version: WorkerVersion,
+): Record<string, unknown> {
+  const queues = Object.fromEntries(specs.map(({ taskQueue, slots }) => [taskQueue, slots]));
+  const { host, storage } = worker;
+  return { host, storage, home, queues, mergeSlots: reason, ...version };
 }
