@@ -33,6 +33,7 @@ const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'source.unavailable': 'retry',
   'source.digest-mismatch': 'retry',
   'merge.worker-crashed': 'retry',
+  'payload.key-missing': 'mend',
   'hub.unauthorized': 'mend',
   'hub.gated': 'mend',
   'hub.rate-limited': 'retry',

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
+import { defaultPayloadConverter, type Payload } from '@temporalio/common';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import type { Logger } from '@temporalio/worker';
 import type { Environment } from '../config/environment.ts';
@@ -8,6 +9,8 @@ import { ensureTemporalCli } from '../tools/temporal-cli.ts';
 import { acquireEmbeddedServer, hasOtherUsers } from '../workers/embedded-server.ts';
 import { createLogger } from '../workers/logger.ts';
 import type { WorkerOptions } from '../workers/main.ts';
+import { EncryptionCodec } from '../workers/payload-codec.ts';
+import { type PayloadKeys, payloadKeysOf } from '../workers/payload-keys.ts';
 import type { RunningWorkers } from '../workers/run-workers.ts';
 import { waitUntil } from '../workers/wait-until.ts';
 
@@ -24,9 +27,18 @@ export interface TemporalSession {
   /** Whether a worker may be there to answer queries: in this process or another. */
   mayHaveWorkers(): boolean;
   /** Starts workers in this process; they stop with the session at the latest. */
-  startWorkers(options?: { workflowsOnly?: boolean; logger?: Logger }): Promise<RunningWorkers>;
+  startWorkers(options?: SessionWorkers): Promise<RunningWorkers>;
+  /**
+   * The value of a payload that was read from the server as it is stored there; undefined for none.
+   * @throws WeldlineError `payload.key-missing`, `payload.damaged`
+   */
+  decode<T>(payload: Payload | null | undefined): Promise<T | undefined>;
   close(): Promise<void>;
 }
+
+export type SessionWorkers = Pick<WorkerOptions, 'workflowsOnly' | 'roles'> & {
+  readonly logger?: Logger;
+};
 
 /** Anew each time: gRPC waits ever longer between attempts of its own. */
 const CONNECT_ATTEMPT_MS = 3_000;
@@ -44,11 +56,18 @@ export interface SessionOptions {
  * @throws WeldlineError `temporal.unreachable`, `temporal.start-failed`, `tool.*`
  */
 export async function openSession(options: SessionOptions): Promise<TemporalSession> {
-  const { environment } = options;
-  return environment.temporalConfigured ? openConfigured(environment) : openEmbedded(options);
+  const { environment, note } = options;
+  const keys = payloadKeysOf(environment);
+  for (const warning of keys.warnings) note(`warning: ${warning}`);
+  return environment.temporalConfigured
+    ? openConfigured(environment, keys)
+    : openEmbedded(options, keys);
 }
 
-async function openConfigured(environment: Environment): Promise<TemporalSession> {
+async function openConfigured(
+  environment: Environment,
+  keys: PayloadKeys,
+): Promise<TemporalSession> {
   const { connectionOptions, namespace = 'default' } = loadClientConnectConfig();
   const { address = 'localhost:7233', ...rest } = connectionOptions;
   const connection = await Connection.connect({ ...rest, address }).catch((error: unknown) => {
@@ -60,6 +79,7 @@ async function openConfigured(environment: Environment): Promise<TemporalSession
     );
   });
   return sessionOf(environment, connection, {
+    keys,
     address,
     namespace,
     embedded: false,
@@ -71,7 +91,7 @@ async function openConfigured(environment: Environment): Promise<TemporalSession
   });
 }
 
-async function openEmbedded(options: SessionOptions): Promise<TemporalSession> {
+async function openEmbedded(options: SessionOptions, keys: PayloadKeys): Promise<TemporalSession> {
   const { environment, note, signal } = options;
   const { home } = environment;
   const cli = await ensureTemporalCli({ environment, signal, onProgress: note });
@@ -82,6 +102,7 @@ async function openEmbedded(options: SessionOptions): Promise<TemporalSession> {
     const { address, namespace, uiAddress } = server;
     const connection = await connectToEmbedded(address, anySignal(signal, lost.signal));
     return sessionOf(environment, connection, {
+      keys,
       address,
       namespace,
       embedded: true,
@@ -122,6 +143,7 @@ async function connectToEmbedded(address: string, signal: AbortSignal): Promise<
 }
 
 interface ServerFacts {
+  readonly keys: PayloadKeys;
   readonly address: string;
   readonly namespace: string;
   readonly embedded: boolean;
@@ -138,22 +160,23 @@ function sessionOf(
   facts: ServerFacts,
 ): TemporalSession {
   const { address, namespace, embedded } = facts;
+  const codec = new EncryptionCodec(facts.keys);
   const running = new Set<RunningWorkers>();
   return {
-    client: new Client({ connection, namespace }),
+    client: new Client({ connection, namespace, dataConverter: { payloadCodecs: [codec] } }),
     embedded,
     uiAddress: facts.uiAddress,
     lost: facts.lost,
     hasWorkers: () => running.size > 0,
     mayHaveWorkers: () => running.size > 0 || facts.hasOtherUsers(),
-    async startWorkers({ workflowsOnly = false, logger } = {}) {
+    async startWorkers({ logger, ...options } = {}) {
       // The worker's native part takes a while to load: only commands that need it pay.
       const { startWorkers } = await import('../workers/main.ts');
       const workers = await startWorkers({
-        environment,
+        ...options,
+        environment: embedded ? withoutDeployment(environment) : environment,
         address,
         namespace,
-        workflowsOnly,
         logger:
           logger ?? createLogger(environment.logLevel, join(environment.home, 'logs/worker.log')),
         ...(facts.connection === undefined ? {} : { connection: facts.connection }),
@@ -163,10 +186,21 @@ function sessionOf(
       workers.finished.then(forget, forget);
       return workers;
     },
+    async decode<T>(payload: Payload | null | undefined) {
+      if (payload == null) return undefined;
+      const [plain] = await codec.decode([payload]);
+      return plain === undefined ? undefined : defaultPayloadConverter.fromPayload<T>(plain);
+    },
     async close() {
       for (const workers of running) await workers.stop().catch(() => undefined);
       await connection.close();
       await facts.release();
     },
   };
+}
+
+/** On a server of weldline's own nobody says which version is current, so none would be served. */
+function withoutDeployment(environment: Environment): Environment {
+  const { deployment: _, ...worker } = environment.worker;
+  return { ...environment, worker };
 }

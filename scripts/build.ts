@@ -1,9 +1,10 @@
 /** Builds the published package into dist/: compiled sources, the kernels, the workflow bundle. */
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, cpSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { DefaultLogger } from '@temporalio/worker';
-import { buildWorkflowBundle } from '../workers/workflow-bundle.ts';
+import { buildWorkflowBundle, prebuiltBundle } from '../workers/workflow-bundle.ts';
 
 const root = new URL('../', import.meta.url);
 const at = (path: string): string => fileURLToPath(new URL(path, root));
@@ -32,5 +33,10 @@ for (const folder of ['tools/python', 'tools/llama-cpp-packages']) {
     filter: (path) => !/\.ts$|__pycache__/.test(path),
   });
 }
-const bundle = await buildWorkflowBundle('index.ts', new DefaultLogger('WARN'));
-writeFileSync(at('dist/workflows/workflow-bundle.js'), bundle);
+for (const traced of [false, true]) {
+  for (const encodesFailures of [false, true]) {
+    const options = { traced, encodesFailures };
+    const bundle = await buildWorkflowBundle('index.ts', new DefaultLogger('WARN'), options);
+    writeFileSync(at(`dist/workflows/${basename(prebuiltBundle(options))}`), bundle);
+  }
+}

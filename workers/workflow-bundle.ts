@@ -9,22 +9,49 @@ import { writeFileDurably } from '../engine/durable-files.ts';
 
 const WORKFLOWS = fileURLToPath(new URL('../workflows/', import.meta.url));
 
-/** The published package holds the bundle, made when it was built. */
-export const PREBUILT_BUNDLE = join(WORKFLOWS, 'workflow-bundle.js');
+const TRACING_INTERCEPTORS = '@temporalio/interceptors-opentelemetry/lib/workflow-interceptors';
+
+/** Puts messages and stack traces of failures into payloads, for a codec to encrypt. */
+export const ENCODED_FAILURES = join(
+  WORKFLOWS,
+  `encoded-failures.${import.meta.url.endsWith('.ts') ? 'cts' : 'cjs'}`,
+);
+
+/** What is in a bundle beside the workflows. */
+export interface BundleOptions {
+  /** The workflows take part in traces. */
+  readonly traced?: boolean;
+  /** What failures say can be encrypted. */
+  readonly encodesFailures?: boolean;
+}
+
+/** The published package holds all bundles, made when it was built. */
+export function prebuiltBundle(options: BundleOptions = {}): string {
+  return join(WORKFLOWS, `workflow-bundle${suffixOf(options)}.js`);
+}
+
+function suffixOf({ traced = false, encodesFailures = false }: BundleOptions): string {
+  return `${traced ? '-traced' : ''}${encodesFailures ? '-encoded' : ''}`;
+}
 
 /**
  * The code that runs in the workflow sandbox. In a checkout it is bundled when the sources have
  * changed, which takes some seconds, and kept for the next start.
  *
  * @param cacheDirectory where bundles of this checkout are kept
+ * @param encodesFailures whether texts of failures go into payloads, for a codec to encrypt
  */
-export async function loadWorkflowBundle(cacheDirectory: string, logger: Logger): Promise<string> {
-  if (!import.meta.url.endsWith('.ts')) return readFile(PREBUILT_BUNDLE, 'utf8');
-  const path = join(cacheDirectory, `workflows-${sourcesDigest()}.js`);
+export async function loadWorkflowBundle(
+  cacheDirectory: string,
+  logger: Logger,
+  options: BundleOptions = {},
+): Promise<string> {
+  if (!import.meta.url.endsWith('.ts')) return readFile(prebuiltBundle(options), 'utf8');
+  const path = join(cacheDirectory, `workflows-${sourcesDigest()}${suffixOf(options)}.js`);
   try {
     return await readFile(path, 'utf8');
   } catch {
-    const code = await buildWorkflowBundle('index.ts', logger);
+    const code = await buildWorkflowBundle('index.ts', logger, options);
     await mkdir(cacheDirectory, { recursive: true });
     await writeFileDurably(path, code);
     return code;
@@ -32,8 +59,17 @@ export async function loadWorkflowBundle(cacheDirectory: string, logger: Logger)
 }
 
 /** @param entry file name in `workflows/` */
-export async function buildWorkflowBundle(entry: string, logger: Logger): Promise<string> {
-  const { code } = await bundleWorkflowCode({ workflowsPath: join(WORKFLOWS, entry), logger });
+export async function buildWorkflowBundle(
+  entry: string,
+  logger: Logger,
+  { traced = false, encodesFailures = false }: BundleOptions = {},
+): Promise<string> {
+  const { code } = await bundleWorkflowCode({
+    workflowsPath: join(WORKFLOWS, entry),
+    logger,
+    ...(traced && { workflowInterceptorModules: [TRACING_INTERCEPTORS] }),
+    ...(encodesFailures ? { failureConverterPath: ENCODED_FAILURES } : {}),
+  });
   return code;
 }
 
@@ -45,7 +81,7 @@ function sourcesDigest(): string {
   };
   hash.update(version);
   for (const name of readdirSync(WORKFLOWS).sort()) {
-    if (name.endsWith('.ts')) hash.update(name).update(readFileSync(join(WORKFLOWS, name)));
+    if (/\.c?ts$/.test(name)) hash.update(name).update(readFileSync(join(WORKFLOWS, name)));
   }
   return hash.digest('hex').slice(0, 16);
 }
