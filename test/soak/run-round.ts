@@ -185,7 +185,8 @@ class Round {
     } else {
       const code = /^ {2}\[([\w.-]+)\]$/m.exec(stderr)?.[1] ?? '';
       this.stops.push(code);
-      if (!MAY_STOP.test(code)) this.problems.push(`ended with ${status}: ${text}`);
+      const isFull = code === 'disk.full' && this.faults.some(({ kind }) => kind === 'disk-full');
+      if (!isFull && !MAY_STOP.test(code)) this.problems.push(`ended with ${status}: ${text}`);
     }
   }
 

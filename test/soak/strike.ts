@@ -82,12 +82,14 @@ async function end(
   // In a fleet, programs of the other worker have a right to live.
   const tools = crew.workers.length === 0 ? await crew.tools() : [];
   signalTo(command, signal);
-  const { status } = await command.ended;
+  const { status, stdout, stderr } = await command.ended;
+  // Node itself needs a moment before it hears of signals; nothing has begun by then.
+  if (status === null && stdout + stderr === '') return { victim, problems: [] };
   const alive = tools.length === 0 ? [] : await survivors(tools);
   const problems = alive.map((pid) => `program ${pid} has outlived its worker`);
   // Zero where it was finished in that moment; a worker that is told to stop has done all it should.
   if (signal === 'SIGTERM' && status !== 0 && status !== EXIT.interrupted) {
-    problems.push(`ended with ${status} when it was told to stop: ${command.stderr}`);
+    problems.push(`ended with ${status} when it was told to stop: ${stderr}`);
   }
   return { victim, problems };
 }
