@@ -102,7 +102,9 @@ export async function withSession(
     session = await openSession({ environment, signal, note: (line) => output.note(line) });
     return await work(session, AbortSignal.any([signal, session.lost]));
   } catch (error) {
-    if (!(signal.aborted && signal.reason instanceof Interrupted)) throw error;
+    if (!(signal.aborted && signal.reason instanceof Interrupted)) {
+      throw session?.explain(error) ?? error;
+    }
     output.note(
       session?.embedded === false
         ? 'Stopped watching; the release goes on. Look at it with weldline status.'

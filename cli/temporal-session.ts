@@ -1,18 +1,20 @@
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
 import { defaultPayloadConverter, type Payload } from '@temporalio/common';
-import { loadClientConnectConfig } from '@temporalio/envconfig';
 import type { Logger } from '@temporalio/worker';
-import type { Environment } from '../config/environment.ts';
+import { type Environment, setVariables } from '../config/environment.ts';
+import { readTemporalTarget } from '../config/temporal-connection.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import { ensureTemporalCli } from '../tools/temporal-cli.ts';
+import type { ConnectionOptions } from '../workers/connect.ts';
 import { acquireEmbeddedServer, hasOtherUsers } from '../workers/embedded-server.ts';
 import { createLogger } from '../workers/logger.ts';
-import type { WorkerOptions } from '../workers/main.ts';
 import { EncryptionCodec } from '../workers/payload-codec.ts';
 import { type PayloadKeys, payloadKeysOf } from '../workers/payload-keys.ts';
+import { refusedCall } from '../workers/refused-call.ts';
 import type { RunningWorkers } from '../workers/run-workers.ts';
 import { waitUntil } from '../workers/wait-until.ts';
+import { connectClient } from './connect-client.ts';
 
 /** A connection to Temporal: the server the environment names, or weldline's own. */
 export interface TemporalSession {
@@ -20,6 +22,8 @@ export interface TemporalSession {
   /** Whether the server is weldline's own, so that this process must do the work. */
   readonly embedded: boolean;
   readonly uiAddress: string | undefined;
+  /** What a call failed of, if it is the connection: nobody there, or nobody let in. */
+  explain(error: unknown): WeldlineError | undefined;
   /** Aborted, with the error to show, when the embedded server is gone for good. */
   readonly lost: AbortSignal;
   /** Whether workers run in this process. */
@@ -49,31 +53,25 @@ export interface SessionOptions {
 }
 
 /**
- * @throws WeldlineError `temporal.unreachable`, `temporal.start-failed`, `tool.*`
+ * @throws WeldlineError `config.invalid`, `temporal.*`, `tool.*`
  */
 export async function openSession(options: SessionOptions): Promise<TemporalSession> {
   const { environment, note } = options;
   const keys = payloadKeysOf(environment);
   for (const warning of keys.warnings) note(`warning: ${warning}`);
   return environment.temporalConfigured
-    ? openConfigured(environment, keys)
+    ? openConfigured(environment, keys, options.signal)
     : openEmbedded(options, keys);
 }
 
 async function openConfigured(
   environment: Environment,
   keys: PayloadKeys,
+  signal: AbortSignal | undefined,
 ): Promise<TemporalSession> {
-  const { connectionOptions, namespace = 'default' } = loadClientConnectConfig();
-  const { address = 'localhost:7233', ...rest } = connectionOptions;
-  const connection = await Connection.connect({ ...rest, address }).catch((error: unknown) => {
-    throw new WeldlineError(
-      'temporal.unreachable',
-      `No Temporal server answers at ${address}. Start it, correct TEMPORAL_ADDRESS or the ` +
-        'profile, or unset them to use the embedded server.',
-      { cause: error },
-    );
-  });
+  const target = readTemporalTarget(setVariables());
+  const connection = await connectClient(target, { signal });
+  const { address, namespace, ...rest } = target;
   return sessionOf(environment, connection, {
     keys,
     address,
@@ -82,7 +80,7 @@ async function openConfigured(
     // A server of one's own may come back after hours; the clients wait for it.
     lost: new AbortController().signal,
     hasOtherUsers: () => true,
-    connection: rest as NonNullable<WorkerOptions['connection']>,
+    connection: rest,
     release: async () => undefined,
   });
 }
@@ -146,7 +144,7 @@ interface ServerFacts {
   readonly lost: AbortSignal;
   readonly uiAddress?: string;
   hasOtherUsers(): boolean;
-  readonly connection?: NonNullable<WorkerOptions['connection']>;
+  readonly connection?: ConnectionOptions;
   release(): Promise<void>;
 }
 
@@ -162,6 +160,7 @@ function sessionOf(
     client: new Client({ connection, namespace, dataConverter: { payloadCodecs: [codec] } }),
     embedded,
     uiAddress: facts.uiAddress,
+    explain: (error) => refusedCall(error, facts),
     lost: facts.lost,
     hasWorkers: () => running.size > 0,
     mayHaveWorkers: () => running.size > 0 || facts.hasOtherUsers(),

@@ -135,6 +135,8 @@ export const ERROR_CODES = [
   'tool.install-failed',
   'tool.wrong-version',
   'temporal.unreachable',
+  'temporal.unauthorized',
+  'temporal.namespace-not-found',
   'temporal.start-failed',
   'temporal.worker-failed',
   'payload.key-missing',
