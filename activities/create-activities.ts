@@ -1,9 +1,9 @@
-import { Context } from '@temporalio/activity';
 import { createCleanUpActivities } from './clean-up-activities.ts';
 import type { Dependencies } from './dependencies.ts';
-import { toFailure } from './failures.ts';
 import { createInputActivities } from './input-activities.ts';
 import { createMergeActivities } from './merge-activities.ts';
+import { observeActivity } from './observe-activity.ts';
+import { createNightActivities } from './night-activities.ts';
 import { createPlacementActivities } from './placement-activities.ts';
 import { createQualityPlanning } from './planning-activities.ts';
 import { createPublishActivities } from './publish-activities.ts';
@@ -18,11 +18,12 @@ export type Activities = ReturnType<typeof createPlacementActivities> &
   ReturnType<typeof createQualityActivities> &
   ReturnType<typeof createPublishActivities> &
   ReturnType<typeof createReleaseActivities> &
-  ReturnType<typeof createCleanUpActivities>;
+  ReturnType<typeof createCleanUpActivities> &
+  ReturnType<typeof createNightActivities>;
 
-/** Binds the activities to what they need; every error leaves them as a Temporal failure. */
+/** Binds the activities to what they need; each is logged and counted, and fails as Temporal knows it. */
 export function createActivities(dependencies: Dependencies): Activities {
-  return withFailures({
+  return observed({
     ...createPlacementActivities(dependencies),
     ...createInputActivities(dependencies),
     ...createMergeActivities(dependencies),
@@ -31,21 +32,15 @@ export function createActivities(dependencies: Dependencies): Activities {
     ...createPublishActivities(dependencies),
     ...createReleaseActivities(dependencies),
     ...createCleanUpActivities(dependencies),
+    ...createNightActivities(dependencies),
   });
 }
 
 type AnyActivity = (...input: never[]) => Promise<unknown>;
 
-function withFailures<T extends Record<keyof T, AnyActivity>>(activities: T): T {
-  const wrap = (activity: AnyActivity): AnyActivity => {
-    return async (...input) => {
-      try {
-        return await activity(...input);
-      } catch (error) {
-        throw toFailure(error, Context.current().info.attempt);
-      }
-    };
-  };
+function observed<T extends Record<keyof T, AnyActivity>>(activities: T): T {
   const entries = Object.entries<AnyActivity>(activities);
-  return Object.fromEntries(entries.map(([name, activity]) => [name, wrap(activity)])) as T;
+  return Object.fromEntries(
+    entries.map(([name, activity]) => [name, observeActivity(activity)]),
+  ) as T;
 }

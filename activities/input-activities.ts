@@ -20,6 +20,7 @@ import {
 import { checkSigning, checkTargets } from './check-targets.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
+import { countGrowth } from './measures.ts';
 import { namedAdapters, nameOfAdapters, resolvedAdapters } from './resolved-adapters.ts';
 import { streamedMerge, streamLimits } from './streamed-merge.ts';
 import type { Preflight, ReleaseContext, ResolvedBase, ResolvedInputs } from './types.ts';
@@ -67,13 +68,16 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
 
     /** Brings one input to this machine's disk; of a base that is streamed, all but its weights. */
     async fetchInput(model: ResolvedBase): Promise<string> {
-      return withHeartbeat('fetch', async (report, signal) =>
-        fetchToDisk(access, fetchedOf(model), {
+      return withHeartbeat('fetch', async (report, signal) => {
+        const count = countGrowth('weldline_fetched_bytes', 0);
+        return fetchToDisk(access, fetchedOf(model), {
           signal,
-          onProgress: ({ file, bytesDone, bytesTotal }) =>
-            report({ item: file, bytesDone, bytesTotal }),
-        }),
-      );
+          onProgress: ({ file, bytesDone, bytesTotal, bytesReceived }) => {
+            count(bytesReceived);
+            report({ item: file, bytesDone, bytesTotal });
+          },
+        });
+      });
     },
 
     /** Everything that can fail cheaply, from headers and the adapters' values. */

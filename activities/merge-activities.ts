@@ -23,6 +23,7 @@ import { checkUnchanged, openInput } from '../sources/open-input.ts';
 import { checkTargets } from './check-targets.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
+import { countGrowth } from './measures.ts';
 import { measurePlan } from './plan-insight.ts';
 import { mergeProvenance } from './provenance.ts';
 import { namedAdapters, resolvedAdapters } from './resolved-adapters.ts';
@@ -140,6 +141,7 @@ export function createMergeActivities(dependencies: Dependencies) {
         const module = await kernel;
         return withStreams(dependencies, digest, streamed, async (streams) => {
           await checkUnchanged(access, filesOnDisk(plan, streams.streamed), roots, signal);
+          const count = countGrowth('weldline_merged_bytes');
           return mergeShard({
             plan,
             planDigest: digest,
@@ -154,8 +156,10 @@ export function createMergeActivities(dependencies: Dependencies) {
             }),
             kernel: module,
             signal,
-            onProgress: ({ tensor, bytesDone, bytesTotal }) =>
-              report({ item: tensor, bytesDone, bytesTotal }),
+            onProgress: ({ tensor, bytesDone, bytesTotal }) => {
+              count(bytesDone);
+              report({ item: tensor, bytesDone, bytesTotal });
+            },
           });
         });
       });

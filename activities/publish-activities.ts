@@ -7,6 +7,7 @@ import { artefactId } from './artefact-contents.ts';
 import type { Dependencies } from './dependencies.ts';
 import { factsOfRelease } from './facts-of-release.ts';
 import { withHeartbeat } from './heartbeat.ts';
+import { countBytes } from './measures.ts';
 import type { MoveAliasesInput, MovedAlias, MovedAliases, PublishInput } from './quality-types.ts';
 import { releaseReport } from './release-report.ts';
 import { releasedArtefact } from './released-artefact.ts';
@@ -37,6 +38,7 @@ export function createPublishActivities(dependencies: Dependencies) {
           onProgress: report,
           publishedAt: publishedAt.map(toPublished),
         });
+        countBytes('weldline_published_bytes', published.bytesSent, { target: publisher.kind });
         if (publisher.kind === 'directory' && published.existed) {
           await requireIntact(published.location, judged, signal);
         }

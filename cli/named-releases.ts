@@ -5,6 +5,7 @@ import { reportDirectory } from '../activities/workspace.ts';
 import { artefactNamePattern } from '../config/artefact-name.ts';
 import { type PublishTarget, TARGET_KINDS } from '../config/publish-schema.ts';
 import { loadRecipe, type Recipe } from '../config/recipe.ts';
+import { withVersion } from '../config/version-rule.ts';
 import { toReadError } from '../engine/disk-errors.ts';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
 import type { FoundArtefact } from '../publishers/publisher.ts';
@@ -38,7 +39,8 @@ export interface NamedReleases {
  */
 export async function findNamed(subject: string, home: string): Promise<NamedReleases> {
   if (/\.ya?ml$/.test(subject) || isFile(subject)) {
-    const { recipe } = await loadRecipe(subject);
+    const { recipe: written } = await loadRecipe(subject);
+    const recipe = withVersion(written, new Date());
     const isMeant = isOfRecipe(recipe, recipe.version);
     const what = `${recipe.name} ${recipe.version}`;
     return {

@@ -9,7 +9,9 @@ import type { PlanCommand } from './plan.ts';
 import { PROMOTE, PRUNE, ROLLBACK } from './published-commands.ts';
 import type { ReleaseCommand } from './release.ts';
 import type { ReproduceCommand } from './reproduce.ts';
+import { addScheduleCommands } from './schedule-commands.ts';
 import type { VerifyCommand } from './verify.ts';
+import type { WorkerCommand } from './worker.ts';
 
 const MODEL_FORMS = 'a directory, hf://org/name, s3://, oci:// or https://';
 
@@ -202,11 +204,20 @@ const TOOLS_INSTALL: CommandSpec<[string[]]> = {
     (await import('./tools-install.ts')).runToolsInstall(purposes, output),
 };
 
-const WORKER: CommandSpec<[]> = {
+const WORKER: CommandSpec<[WorkerCommand]> = {
   usage: 'worker',
   description: 'work on releases until stopped',
-  examples: ['TEMPORAL_ADDRESS=temporal:7233 weldline worker'],
-  run: async (output) => (await import('./worker.ts')).runWorker(output),
+  examples: [
+    'TEMPORAL_ADDRESS=temporal:7233 weldline worker',
+    'TEMPORAL_ADDRESS=temporal:7233 weldline worker --role merge --role convert',
+  ],
+  options: (command) =>
+    command.option(
+      '--role <role>',
+      'control, merge, convert or gpu; may be repeated (default: all)',
+      collect,
+    ),
+  run: async (output, options) => (await import('./worker.ts')).runWorker(options, output),
 };
 
 const EXIT_STATUS = `
@@ -243,6 +254,7 @@ export function buildProgram(): Command {
   addCommand(program, REPRODUCE);
   addCommand(program, WORKER);
   addCommand(program, DOCTOR);
+  addScheduleCommands(program);
   const tools = program
     .command('tools')
     .description('programs that conversions and evaluation use');

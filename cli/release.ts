@@ -1,6 +1,7 @@
 import { WorkflowIdConflictPolicy } from '@temporalio/client';
 import { readEnvironment } from '../config/environment.ts';
-import { loadRecipe } from '../config/recipe.ts';
+import { loadRecipe, type Recipe } from '../config/recipe.ts';
+import { withVersion } from '../config/version-rule.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import { TASK_QUEUE } from '../workers/task-queues.ts';
 import { type ReleaseInput, resumeSignal, type Waiting } from '../workflows/messages.ts';
@@ -35,8 +36,8 @@ export async function runRelease(
   output: Output,
 ): Promise<number> {
   const loaded = await loadRecipe(recipePath);
+  const recipe = withVersion(loaded.recipe, new Date());
   return withSession(output, async (session, signal) => {
-    const { recipe, digest: recipeDigest } = loaded;
     if (options.detach === true && session.embedded) {
       throw new WeldlineError(
         'cli.usage',
@@ -45,12 +46,7 @@ export async function runRelease(
       );
     }
     if (session.embedded) await session.startWorkers();
-    const handle = await startRelease(session, {
-      recipe,
-      recipeDigest,
-      parallelShards: PARALLEL_SHARDS,
-      heartbeatTimeoutMs: session.embedded ? HEARTBEAT_TIMEOUT_EMBEDDED_MS : HEARTBEAT_TIMEOUT_MS,
-    });
+    const handle = await startRelease(session, releaseInput(session, recipe, loaded.digest));
     if (options.detach === true) {
       output.line(`Release ${handle.workflowId}`);
       output.result({ id: handle.workflowId });
@@ -58,6 +54,16 @@ export async function runRelease(
     }
     return watchRelease(session, handle, output, signal);
   });
+}
+
+/** What a release on this server is told. */
+export function releaseInput(
+  { embedded }: TemporalSession,
+  recipe: Recipe,
+  recipeDigest: string,
+): ReleaseInput {
+  const heartbeatTimeoutMs = embedded ? HEARTBEAT_TIMEOUT_EMBEDDED_MS : HEARTBEAT_TIMEOUT_MS;
+  return { recipe, recipeDigest, parallelShards: PARALLEL_SHARDS, heartbeatTimeoutMs };
 }
 
 /** Starts a run, or joins the one under way; one that waits for a person is told to go on. */

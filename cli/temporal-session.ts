@@ -31,7 +31,7 @@ export interface TemporalSession {
   /** Whether a worker may be there to answer queries: in this process or another. */
   mayHaveWorkers(): boolean;
   /** Starts workers in this process; they stop with the session at the latest. */
-  startWorkers(options?: { workflowsOnly?: boolean; logger?: Logger }): Promise<RunningWorkers>;
+  startWorkers(options?: SessionWorkers): Promise<RunningWorkers>;
   /**
    * The value of a payload that was read from the server as it is stored there; undefined for none.
    * @throws WeldlineError `payload.key-missing`, `payload.damaged`
@@ -39,6 +39,10 @@ export interface TemporalSession {
   decode<T>(payload: Payload | null | undefined): Promise<T | undefined>;
   close(): Promise<void>;
 }
+
+export type SessionWorkers = Pick<WorkerOptions, 'workflowsOnly' | 'roles'> & {
+  readonly logger?: Logger;
+};
 
 /** Anew each time: gRPC waits ever longer between attempts of its own. */
 const CONNECT_ATTEMPT_MS = 3_000;
@@ -164,14 +168,14 @@ function sessionOf(
     lost: facts.lost,
     hasWorkers: () => running.size > 0,
     mayHaveWorkers: () => running.size > 0 || facts.hasOtherUsers(),
-    async startWorkers({ workflowsOnly = false, logger } = {}) {
+    async startWorkers({ logger, ...options } = {}) {
       // The worker's native part takes a while to load: only commands that need it pay.
       const { startWorkers } = await import('../workers/main.ts');
       const workers = await startWorkers({
-        environment,
+        ...options,
+        environment: embedded ? withoutDeployment(environment) : environment,
         address,
         namespace,
-        workflowsOnly,
         logger:
           logger ?? createLogger(environment.logLevel, join(environment.home, 'logs/worker.log')),
         ...(facts.connection === undefined ? {} : { connection: facts.connection }),
@@ -192,4 +196,10 @@ function sessionOf(
       await facts.release();
     },
   };
+}
+
+/** On a server of weldline's own nobody says which version is current, so none would be served. */
+function withoutDeployment(environment: Environment): Environment {
+  const { deployment: _, ...worker } = environment.worker;
+  return { ...environment, worker };
 }

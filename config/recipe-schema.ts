@@ -32,11 +32,18 @@ function nameLike(description: string) {
     .describe(`${description}: letters, digits, ".", "_" and "-"`);
 }
 
-const version = z
-  .string()
-  .max(NAME_LENGTH_MAX)
-  .regex(/^v?\d+(\.\d+)*([-+.][0-9A-Za-z]+)*$/)
-  .describe('a version such as 1.2.0 or 2026.11-rc.1');
+const VERSION = /^v?\d+(\.\d+)*([-+.][0-9A-Za-z]+)*$/;
+/** The same where `{date}` and `{time}` may stand for digits; see version-rule.ts. */
+const VERSION_RULE =
+  /^v?(\d|\{date\}|\{time\})+(\.(\d|\{date\}|\{time\})+)*([-+.]([0-9A-Za-z]|\{date\}|\{time\})+)*$/;
+
+const versionLike = (pattern: RegExp, description: string) =>
+  z.string().max(NAME_LENGTH_MAX).regex(pattern).describe(description);
+const version = versionLike(VERSION, 'a version such as 1.2.0 or 2026.11-rc.1');
+const versionRule = versionLike(
+  VERSION_RULE,
+  'a version such as 1.2.0 or 2026.11-rc.1, or one made by each run: 1.2.{date} or 1.2.{date}.{time}',
+);
 
 const model = z
   .string()
@@ -162,7 +169,7 @@ interface RecipeShape {
 export const recipeSchema = z
   .strictObject({
     name: nameLike('the name of the release'),
-    version,
+    version: versionRule,
     base,
     adapters: z
       .array(adapter)

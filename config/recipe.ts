@@ -53,6 +53,7 @@ export interface RecipeMerge {
 /** What to release, with paths absolute, sizes in bytes and defaults filled in. */
 export interface Recipe {
   name: string;
+  /** Or the rule that each run makes one of, until `withVersion` has. */
   version: string;
   base: RecipeBase;
   adapters: readonly [RecipeAdapter, ...RecipeAdapter[]];
@@ -77,6 +78,8 @@ export interface LoadedRecipe {
   digest: string;
   /** The absolute path it was read from. */
   path: string;
+  /** What it says itself of a refusal by the gate; absent where the default decides. */
+  onFailure?: RecipeEvaluation['onFailure'];
 }
 
 /**
@@ -102,10 +105,12 @@ export function parseRecipe(text: string, path: string): LoadedRecipe {
   const recipeText = readRecipeText(text, path);
   const result = recipeSchema.safeParse(recipeText.value);
   if (!result.success) throw recipeInvalid(result.error.issues, recipeText);
+  const onFailure = result.data.evaluate?.on_failure;
   return {
     recipe: toRecipe(result.data, dirname(absolutePath)),
     digest: digestOf(result.data),
     path: absolutePath,
+    ...(onFailure === undefined ? {} : { onFailure }),
   };
 }
 

@@ -7,11 +7,18 @@ import { toReadError, toWriteError } from './disk-errors.ts';
 /** Read in pieces of this size where a whole file passes through: one allocation, few calls. */
 const PIECE_BYTES = 4 * 1024 * 1024;
 
+/**
+ * When this thread began, in microseconds: on storage that several hosts share, each of them has a
+ * process of the same id (in containers often all), and after a restart so has the same host.
+ */
+const BEGUN = Math.round(performance.timeOrigin * 1000).toString(36);
+
 let temporaryFiles = 0;
 
-/** A name beside `path` that no other writer of the file has, in this process or another. */
+/** A name beside `path` that no other writer of the file has, on this host or another. */
 export function temporaryBeside(path: string): string {
-  return join(dirname(path), `.${basename(path)}.${process.pid}-${temporaryFiles++}.partial`);
+  const writer = `${process.pid}-${BEGUN}-${temporaryFiles++}`;
+  return join(dirname(path), `.${basename(path)}.${writer}.partial`);
 }
 
 /** Makes a directory's entries (a rename, a new file) survive a power cut. */

@@ -147,6 +147,9 @@ export const ERROR_CODES = [
   'release.cancelled',
   'release.not-waiting',
   'release.approval-required',
+  'release.timed-out',
+  'schedule.not-found',
+  'schedule.exists',
   'gate.failed',
   // conversions
   'convert.needs-imatrix',

@@ -33,7 +33,10 @@ for (const folder of ['tools/python', 'tools/llama-cpp-packages']) {
     filter: (path) => !/\.ts$|__pycache__/.test(path),
   });
 }
-for (const encodesFailures of [false, true]) {
-  const bundle = await buildWorkflowBundle('index.ts', new DefaultLogger('WARN'), encodesFailures);
-  writeFileSync(at(`dist/workflows/${basename(prebuiltBundle(encodesFailures))}`), bundle);
+for (const traced of [false, true]) {
+  for (const encodesFailures of [false, true]) {
+    const options = { traced, encodesFailures };
+    const bundle = await buildWorkflowBundle('index.ts', new DefaultLogger('WARN'), options);
+    writeFileSync(at(`dist/workflows/${basename(prebuiltBundle(options))}`), bundle);
+  }
 }

@@ -5,6 +5,8 @@ import type { LogLevel } from '../config/environment.ts';
 
 /** A log file is started anew when it is larger than this at start. */
 const LOG_BYTES_MAX = 16 * 1024 * 1024;
+/** Of one text in an entry: what programs print last may be long. */
+const TEXT_LENGTH_MAX = 8_000;
 
 /** A logger that writes one JSON object per line, to a file or to standard error. */
 export function createLogger(level: LogLevel, path?: string): Logger {
@@ -12,15 +14,19 @@ export function createLogger(level: LogLevel, path?: string): Logger {
   return new DefaultLogger(level.toUpperCase() as 'INFO', (entry) => write(formatEntry(entry)));
 }
 
-function formatEntry({ timestampNanos, level, message, meta }: LogEntry): string {
+/** An entry as a line: time, level, message, and then what it is about. */
+export function formatEntry({ timestampNanos, level, message, meta }: LogEntry): string {
   const time = new Date(Number(timestampNanos / 1_000_000n)).toISOString();
   const { error, ...rest } = meta ?? {};
   const reason = error instanceof Error ? { error: `${error.name}: ${error.message}` } : {};
-  return `${JSON.stringify({ time, level, message, ...rest, ...reason }, bigintAsString)}\n`;
+  return `${JSON.stringify({ time, level, message, ...rest, ...reason }, asPlain)}\n`;
 }
 
-function bigintAsString(_key: string, value: unknown): unknown {
-  return typeof value === 'bigint' ? String(value) : value;
+/** Plain JSON, in which no text is longer than a person reads. */
+function asPlain(_key: string, value: unknown): unknown {
+  if (typeof value === 'bigint') return String(value);
+  if (typeof value !== 'string' || value.length <= TEXT_LENGTH_MAX) return value;
+  return `${value.slice(0, TEXT_LENGTH_MAX)}…`;
 }
 
 function writeToStderr(line: string): void {

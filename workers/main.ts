@@ -1,5 +1,4 @@
 /** The composition root: builds the activities' dependencies and runs workers with them. */
-import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { type Logger, Worker } from '@temporalio/worker';
 import { createActivities } from '../activities/create-activities.ts';
@@ -10,11 +9,18 @@ import type { Environment } from '../config/environment.ts';
 import { type ConnectionOptions, connect } from './connect.ts';
 import { workerDataConverter } from './data-converter.ts';
 import { modelAccess } from './model-access.ts';
+import { observedLogger } from './observed-logger.ts';
+import { startProcessMetrics } from './process-metrics.ts';
+import { ROLES } from './roles.ts';
 import { payloadKeysOf } from './payload-keys.ts';
 import { type RunningWorkers, runWorkers } from './run-workers.ts';
 import { installRuntime } from './runtime.ts';
+import { chooseSlots, thisMachine } from './slots.ts';
 import { placeOf, TASK_QUEUE } from './task-queues.ts';
-import { ROLES, workerSpecs } from './worker-specs.ts';
+import { startTracing } from './tracing.ts';
+import { type WorkerSpec, workerSpecs } from './worker-specs.ts';
+import { deploymentOptions, type WorkerVersion, workerVersion } from './worker-version.ts';
+
 import { loadWorkflowBundle } from './workflow-bundle.ts';
 
 /** Often enough for a live progress bar, and for little to be lost with a worker. */
@@ -29,7 +35,7 @@ export function dependencies(environment: Environment): Dependencies {
     tools: environment,
     publishing: environment,
     identity: environment,
-    memory: new MemorySlots(totalmem()),
+    memory: new MemorySlots(thisMachine().memoryBytes),
     place: placeOf(environment.worker),
   };
 }
@@ -52,13 +58,21 @@ export interface WorkerOptions {
  * @throws WeldlineError `temporal.*`, `config.invalid`
  */
 export async function startWorkers(options: WorkerOptions): Promise<RunningWorkers> {
-  const { environment, address, namespace, logger } = options;
-  installRuntime(logger);
+  const { environment, address, namespace } = options;
+  const { home, worker } = environment;
+  const logger = observedLogger(options.logger, { home, host: worker.host });
+  // What only answers queries is not worth a port.
+  const metricsAddress = options.workflowsOnly === true ? undefined : worker.metricsAddress;
+  installRuntime(logger, metricsAddress);
+  const tracing = await startTracing(environment, logger);
   const keys = payloadKeysOf(environment);
   for (const warning of keys.warnings) logger.warn(warning);
-  const encrypts = keys.current !== undefined;
-  const bundle = await loadWorkflowBundle(join(environment.home, 'cache'), logger, encrypts);
+  const bundle = await loadWorkflowBundle(join(home, 'cache'), logger, {
+    traced: tracing !== undefined,
+    encodesFailures: keys.current !== undefined,
+  });
   const connection = await connect(address, options.connection);
+  const version = workerVersion(environment.worker, bundle);
   const common = {
     connection,
     namespace,
@@ -67,6 +81,8 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
     shutdownForceTime: '60s',
     maxHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,
     defaultHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,
+    ...deploymentOptions(version),
+    ...tracing?.worker,
   } as const;
   const workflows = { workflowBundle: { code: bundle }, maxCachedWorkflows: 100 };
   const workers: Worker[] = [];
@@ -75,7 +91,9 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
   } else {
     const activities = createActivities(dependencies(environment));
     const { roles = ROLES } = options;
-    for (const spec of workerSpecs(environment.worker, roles, activities)) {
+    const slots = chooseSlots(thisMachine(), environment);
+    const specs = workerSpecs(environment.worker, roles, slots, activities);
+    for (const spec of specs) {
       workers.push(
         await Worker.create({
           ...common,
@@ -86,6 +104,24 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
         }),
       );
     }
+    logger.info('Working', whatIsServed(environment, specs, slots.reason, version));
   }
-  return runWorkers(workers, connection);
+  const running = runWorkers(workers, connection, tracing?.flush);
+  if (metricsAddress !== undefined) {
+    const stopMetrics = startProcessMetrics(home);
+    running.finished.then(stopMetrics, stopMetrics);
+  }
+  return running;
+}
+
+/** For the log: what an operator asks of a worker that does too little, or too much. */
+function whatIsServed(
+  { home, worker }: Environment,
+  specs: readonly WorkerSpec[],
+  reason: string,
+  version: WorkerVersion,
+): Record<string, unknown> {
+  const queues = Object.fromEntries(specs.map(({ taskQueue, slots }) => [taskQueue, slots]));
+  const { host, storage } = worker;
+  return { host, storage, home, queues, mergeSlots: reason, ...version };
 }

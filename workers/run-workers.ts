@@ -9,10 +9,14 @@ export interface RunningWorkers {
   stop(): Promise<void>;
 }
 
-/** Runs workers of one connection together: if one fails, all stop. */
+/**
+ * Runs workers of one connection together: if one fails, all stop.
+ * @param afterwards the last thing that is done, however they ended
+ */
 export function runWorkers(
   workers: readonly Worker[],
   connection: NativeConnection,
+  afterwards: () => Promise<void> = async () => undefined,
 ): RunningWorkers {
   const shutDown = (): void => {
     for (const worker of workers) if (worker.getState() === 'RUNNING') worker.shutdown();
@@ -30,6 +34,7 @@ export function runWorkers(
   );
   const finished = Promise.all(runs)
     .finally(() => connection.close())
+    .finally(afterwards)
     .then(() => undefined);
   finished.catch(() => undefined);
   return {

@@ -1,9 +1,9 @@
 import type { Activities } from '../activities/create-activities.ts';
 import type { Role } from '../activities/types.ts';
 import type { WorkerEnvironment } from '../config/worker-environment.ts';
+import { ROLES } from './roles.ts';
+import type { Slots } from './slots.ts';
 import { placeOf, TASK_QUEUE } from './task-queues.ts';
-
-export const ROLES: readonly Role[] = ['control', 'merge', 'convert', 'gpu'];
 
 /** One worker of the SDK: it polls one queue. */
 export interface WorkerSpec {
@@ -15,13 +15,11 @@ export interface WorkerSpec {
   readonly slots: number;
 }
 
-/** Activities other than merges wait for disks and networks, so several go side by side. */
-const CONTROL_SLOTS = 8;
-
 /** The workers of a process: one for each queue that its roles serve. */
 export function workerSpecs(
   environment: WorkerEnvironment,
   roles: readonly Role[],
+  slots: Slots,
   activities: Activities,
 ): readonly WorkerSpec[] {
   const { mergeShard, convert, evaluate, place, answer, ...others } = activities;
@@ -29,15 +27,15 @@ export function workerSpecs(
   const specs: Readonly<Record<Role, readonly WorkerSpec[]>> = {
     control:
       presence === undefined
-        ? [spec(TASK_QUEUE, { place, ...others }, CONTROL_SLOTS, true)]
+        ? [spec(TASK_QUEUE, { place, ...others }, slots.control, true)]
         : [
             spec(TASK_QUEUE, { place }, 1, true),
-            spec(queues.control, others, CONTROL_SLOTS),
+            spec(queues.control, others, slots.control),
             spec(presence.queue, { answer }, 1),
           ],
-    merge: [spec(queues.merge, { mergeShard }, environment.slots.merge ?? 1)],
-    convert: [spec(queues.convert, { convert }, environment.slots.convert ?? 1)],
-    gpu: [spec(queues.gpu, { convert, evaluate }, environment.slots.gpu ?? 1)],
+    merge: [spec(queues.merge, { mergeShard }, slots.merge)],
+    convert: [spec(queues.convert, { convert }, slots.convert)],
+    gpu: [spec(queues.gpu, { convert, evaluate }, slots.gpu)],
   };
   return ROLES.filter((role) => roles.includes(role)).flatMap((role) => specs[role]);
 }

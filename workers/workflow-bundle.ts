@@ -9,15 +9,29 @@ import { writeFileDurably } from '../engine/durable-files.ts';
 
 const WORKFLOWS = fileURLToPath(new URL('../workflows/', import.meta.url));
 
+const TRACING_INTERCEPTORS = '@temporalio/interceptors-opentelemetry/lib/workflow-interceptors';
+
 /** Puts messages and stack traces of failures into payloads, for a codec to encrypt. */
 export const ENCODED_FAILURES = join(
   WORKFLOWS,
   `encoded-failures.${import.meta.url.endsWith('.ts') ? 'cts' : 'cjs'}`,
 );
 
-/** The published package holds both bundles, made when it was built. */
-export function prebuiltBundle(encodesFailures: boolean): string {
-  return join(WORKFLOWS, `workflow-bundle${encodesFailures ? '-encoded' : ''}.js`);
+/** What is in a bundle beside the workflows. */
+export interface BundleOptions {
+  /** The workflows take part in traces. */
+  readonly traced?: boolean;
+  /** What failures say can be encrypted. */
+  readonly encodesFailures?: boolean;
+}
+
+/** The published package holds all bundles, made when it was built. */
+export function prebuiltBundle(options: BundleOptions = {}): string {
+  return join(WORKFLOWS, `workflow-bundle${suffixOf(options)}.js`);
+}
+
+function suffixOf({ traced = false, encodesFailures = false }: BundleOptions): string {
+  return `${traced ? '-traced' : ''}${encodesFailures ? '-encoded' : ''}`;
 }
 
 /**
@@ -30,15 +44,14 @@ export function prebuiltBundle(encodesFailures: boolean): string {
 export async function loadWorkflowBundle(
   cacheDirectory: string,
   logger: Logger,
-  encodesFailures = false,
+  options: BundleOptions = {},
 ): Promise<string> {
-  if (!import.meta.url.endsWith('.ts')) return readFile(prebuiltBundle(encodesFailures), 'utf8');
-  const name = `workflows-${sourcesDigest()}${encodesFailures ? '-encoded' : ''}.js`;
-  const path = join(cacheDirectory, name);
+  if (!import.meta.url.endsWith('.ts')) return readFile(prebuiltBundle(options), 'utf8');
+  const path = join(cacheDirectory, `workflows-${sourcesDigest()}${suffixOf(options)}.js`);
   try {
     return await readFile(path, 'utf8');
   } catch {
-    const code = await buildWorkflowBundle('index.ts', logger, encodesFailures);
+    const code = await buildWorkflowBundle('index.ts', logger, options);
     await mkdir(cacheDirectory, { recursive: true });
     await writeFileDurably(path, code);
     return code;
@@ -49,11 +62,12 @@ export async function loadWorkflowBundle(
 export async function buildWorkflowBundle(
   entry: string,
   logger: Logger,
-  encodesFailures = false,
+  { traced = false, encodesFailures = false }: BundleOptions = {},
 ): Promise<string> {
   const { code } = await bundleWorkflowCode({
     workflowsPath: join(WORKFLOWS, entry),
     logger,
+    ...(traced && { workflowInterceptorModules: [TRACING_INTERCEPTORS] }),
     ...(encodesFailures ? { failureConverterPath: ENCODED_FAILURES } : {}),
   });
   return code;

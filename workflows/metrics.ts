@@ -6,9 +6,9 @@ export type StageOutcome = 'done' | 'failed' | 'waiting' | 'interrupted';
 
 /** Recorded once, not again in a replay. Names are documented in docs/production.md. */
 const stageSeconds = metricMeter.createHistogram(
-  'weldline_stage_seconds',
+  'weldline_stage_duration',
   'float',
-  's',
+  'seconds',
   'Time that a stage of a release took, waiting for people not counted',
 );
 const gateDecisions = metricMeter.createCounter(

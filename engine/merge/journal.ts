@@ -52,8 +52,6 @@ export interface JournalState {
   readonly complete: CompletedShard | undefined;
   /** Absent where the shard is a file on this machine. */
   readonly parts?: readonly JournalledPart[] | undefined;
-  /** Bytes up to the end of the last sound line: what to cut the file to before appending. */
-  readonly soundBytes: number;
 }
 
 export function formatLine(
@@ -63,10 +61,11 @@ export function formatLine(
 }
 
 /**
- * Reads a journal. A crash can cut or garble its end; what stands before is believed (and verified
- * against the data by the caller), the rest is dropped.
+ * Reads a journal. A crash can cut or garble a line, and attempts that overlap can write theirs into
+ * one another (appending is no single step on a network's file system). What is not a sound line is
+ * passed over; the others are believed, and verified against the data by the caller.
  *
- * @returns undefined if there is none, or not even its first line is sound
+ * @returns undefined if there is none, or it does not say whose it is
  * @throws WeldlineError `journal.invalid` if it belongs to another plan or shard
  */
 export async function readJournal(
@@ -93,31 +92,32 @@ export function parseJournal(
   const prefixes: WrittenPrefix[] = [];
   const parts: JournalledPart[] = [];
   let complete: CompletedShard | undefined;
-  let soundBytes = 0;
+  let isOurs = false;
   for (const line of text.split('\n').slice(0, -1)) {
     const value = parseLine(line);
-    if (soundBytes === 0) {
-      const head = headSchema.safeParse(value);
-      if (!head.success) return undefined;
-      if (head.data.plan !== expected.plan || head.data.shard !== expected.shard) {
-        throw new WeldlineError(
-          'journal.invalid',
-          `${path} belongs to another merge (plan ${head.data.plan.slice(0, 12)}). Move it away.`,
-        );
-      }
-    } else {
+    const head = headSchema.safeParse(value);
+    if (head.success) {
+      checkOwner(head.data, expected, path);
+      isOurs = true;
+    } else if (isOurs) {
       const prefix = prefixSchema.safeParse(value);
       const part = sentPartSchema.safeParse(value);
       const end = completeSchema.safeParse(value);
       if (prefix.success) prefixes.push(prefix.data);
       else if (part.success) parts.push(part.data);
       else if (end.success) complete = end.data;
-      else break;
     }
-    soundBytes += Buffer.byteLength(line) + 1;
   }
-  if (soundBytes === 0) return undefined;
-  return { prefixes, complete, soundBytes, ...(parts.length > 0 && { parts }) };
+  if (!isOurs) return undefined;
+  return { prefixes, complete, ...(parts.length > 0 && { parts }) };
+}
+
+function checkOwner(head: JournalHead, expected: JournalHead, path: string): void {
+  if (head.plan === expected.plan && head.shard === expected.shard) return;
+  throw new WeldlineError(
+    'journal.invalid',
+    `${path} belongs to another merge (plan ${head.plan.slice(0, 12)}). Move it away.`,
+  );
 }
 
 function parseLine(line: string): unknown {

@@ -31,6 +31,7 @@ export async function mergeShard(options: MergeShardOptions): Promise<CompletedS
     }
     const inputs = await readInputState(options.plan, shard, options.roots, options.streamed);
     const original = await findOriginal(options);
+    if (original !== undefined) reportProgress(options, 0);
     const result =
       original === undefined
         ? await writeShard(options, inputs)

@@ -154,20 +154,30 @@ export async function completeFrom(
   await syncDirectory(directory.files);
 }
 
+/** Opens a journal to append to it. */
 export async function openJournal(
   path: string,
   head: JournalHead,
   state: JournalState | undefined,
 ): Promise<FileHandle> {
-  const journal = await open(path, 'a');
+  const journal = await open(path, 'a+');
   try {
-    await journal.truncate(state?.soundBytes ?? 0);
-    if (state === undefined) await journal.appendFile(formatLine(head));
+    // Nothing is cut off: what came since it was read is of an attempt that overlaps with this one.
+    const separator = (await endsWithin(journal)) ? '\n' : '';
+    await journal.appendFile(separator + (state === undefined ? formatLine(head) : ''));
     return journal;
   } catch (error) {
     await journal.close();
     throw error;
   }
+}
+
+/** Whether a crash cut the last line. */
+async function endsWithin(journal: FileHandle): Promise<boolean> {
+  const { size } = await journal.stat();
+  if (size === 0) return false;
+  const { buffer } = await journal.read(Buffer.alloc(1), 0, 1, size - 1);
+  return buffer.toString('latin1') !== '\n';
 }
 
 export function journalPathOf(directory: MergeDirectory, shard: PlannedShard): string {

@@ -38,7 +38,7 @@ const INVALID: [what: string, text: string, problems: string[]][] = [
     'a version that YAML reads as a number',
     withLine(2, 'version: 1.10'),
     [
-      '2:10 version: expected a version such as 1.2.0 or 2026.11-rc.1, got the number 1.10; quote it: "1.10"',
+      '2:10 version: expected a version such as 1.2.0 or 2026.11-rc.1, or one made by each run: 1.2.{date} or 1.2.{date}.{time}, got the number 1.10; quote it: "1.10"',
     ],
   ],
   ['a version of words', withLine(2, 'version: latest'), ['2:10 version: expected a version']],

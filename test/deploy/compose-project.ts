@@ -1,13 +1,17 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'yaml';
+import { readEnvironment } from '../../config/environment.ts';
 
 export const ROOT = join(import.meta.dirname, '../..');
 
 export interface ComposeService {
   readonly image: string;
-  readonly build?: string;
+  readonly build?: { readonly context: string; readonly args: Readonly<Record<string, string>> };
   readonly restart: string;
+  readonly stop_grace_period?: string;
+  readonly profiles?: readonly string[];
+  readonly command?: readonly string[];
   readonly depends_on?: Readonly<Record<string, { readonly condition: string }>>;
   readonly environment?: Readonly<Record<string, string>>;
   readonly healthcheck?: object;
@@ -27,7 +31,27 @@ export function readText(path: string): string {
 }
 
 export function readProject(): ComposeProject {
-  return parse(readText('docker-compose.yml')) as ComposeProject;
+  return parse(readText('docker-compose.yml'), { merge: true }) as ComposeProject;
+}
+
+/** The environment of a service as Compose gives it to its container. */
+export function environmentOf(
+  { environment = {} }: ComposeService,
+  settings: ReadonlyMap<string, string>,
+): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(environment).map(([name, value]) => [name, interpolate(value, settings)]),
+  );
+}
+
+/** `${NAME:-default}` and `${NAME:?message}`, the two forms that the file uses. */
+function interpolate(text: string, settings: ReadonlyMap<string, string>): string {
+  return text.replace(/\$\{(\w+):([-?])([^}]*)\}/g, (_, name: string, kind, rest: string) => {
+    const value = settings.get(name) ?? '';
+    if (value !== '') return value;
+    if (kind === '-') return rest;
+    throw new Error(`${name}: ${rest}`);
+  });
 }
 
 /** All services that must be up, or have ended, before one is started. */
@@ -56,4 +80,23 @@ export function parseEnvironmentFile(text: string): Map<string, string> {
         return [line.slice(0, at), line.slice(at + 1)];
       }),
   );
+}
+
+/** The variables that weldline reads, itself or through the libraries of Temporal and S3. */
+export function variablesRead(): Set<string> {
+  const read = new Set([
+    ...['TEMPORAL_NAMESPACE', 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_REGION'],
+    'AWS_SHARED_CREDENTIALS_FILE',
+  ]);
+  const watched = new Proxy(
+    {},
+    {
+      get: (_, name) => {
+        read.add(String(name));
+        return undefined;
+      },
+    },
+  );
+  readEnvironment(watched);
+  return read;
 }

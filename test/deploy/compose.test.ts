@@ -3,18 +3,20 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DCLinter } from 'dclint';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { readEnvironment } from '../../config/environment.ts';
 import { TASK_QUEUE } from '../../workers/task-queues.ts';
+import { ROLES } from '../../workers/worker-specs.ts';
 import {
   parseEnvironmentFile,
   ROOT,
   readProject,
   readText,
   startedBefore,
+  variablesRead,
 } from './compose-project.ts';
 
 const project = readProject();
 const services = Object.entries(project.services);
+const workers = services.filter(([name]) => name.startsWith('worker-'));
 const settings = parseEnvironmentFile(readText('.env.example'));
 
 /** What `docker-compose.yml` takes from `.env`: name, and `:?` or `:-` with what follows. */
@@ -88,19 +90,30 @@ describe('the order of the start', () => {
     }
   });
 
-  test('database, schema, server, namespace, then the worker and the web interface', () => {
+  test('database, schema, server, namespace, then the workers and the web interface', () => {
     const chain = ['temporal-namespace', 'temporal', 'temporal-schema', 'postgres'];
-    for (const name of ['worker', 'temporal-ui']) {
-      expect([...startedBefore(project, name)]).toEqual(chain);
+    for (const name of [...workers.map(([worker]) => worker), 'temporal-ui', 'weldline']) {
+      expect([...startedBefore(project, name)], name).toEqual(chain);
     }
     expect(startedBefore(project, 'postgres')).toEqual(new Set());
+    expect([...startedBefore(project, 's3-bucket')]).toEqual(['s3']);
+  });
+
+  test('there is a worker for every role, and `up` starts them all', () => {
+    expect(workers.map(([, { command = [] }]) => command.slice(2))).toEqual(
+      ROLES.map((role) => [role]),
+    );
+    for (const [name, { profiles }] of workers) expect(profiles, name).toBeUndefined();
   });
 
   test('what runs for good has a health check and comes back after a crash', () => {
     const oneShot = services.filter(([, { restart }]) => restart.startsWith('on-failure'));
-    expect(oneShot.map(([name]) => name)).toEqual(['temporal-schema', 'temporal-namespace']);
+    expect(oneShot.map(([name]) => name)).toEqual([
+      ...['temporal-schema', 'temporal-namespace', 's3-bucket'],
+    ]);
     for (const [name, { restart, healthcheck, build }] of services) {
       if (restart.startsWith('on-failure')) continue;
+      if (name === 'weldline') continue;
       expect(restart, name).toBe('unless-stopped');
       if (build === undefined) expect(healthcheck, name).toBeDefined();
     }
@@ -111,7 +124,7 @@ describe('the order of the start', () => {
 describe('what the outside sees', () => {
   test('ports are published on the loopback interface only', () => {
     const published = services.flatMap(([, { ports = [] }]) => ports);
-    expect(published.length).toBe(2);
+    expect(published.length).toBe(3);
     for (const port of published) expect(port).toMatch(/^127\.0\.0\.1:\$\{\w+:-\d+\}:\d+$/);
   });
 
@@ -129,8 +142,10 @@ describe('versions', () => {
   };
 
   test('every image has a version', () => {
-    for (const [name, { image }] of services) expect(image, name).toMatch(/:\d+\.\d+(\.\d+)?$/);
-    expect(project.services['worker']?.image).toBe(`weldline:${version}`);
+    for (const [name, { image }] of services) expect(image, name).toMatch(/:v?\d+\.\d+(\.\d+)?$/);
+    const built = services.filter(([, { build }]) => build !== undefined);
+    expect(built.length).toBe(workers.length + 2);
+    for (const [name, { image }] of built) expect(image, name).toBe(`weldline:${version}`);
   });
 
   test('server and tools are of one version', () => {
@@ -147,10 +162,13 @@ describe('versions', () => {
   });
 });
 
+const SECRET = /PASSWORD|PASSPHRASE|TOKEN|KEY/;
+
 describe('settings', () => {
   test('every variable is explained in .env.example, and every one there is used', () => {
     const used = new Set(references.map(({ name }) => name));
-    expect([...used].sort()).toEqual([...settings.keys()].sort());
+    // Compose itself reads the profiles.
+    expect([...used, 'COMPOSE_PROFILES'].sort()).toEqual([...settings.keys()].sort());
   });
 
   test('each has a default or stops the start with a message', () => {
@@ -161,9 +179,14 @@ describe('settings', () => {
 
   test('defaults are those of .env.example, and no secret has one', () => {
     for (const { name, rest } of references) {
-      if (rest.startsWith(':-')) expect(rest.slice(2), name).toBe(settings.get(name));
+      // Nothing means AWS there.
+      if (name === 'AWS_ENDPOINT_URL_S3') expect(settings.get(name)).toBe('http://s3:7070');
+      else if (rest.startsWith(':-')) expect(rest.slice(2), name).toBe(settings.get(name));
     }
-    for (const name of ['POSTGRES_PASSWORD', 'HF_TOKEN']) expect(settings.get(name)).toBe('');
+    const secrets = [...settings.keys()].filter((name) => SECRET.test(name));
+    expect(secrets).toContain('POSTGRES_PASSWORD');
+    expect(secrets).toContain('AWS_SECRET_ACCESS_KEY');
+    for (const name of secrets) expect(settings.get(name), name).toBe('');
     expect(references.filter(({ name }) => name === 'POSTGRES_PASSWORD')).toSatisfy(
       (found: typeof references) =>
         found.length === 3 && found.every(({ rest }) => rest.startsWith(':?')),
@@ -175,25 +198,14 @@ describe('settings', () => {
   });
 
   test('weldline reads every variable that the worker is given', () => {
-    const read = new Set<string>();
-    const watched = new Proxy(
-      {},
-      {
-        get: (_, name) => {
-          read.add(String(name));
-          return undefined;
-        },
-      },
-    );
-    readEnvironment(watched);
-    // Read by the libraries of Temporal's clients and of S3's.
-    const ofLibraries = ['TEMPORAL_NAMESPACE', 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'];
-    for (const name of [...ofLibraries, 'AWS_REGION']) read.add(name);
-    const environment = Object.keys(project.services['worker']?.environment ?? {});
+    const read = variablesRead();
+    const environment = Object.keys(project.services['worker-control']?.environment ?? {});
     expect(environment.filter((name) => !read.has(name))).toEqual([]);
     expect(environment).toContain('TEMPORAL_ADDRESS');
     const image = [...readText('Dockerfile').matchAll(/^(?:ENV| {3}) (\w+)=/gm)];
-    const names = image.map(([, name = '']) => name).filter((name) => name !== 'NODE_ENV');
+    // Of Node, npm and pip.
+    const others = ['NODE_ENV', 'npm_config_cache', 'PIP_CACHE_DIR'];
+    const names = image.map(([, name = '']) => name).filter((name) => !others.includes(name));
     expect(names).toEqual(['WELDLINE_HOME', 'HF_HOME']);
     expect(names.filter((name) => !read.has(name))).toEqual([]);
   });
@@ -216,11 +228,13 @@ describe('files', () => {
     const named = mounts
       .filter((mount) => /^[a-z]/.test(mount))
       .map((mount) => mount.split(':')[0]);
-    expect(named.sort()).toEqual(Object.keys(project.volumes).sort());
+    expect([...new Set(named)].sort()).toEqual(Object.keys(project.volumes).sort());
   });
 
-  test('the worker keeps its state in volumes of the image', () => {
-    const targets = project.services['worker']?.volumes?.map((mount) => mount.split(':').at(-1));
+  test('the workers keep their state in volumes of the image', () => {
+    const volumes = new Set(workers.map(([, service]) => service.volumes?.join()));
+    expect(volumes.size).toBe(1);
+    const targets = workers[0]?.[1].volumes?.map((mount) => mount.split(':').at(-1));
     for (const directory of ['/var/lib/weldline', '/var/cache/huggingface']) {
       expect(targets).toContain(directory);
       expect(readText('Dockerfile')).toContain(`=${directory}`);

@@ -1,0 +1,195 @@
+/** The services of docker-compose.yml as processes of this machine: same commands, same settings. */
+import { mkdir, symlink, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { findFreePort } from '../../workers/free-port.ts';
+import { environmentOf, ROOT, readProject } from '../deploy/compose-project.ts';
+import { waitFor } from '../harness/wait-for.ts';
+import { testTemporalCli } from '../tools/test-temporal-cli.ts';
+import { ServiceProcess } from './service-process.ts';
+
+/** `nobody`: PostgreSQL refuses to run as root. */
+const UNPRIVILEGED = { uid: 65_534, gid: 65_534 };
+const PASSWORD = 'of-the-drill-only';
+const START_TIMEOUT_MS = 120_000;
+
+const project = readProject();
+const settings = new Map([
+  ['POSTGRES_PASSWORD', PASSWORD],
+  ['WELDLINE_FILES', '/files'],
+]);
+
+/** The environment of a service, with addresses and paths of this machine in place of Docker's. */
+function variablesOf(
+  service: string,
+  changes: Readonly<Record<string, string>>,
+): Record<string, string> {
+  const found = project.services[service];
+  if (found === undefined) throw new Error(`docker-compose.yml has no ${service}`);
+  return { PATH: process.env['PATH'] ?? '', ...environmentOf(found, settings), ...changes };
+}
+
+/** A database in `directory/data`. */
+export class Postgres extends ServiceProcess {
+  readonly port: number;
+
+  private constructor(directory: string, programs: string, port: number) {
+    super({
+      program: join(programs, 'postgres'),
+      args: [
+        ...['-D', join(directory, 'data'), '-p', String(port)],
+        ...['-c', 'listen_addresses=127.0.0.1', '-c', `unix_socket_directories=${directory}`],
+      ],
+      env: {},
+      logPath: join(directory, 'postgres.log'),
+      user: process.getuid?.() === 0 ? UNPRIVILEGED : undefined,
+    });
+    this.port = port;
+  }
+
+  /** @param programs directory of `postgres` and `initdb` */
+  static async create(directory: string, programs: string): Promise<Postgres> {
+    await mkdir(directory, { recursive: true });
+    const passwordFile = join(directory, 'password');
+    await writeFile(passwordFile, PASSWORD);
+    const asRoot = process.getuid?.() === 0;
+    if (asRoot) await execa('chown', ['-R', 'nobody:nogroup', directory]);
+    const initdb = [
+      ...['-D', join(directory, 'data'), '--username=temporal', `--pwfile=${passwordFile}`],
+      ...['--auth=scram-sha-256', '--encoding=UTF8', '--no-locale'],
+    ];
+    await execa(join(programs, 'initdb'), initdb, asRoot ? UNPRIVILEGED : {});
+    return new Postgres(directory, programs, await findFreePort());
+  }
+
+  /** Resolves when it takes connections. */
+  async answers(): Promise<void> {
+    await waitFor('PostgreSQL', () => takesConnections(this.port), START_TIMEOUT_MS);
+  }
+}
+
+function takesConnections(port: number): Promise<true | undefined> {
+  return new Promise((settle) => {
+    const socket = connect(port, '127.0.0.1');
+    socket.once('connect', () => settle(true)).once('error', () => settle(undefined));
+    socket.once('connect', () => socket.destroy());
+  });
+}
+
+/** The server on that database. */
+export class TemporalServer extends ServiceProcess {
+  readonly address: string;
+  readonly #directory: string;
+  readonly #databasePort: number;
+  readonly #health: string;
+
+  private constructor(
+    directory: string,
+    programs: string,
+    databasePort: number,
+    ports: readonly [number, number, ...number[]],
+  ) {
+    const [grpc, http, ...others] = ports.map(String) as [string, string, ...string[]];
+    const names = ['FRONTEND_MEMBERSHIP', ...OTHER_SERVICES.flatMap(bothPorts)];
+    super({
+      program: join(programs, 'server'),
+      args: ['start'],
+      env: variablesOf('temporal', {
+        POSTGRES_SEEDS: '127.0.0.1',
+        DB_PORT: String(databasePort),
+        BIND_ON_IP: '127.0.0.1',
+        DYNAMIC_CONFIG_FILE_PATH: join(ROOT, 'deploy/temporal-dynamic-config.yaml'),
+        FRONTEND_GRPC_PORT: grpc,
+        FRONTEND_HTTP_PORT: http,
+        ...Object.fromEntries(names.map((name, index) => [`${name}_PORT`, others[index] ?? ''])),
+      }),
+      logPath: join(directory, 'temporal.log'),
+    });
+    this.address = `127.0.0.1:${grpc}`;
+    this.#directory = directory;
+    this.#databasePort = databasePort;
+    this.#health = `http://127.0.0.1:${http}/api/v1/system-info`;
+  }
+
+  /** @param programs directory of what `go install` made of `cmd/server` and `cmd/tools/sql` */
+  static async create(
+    directory: string,
+    programs: string,
+    databasePort: number,
+  ): Promise<TemporalServer> {
+    const tools = join(directory, 'bin');
+    await mkdir(tools, { recursive: true });
+    await symlink(join(programs, 'sql'), join(tools, 'temporal-sql-tool'));
+    await symlink((await testTemporalCli()).path, join(tools, 'temporal'));
+    const ports: number[] = [];
+    while (ports.length < 3 + 2 * OTHER_SERVICES.length) {
+      const port = await findFreePort();
+      if (!ports.includes(port)) ports.push(port);
+    }
+    return new TemporalServer(directory, programs, databasePort, ports as [number, number]);
+  }
+
+  /** Runs the schema service; what it prints. */
+  setUpSchema(): Promise<string> {
+    return this.#runScript('temporal-schema', {
+      SQL_HOST: '127.0.0.1',
+      SQL_PORT: String(this.#databasePort),
+    });
+  }
+
+  /** Runs the namespace service; what it prints. */
+  registerNamespace(): Promise<string> {
+    return this.#runScript('temporal-namespace', { TEMPORAL_ADDRESS: this.address });
+  }
+
+  async #runScript(service: string, changes: Readonly<Record<string, string>>): Promise<string> {
+    const [shell = '', script = ''] = project.services[service]?.command ?? [];
+    const env = variablesOf(service, {
+      ...changes,
+      PATH: `${join(this.#directory, 'bin')}:${process.env['PATH']}`,
+    });
+    const { all } = await execa(shell, [join(ROOT, script)], { env, extendEnv: false, all: true });
+    return all;
+  }
+
+  /** Resolves when the health check of the service passes. */
+  async answers(): Promise<void> {
+    const isHealthy = async (): Promise<true | undefined> => {
+      const response = await fetch(this.#health).catch(() => undefined);
+      return response?.ok === true ? true : undefined;
+    };
+    await waitFor('the Temporal server', isHealthy, START_TIMEOUT_MS);
+  }
+}
+
+const OTHER_SERVICES = ['HISTORY', 'MATCHING', 'WORKER'];
+
+function bothPorts(service: string): string[] {
+  return [`${service}_GRPC`, `${service}_MEMBERSHIP`];
+}
+
+/** All workers, each the process that its container would run. */
+export function createWorkers(
+  directory: string,
+  address: string,
+  variables: Readonly<Record<string, string>>,
+): ServiceProcess[] {
+  return Object.keys(project.services)
+    .filter((name) => name.startsWith('worker-'))
+    .map((name) => {
+      const { command = [] } = project.services[name] ?? {};
+      const env = variablesOf(name, {
+        ...variables,
+        TEMPORAL_ADDRESS: address,
+        WELDLINE_METRICS_ADDRESS: '',
+        DOCKER_CONFIG: directory,
+      });
+      return new ServiceProcess({
+        program: process.execPath,
+        args: [join(ROOT, 'cli/main.ts'), ...command],
+        env,
+        logPath: join(directory, `${name}.log`),
+      });
+    });
+}

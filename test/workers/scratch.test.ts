@@ -1,0 +1,21 @@
+import { it } from 'vitest';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { startTestServer } from '../harness/temporal-server.ts';
+import { recipeOf, releaseInput, setUpRelease } from '../harness/release-setup.ts';
+import { startRelease, startTestWorkers } from '../harness/running-release.ts';
+import { findFreePort } from '../../workers/free-port.ts';
+it('scratch', async () => {
+  const server = await startTestServer();
+  const port = await findFreePort();
+  const setup = await setUpRelease(join(server.directory, 'r'), { variables: { WELDLINE_METRICS_ADDRESS: `127.0.0.1:${port}` } });
+  const workers = await startTestWorkers(server, setup.environment);
+  const h = await startRelease(server.client, releaseInput(recipeOf(setup)));
+  await h.result();
+  const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+  writeFileSync('/tmp/qobs-scrape.txt', text);
+  const { readFileSync, readdirSync } = await import('node:fs');
+  for (const n of readdirSync(join(setup.home, 'logs/releases'))) writeFileSync('/tmp/qobs-log.txt', n + '\n' + readFileSync(join(setup.home, 'logs/releases', n)));
+  await workers.stop();
+  await server.stop();
+}, 100000);
