@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { DCLinter } from 'dclint';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { TASK_QUEUE } from '../../workers/task-queues.ts';
-import { ROLES } from '../../workers/worker-specs.ts';
+import { ROLES } from '../../workers/roles.ts';
 import {
   parseEnvironmentFile,
   ROOT,
