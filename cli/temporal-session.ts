@@ -9,6 +9,7 @@ import { ensureTemporalCli } from '../tools/temporal-cli.ts';
 import type { ConnectionOptions } from '../workers/connect.ts';
 import { acquireEmbeddedServer, hasOtherUsers } from '../workers/embedded-server.ts';
 import { createLogger } from '../workers/logger.ts';
+import type { WorkerOptions } from '../workers/main.ts';
 import { EncryptionCodec } from '../workers/payload-codec.ts';
 import { type PayloadKeys, payloadKeysOf } from '../workers/payload-keys.ts';
 import { refusedCall } from '../workers/refused-call.ts';
