@@ -3,6 +3,7 @@ import { COMBINATION_METHODS, MAJORITY_SIGNS } from '../engine/plan/combination.
 import { MERGE_ONTO } from '../engine/plan/merge-onto-choices.ts';
 import { ENGINE_VERSION } from '../engine/version.ts';
 import type { ApproveCommand } from './approve.ts';
+import { CODEC } from './codec-command.ts';
 import { addCommand, type CommandSpec, collect, exampleText } from './command-spec.ts';
 import type { MergeCommand } from './merge.ts';
 import type { PlanCommand } from './plan.ts';
@@ -253,6 +254,7 @@ export function buildProgram(): Command {
   addCommand(program, PRUNE);
   addCommand(program, REPRODUCE);
   addCommand(program, WORKER);
+  addCommand(program, CODEC);
   addCommand(program, DOCTOR);
   addScheduleCommands(program);
   const tools = program

@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
-import { defaultPayloadConverter, type Payload } from '@temporalio/common';
 import type { Logger } from '@temporalio/worker';
 import { type Environment, setVariables } from '../config/environment.ts';
 import { readTemporalTarget } from '../config/temporal-connection.ts';
@@ -33,11 +32,6 @@ export interface TemporalSession {
   mayHaveWorkers(): boolean;
   /** Starts workers in this process; they stop with the session at the latest. */
   startWorkers(options?: SessionWorkers): Promise<RunningWorkers>;
-  /**
-   * The value of a payload that was read from the server as it is stored there; undefined for none.
-   * @throws WeldlineError `payload.key-missing`, `payload.damaged`
-   */
-  decode<T>(payload: Payload | null | undefined): Promise<T | undefined>;
   close(): Promise<void>;
 }
 
@@ -159,10 +153,10 @@ function sessionOf(
   facts: ServerFacts,
 ): TemporalSession {
   const { address, namespace, embedded } = facts;
-  const codec = new EncryptionCodec(facts.keys);
+  const dataConverter = { payloadCodecs: [new EncryptionCodec(facts.keys)] };
   const running = new Set<RunningWorkers>();
   return {
-    client: new Client({ connection, namespace, dataConverter: { payloadCodecs: [codec] } }),
+    client: new Client({ connection, namespace, dataConverter }),
     embedded,
     uiAddress: facts.uiAddress,
     explain: (error) => refusedCall(error, facts),
@@ -185,11 +179,6 @@ function sessionOf(
       const forget = (): void => void running.delete(workers);
       workers.finished.then(forget, forget);
       return workers;
-    },
-    async decode<T>(payload: Payload | null | undefined) {
-      if (payload == null) return undefined;
-      const [plain] = await codec.decode([payload]);
-      return plain === undefined ? undefined : defaultPayloadConverter.fromPayload<T>(plain);
     },
     async close() {
       for (const workers of running) await workers.stop().catch(() => undefined);
