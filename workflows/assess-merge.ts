@@ -51,14 +51,18 @@ export async function assessMerge(
   // llm-compressor calibrates on a GPU where there is one; llama.cpp quantizes on processors.
   const converterOf = ({ kind }: ConversionStep) => (kind === 'gguf' ? gguf : gpu);
   const makeOne = (step: ConversionStep, [source]: readonly (Converted | undefined)[]) =>
-    converterOf(step).convert({ ...context, step, ...(source && { source }) });
+    converterOf(step).convert.executeWithOptions({ summary: step.id }, [
+      { ...context, step, ...(source && { source }) },
+    ]);
   const convertAll = () => allSteps(plan.conversions, converted, sourceOf, makeOne, isOfNeeds);
   const askOne = async (candidate: CandidateStep, needed: readonly (Evaluated | undefined)[]) => {
     const { conversion } = candidate;
     const made = conversion === undefined ? undefined : await arrival(converted, conversion);
     const references = needed.flatMap((reference) => reference ?? []);
     const asked = { ...context, candidate, references, suites: plan.suites };
-    return gpu.evaluate({ ...asked, ...(made && { converted: made }) });
+    return gpu.evaluate.executeWithOptions({ summary: candidate.id }, [
+      { ...asked, ...(made && { converted: made }) },
+    ]);
   };
   const evaluateAll = () => allSteps(plan.candidates, evaluated, referencesOf, askOne, isOfNeeds);
   await allOrNone([

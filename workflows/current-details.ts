@@ -1,5 +1,5 @@
-import { setCurrentDetails } from '@temporalio/workflow';
-import type { Paused, StageStatus, Waiting } from './messages.ts';
+import { patched, setCurrentDetails, upsertMemo } from '@temporalio/workflow';
+import type { Paused, Stage, StageStatus, Waiting } from './messages.ts';
 
 /** What the page of a release in Temporal's UI says of it, as Markdown. */
 export function showDetails(
@@ -16,4 +16,41 @@ export function showDetails(
     ...(done.length === 0 ? [] : [`Done: ${done.join(', ')}`]),
   ];
   setCurrentDetails(lines.join('\n\n'));
+}
+
+/** What a list of releases says of one, without asking it: the memo of its run has it. */
+export interface Listed {
+  readonly state: 'running' | 'waiting' | 'paused';
+  /** Those that run or wait, in their order. */
+  readonly stages: readonly Stage[];
+  /** Why the first of them waits. */
+  readonly code?: string;
+}
+
+/** Name of that in the memo. */
+export const LISTED = 'weldline';
+
+/**
+ * Writes it where it is another than before: each time is an event of the history.
+ * @param before what was written last
+ */
+export function showInLists(
+  before: Listed | undefined,
+  stages: readonly StageStatus[],
+  waitings: readonly Waiting[],
+  paused: Paused | undefined,
+): Listed | undefined {
+  const [waiting] = waitings;
+  const state = paused === undefined ? (waiting === undefined ? 'running' : 'waiting') : 'paused';
+  const shown = stages.filter((each) => each.state === 'running' || each.state === state);
+  const listed: Listed = {
+    state,
+    stages: shown.map(({ stage }) => stage),
+    ...(waiting === undefined ? {} : { code: waiting.code }),
+  };
+  // Between two stages nothing runs for a moment.
+  if (shown.length === 0 || JSON.stringify(listed) === JSON.stringify(before)) return before;
+  if (!patched('listed')) return before;
+  upsertMemo({ [LISTED]: listed });
+  return listed;
 }

@@ -42,7 +42,10 @@ export async function mergeModel(input: MergeInput): Promise<CompletedShard[]> {
       };
       const { digest: planDigest, streamed } = plan;
       const streams = streamed === undefined ? {} : { streamed };
-      const done = await mergeShard({ planDigest, shard, roots, ...streams, ...limits });
+      const done = await mergeShard.executeWithOptions(
+        { summary: `shard ${shard + 1} of ${plan.shards}` },
+        [{ planDigest, shard, roots, ...streams, ...limits }],
+      );
       shards[shard] = done;
       shardsDone++;
       bytesDone += done.size;

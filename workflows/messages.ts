@@ -100,6 +100,8 @@ export interface ReleaseStatus {
   readonly judged?: Judged;
   readonly inputs?: ResolvedInputs;
   readonly plan?: PlanReference;
+  /** What a release that was cancelled has removed. */
+  readonly cleanedUp?: readonly string[];
   /** The child workflow that merges, once it was started. */
   readonly mergeWorkflowId?: string;
   readonly warnings: readonly string[];

@@ -1,12 +1,12 @@
 import {
   ActivityFailure,
+  type ActivityFunctionWithOptions,
   type ActivityInterfaceFor,
   type ActivityOptions,
   ApplicationFailure,
   patched,
   proxyActivities,
   TimeoutFailure,
-  type UntypedActivities,
 } from '@temporalio/workflow';
 import type { Activities } from '../activities/create-activities.ts';
 import type { Place, Role } from '../activities/types.ts';
@@ -43,6 +43,8 @@ export async function findPlace(earlier: EarlierQueues): Promise<Place> {
   return place();
 }
 
+type AnyActivity = ActivityFunctionWithOptions<(...input: unknown[]) => Promise<unknown>>;
+
 /** The activities of a role, where the release is done. */
 export function activitiesAt(
   { queues, presence }: Place,
@@ -59,9 +61,12 @@ export function activitiesAt(
   const isPresent = (): Promise<boolean> => answers(presence);
   return new Proxy(activities, {
     get(target, name) {
-      const activity = (target as unknown as UntypedActivities)[String(name)];
+      const activity = (target as unknown as Readonly<Record<string, AnyActivity>>)[String(name)];
       if (activity === undefined) return undefined;
-      return (...input: unknown[]) => whilePresent(() => activity(...input), isPresent);
+      const run = (...input: unknown[]) => whilePresent(() => activity(...input), isPresent);
+      const executeWithOptions: AnyActivity['executeWithOptions'] = (own, input) =>
+        whilePresent(() => activity.executeWithOptions(own, input), isPresent);
+      return Object.assign(run, { executeWithOptions });
     },
   });
 }

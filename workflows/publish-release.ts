@@ -57,12 +57,15 @@ async function publishParts(
       const publishedAt = earlier
         .filter((each) => each.part === part)
         .map(({ publication }) => publication);
-      return publish({
-        ...release,
-        target: index,
-        ...(part === undefined ? {} : { part }),
-        ...(publishedAt.length === 0 ? {} : { publishedAt }),
-      });
+      const summary = summaryOf(release.recipe.publish[index], part);
+      return publish.executeWithOptions({ summary }, [
+        {
+          ...release,
+          target: index,
+          ...(part === undefined ? {} : { part }),
+          ...(publishedAt.length === 0 ? {} : { publishedAt }),
+        },
+      ]);
     });
     for (const [position, publication] of done.entries()) {
       const { part, index = 0 } = some[position] ?? {};
@@ -94,6 +97,17 @@ async function inBatches<In, Out>(
     await Promise.allSettled(batch);
   }
   return Promise.all(works);
+}
+
+/** Which part goes to which target, for people. */
+function summaryOf(target: PublishTarget | undefined, part = 'merged'): string {
+  if (target === undefined) return part;
+  if ('directory' in target) return `${part} to ${target.directory.path}`;
+  if ('hub' in target) return `${part} to hf://${target.hub.repo}`;
+  if ('s3' in target) return `${part} to s3://${target.s3.bucket}/${target.s3.prefix ?? ''}`;
+  if ('oci' in target) return `${part} to oci://${target.oci.repository}`;
+  if ('ollama' in target) return `${part} to ollama ${target.ollama.model}`;
+  return `${part} to mlflow ${target.mlflow.model}`;
 }
 
 /** What a recipe sends where: to each target what it names, or all that the target can hold. */
@@ -148,13 +162,16 @@ export async function publishRelease(
     for (const each of published) {
       const move = `${each.target} ${each.part}`;
       if (moves.has(move) || !recipe.publish[each.target]?.aliases?.length) continue;
-      const moved = await quick.moveAliases({
-        recipe,
-        release: release.inputs.artefact,
-        target: each.target,
-        part: each.part,
-        startedAt: release.run.startedAt,
-      });
+      const summary = `aliases: ${summaryOf(recipe.publish[each.target], each.part)}`;
+      const moved = await quick.moveAliases.executeWithOptions({ summary }, [
+        {
+          recipe,
+          release: release.inputs.artefact,
+          target: each.target,
+          part: each.part,
+          startedAt: release.run.startedAt,
+        },
+      ]);
       moves.add(move);
       aliases.push(...moved.moved);
       warnings.push(...moved.warnings);

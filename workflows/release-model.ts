@@ -47,6 +47,7 @@ interface Progress {
   inputs?: ResolvedInputs;
   plan?: PlanReference;
   judged?: Judged;
+  cleanedUp?: readonly string[];
   warnings: readonly string[];
 }
 
@@ -90,7 +91,7 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
     if (isCancellation(error) && patched('clean-up')) {
       const { inputs, plan, place = { queues: {} } } = progress;
       const known = { ...(inputs && { inputs }), ...(plan && { plan }) };
-      await cleanUp(place, { recipe, recipeDigest, ...known });
+      progress.cleanedUp = await cleanUp(place, { recipe, recipeDigest, ...known });
     }
     throw error;
   }
@@ -102,7 +103,7 @@ function mergeWorkflowId(): string {
 }
 
 /** A release that is cancelled leaves its journals and nothing half done; trying is enough. */
-async function cleanUp(place: Place, input: CleanUpInput): Promise<void> {
+async function cleanUp(place: Place, input: CleanUpInput): Promise<readonly string[]> {
   const activities = activitiesAt(place, 'control', {
     startToCloseTimeout: '5m',
     scheduleToCloseTimeout: '10m',
@@ -110,9 +111,10 @@ async function cleanUp(place: Place, input: CleanUpInput): Promise<void> {
     summary: 'what a cancelled release leaves',
   });
   try {
-    await CancellationScope.nonCancellable(() => activities.cleanUp(input));
+    return (await CancellationScope.nonCancellable(() => activities.cleanUp(input))).removed;
   } catch (error) {
     log.warn('What a cancelled release left could not all be removed', { error });
+    return [];
   }
 }
 
@@ -179,7 +181,13 @@ async function makeMerge(
   progress.inputs = inputs;
   const adapters = [inputs.adapter, ...(inputs.otherAdapters ?? [])];
   const adapterRoots = await runner.run('fetch adapter', () =>
-    allEnded(adapters.map((adapter) => long.fetchInput(adapter))),
+    allEnded(
+      adapters.map((adapter, index) =>
+        long.fetchInput.executeWithOptions({ summary: recipe.adapters[index]?.model ?? '' }, [
+          adapter,
+        ]),
+      ),
+    ),
   );
   let quality: QualityPlan | undefined;
   const preflight = await runner.run('preflight', async () => {
@@ -191,7 +199,9 @@ async function makeMerge(
   });
   const ofQuality = quality?.warnings ?? [];
   progress.warnings = [...preflight.warnings, ...ofQuality];
-  const baseRoot = await runner.run('fetch base', () => long.fetchInput(inputs.base));
+  const baseRoot = await runner.run('fetch base', () =>
+    long.fetchInput.executeWithOptions({ summary: recipe.base.model }, [inputs.base]),
+  );
   const roots: Roots = {
     base: baseRoot,
     ...Object.fromEntries(recipe.adapters.map(({ id }, index) => [id, adapterRoots[index] ?? ''])),

@@ -10,7 +10,7 @@ import {
   TimeoutFailure,
 } from '@temporalio/workflow';
 import type { FailureDetails } from '../activities/failures.ts';
-import { showDetails } from './current-details.ts';
+import { type Listed, showDetails, showInLists } from './current-details.ts';
 import {
   type Paused,
   pauseUpdate,
@@ -36,6 +36,7 @@ export class StageRunner {
   /** Stages whose work a person has stopped, to be begun again. */
   readonly #interrupted = new Set<Stage>();
   #paused: Paused | undefined;
+  #listed: Listed | undefined;
 
   /** @param stages those that this release goes through */
   constructor(stages: readonly Stage[]) {
@@ -43,6 +44,7 @@ export class StageRunner {
     setHandler(resumeSignal, () => {
       for (const stage of this.#waiting.keys()) this.#goOn.add(stage);
       this.#paused = undefined;
+      this.#show();
     });
     setHandler(pauseUpdate, ({ by }) => this.#pause(by), {
       validator: (_request) => {
@@ -84,11 +86,13 @@ export class StageRunner {
         this.#set({ stage, state: 'done', startedAtMs, finishedAtMs: Date.now() });
         return result;
       } catch (error) {
-        if (this.#end(stage) && isCancellation(error)) {
+        const isInterrupted = this.#end(stage);
+        const waiting = isCancellation(error) ? undefined : toWaiting(stage, error);
+        // Work that is stopped between two attempts, or with its worker, ends with what went wrong.
+        if (isInterrupted && (isCancellation(error) || waiting !== undefined)) {
           leave('interrupted');
           continue;
         }
-        const waiting = isCancellation(error) ? undefined : toWaiting(stage, error);
         leave(waiting === undefined ? 'failed' : 'waiting');
         if (waiting === undefined) {
           this.#set({ stage, state: 'failed', startedAtMs });
@@ -106,7 +110,14 @@ export class StageRunner {
     this.#waiting.set(stage, waiting);
     this.#set({ ...before, state: 'waiting' });
     try {
-      return await wait();
+      const word = await wait();
+      // A person may say yes to a release that another has paused: it goes on when it is resumed.
+      if (this.#paused !== undefined) {
+        this.#waiting.delete(stage);
+        this.#set({ ...before, state: 'paused' });
+        await this.#resumed();
+      }
+      return word;
     } finally {
       this.#waiting.delete(stage);
       this.#set({ ...before, state: 'running' });
@@ -129,7 +140,16 @@ export class StageRunner {
   async #whilePaused(stage: Stage, startedAtMs: number): Promise<void> {
     if (this.#paused === undefined) return;
     this.#set({ stage, state: 'paused', startedAtMs });
-    await condition(() => this.#paused === undefined);
+    try {
+      await this.#resumed();
+    } catch (cancellation) {
+      this.#set({ stage, state: 'failed', startedAtMs });
+      throw cancellation;
+    }
+  }
+
+  #resumed(): Promise<void> {
+    return condition(() => this.#paused === undefined);
   }
 
   /** Work stops where it is: what is journalled is found when it goes on. */
@@ -179,6 +199,7 @@ export class StageRunner {
 
   #show(): void {
     showDetails(this.stages, this.waitings, this.#paused);
+    this.#listed = showInLists(this.#listed, this.stages, this.waitings, this.#paused);
   }
 }
 
