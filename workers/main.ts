@@ -11,6 +11,7 @@ import { type ConnectionOptions, connect } from './connect.ts';
 import { modelAccess } from './model-access.ts';
 import { observedLogger } from './observed-logger.ts';
 import { startProcessMetrics } from './process-metrics.ts';
+import { startReleaseMetrics } from './release-metrics.ts';
 import { type RunningWorkers, runWorkers } from './run-workers.ts';
 import { installRuntime } from './runtime.ts';
 import { placeOf, TASK_QUEUE } from './task-queues.ts';
@@ -93,7 +94,13 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
   }
   const running = runWorkers(workers, connection, tracing?.flush);
   if (metricsAddress !== undefined) {
-    const stopMetrics = startProcessMetrics(home);
+    const stops = [startProcessMetrics(home)];
+    if ((options.roles ?? ROLES).includes('control')) {
+      stops.push(startReleaseMetrics({ connection, namespace, logger }));
+    }
+    const stopMetrics = (): void => {
+      for (const stop of stops) stop();
+    };
     running.finished.then(stopMetrics, stopMetrics);
   }
   return running;

@@ -9,6 +9,7 @@ import { createLogger } from '../../workers/logger.ts';
 import { releaseLogPath } from '../../workers/release-logs.ts';
 import type { RunningWorkers } from '../../workers/run-workers.ts';
 import { startTracing, type Tracing } from '../../workers/tracing.ts';
+import { loadWorkflowBundle } from '../../workers/workflow-bundle.ts';
 import { type ReleaseResult, resumeSignal } from '../../workflows/messages.ts';
 import { type OpenAiServer, startOpenAiServer } from '../harness/openai-server.ts';
 import { type OtlpReceiver, startOtlpReceiver } from '../harness/otlp-receiver.ts';
@@ -17,6 +18,7 @@ import { releaseInput } from '../harness/release-setup.ts';
 import { startRelease, startTestWorkers, waitForStatus } from '../harness/running-release.ts';
 import { type Scrape, scrape } from '../harness/scrape.ts';
 import { startTestServer, type TestServer } from '../harness/temporal-server.ts';
+import { SHARED_BUNDLES } from '../harness/workflow-bundle.ts';
 import { startTestHub, type TestHub } from '../hub-server/test-hub.ts';
 
 /** Secrets of this worker, in none of what it tells. */
@@ -52,6 +54,7 @@ beforeAll(async () => {
     startOtlpReceiver(),
   ]);
   models = await startModels();
+  await loadWorkflowBundle(SHARED_BUNDLES, createLogger('error'), { traced: true });
   const setup = await setUpQuality(join(server.directory, 'observed'));
   home = setup.home;
   metricsAddress = `127.0.0.1:${await findFreePort()}`;
