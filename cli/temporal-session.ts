@@ -9,6 +9,7 @@ import { acquireEmbeddedServer, hasOtherUsers } from '../workers/embedded-server
 import { createLogger } from '../workers/logger.ts';
 import type { WorkerOptions } from '../workers/main.ts';
 import type { RunningWorkers } from '../workers/run-workers.ts';
+import { startTracing, type Tracing } from '../workers/tracing.ts';
 import { waitUntil } from '../workers/wait-until.ts';
 
 /** A connection to Temporal: the server the environment names, or weldline's own. */
@@ -44,11 +45,17 @@ export interface SessionOptions {
  * @throws WeldlineError `temporal.unreachable`, `temporal.start-failed`, `tool.*`
  */
 export async function openSession(options: SessionOptions): Promise<TemporalSession> {
-  const { environment } = options;
-  return environment.temporalConfigured ? openConfigured(environment) : openEmbedded(options);
+  const { environment, note } = options;
+  const tracing = await startTracing(environment, note);
+  return environment.temporalConfigured
+    ? openConfigured(environment, tracing)
+    : openEmbedded(options, tracing);
 }
 
-async function openConfigured(environment: Environment): Promise<TemporalSession> {
+async function openConfigured(
+  environment: Environment,
+  tracing: Tracing | undefined,
+): Promise<TemporalSession> {
   const { connectionOptions, namespace = 'default' } = loadClientConnectConfig();
   const { address = 'localhost:7233', ...rest } = connectionOptions;
   const connection = await Connection.connect({ ...rest, address }).catch((error: unknown) => {
@@ -60,6 +67,7 @@ async function openConfigured(environment: Environment): Promise<TemporalSession
     );
   });
   return sessionOf(environment, connection, {
+    tracing,
     address,
     namespace,
     embedded: false,
@@ -71,7 +79,10 @@ async function openConfigured(environment: Environment): Promise<TemporalSession
   });
 }
 
-async function openEmbedded(options: SessionOptions): Promise<TemporalSession> {
+async function openEmbedded(
+  options: SessionOptions,
+  tracing: Tracing | undefined,
+): Promise<TemporalSession> {
   const { environment, note, signal } = options;
   const { home } = environment;
   const cli = await ensureTemporalCli({ environment, signal, onProgress: note });
@@ -82,6 +93,7 @@ async function openEmbedded(options: SessionOptions): Promise<TemporalSession> {
     const { address, namespace, uiAddress } = server;
     const connection = await connectToEmbedded(address, anySignal(signal, lost.signal));
     return sessionOf(environment, connection, {
+      tracing,
       address,
       namespace,
       embedded: true,
@@ -122,6 +134,7 @@ async function connectToEmbedded(address: string, signal: AbortSignal): Promise<
 }
 
 interface ServerFacts {
+  readonly tracing: Tracing | undefined;
   readonly address: string;
   readonly namespace: string;
   readonly embedded: boolean;
@@ -137,10 +150,11 @@ function sessionOf(
   connection: Connection,
   facts: ServerFacts,
 ): TemporalSession {
-  const { address, namespace, embedded } = facts;
+  const { address, namespace, embedded, tracing } = facts;
+  const interceptors = tracing && { workflow: [tracing.client] };
   const running = new Set<RunningWorkers>();
   return {
-    client: new Client({ connection, namespace }),
+    client: new Client({ connection, namespace, ...(interceptors && { interceptors }) }),
     embedded,
     uiAddress: facts.uiAddress,
     lost: facts.lost,
@@ -166,6 +180,7 @@ function sessionOf(
     async close() {
       for (const workers of running) await workers.stop().catch(() => undefined);
       await connection.close();
+      await tracing?.flush();
       await facts.release();
     },
   };

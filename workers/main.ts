@@ -60,7 +60,7 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
   // What only answers queries is not worth a port.
   const metricsAddress = options.workflowsOnly === true ? undefined : worker.metricsAddress;
   installRuntime(logger, metricsAddress);
-  const tracing = await startTracing(environment, logger);
+  const tracing = await startTracing(environment, (line) => logger.warn(line));
   const traced = tracing !== undefined;
   const bundle = await loadWorkflowBundle(join(home, 'cache'), logger, { traced });
   const connection = await connect(address, options.connection);

@@ -15,7 +15,6 @@ import {
   OpenTelemetryActivityOutboundInterceptor,
   OpenTelemetryWorkflowClientInterceptor,
 } from '@temporalio/interceptors-opentelemetry';
-import type { Logger } from '@temporalio/worker';
 import { releaseOf } from './release-logs.ts';
 import { stageOf } from './stage-of.ts';
 
@@ -26,15 +25,15 @@ interface ProviderOptions {
   /** URL that takes OTLP over HTTP, as JSON. Headers and the rest come from `OTEL_EXPORTER_OTLP_*`. */
   readonly url: string;
   readonly host: string;
-  readonly logger: Logger;
+  readonly note: (line: string) => void;
 }
 
 /** The tracer of the process: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say who it is. */
-export function createProvider({ url, host, logger }: ProviderOptions) {
+export function createProvider({ url, host, note }: ProviderOptions) {
   const named = new Resource({ 'service.name': 'weldline', 'host.name': host });
   const resource = named.merge(detectResourcesSync({ detectors: [envDetectorSync] }));
   const exporter = new OTLPTraceExporter({ url });
-  noteFailures(exporter, logger);
+  noteFailures(exporter, note);
   const processor = new ReleaseSpans(new BatchSpanProcessor(exporter));
   const provider = new BasicTracerProvider({ resource, spanProcessors: [processor] });
   provider.register({ contextManager: new AsyncLocalStorageContextManager().enable() });
@@ -107,16 +106,16 @@ class ReleaseSpans implements SpanProcessor {
 }
 
 /** Traces that do not arrive are told once, until some do again. */
-function noteFailures(exporter: OTLPTraceExporter, logger: Logger): void {
+function noteFailures(exporter: OTLPTraceExporter, note: (line: string) => void): void {
   const send = exporter.export.bind(exporter);
   let isFailing = false;
   exporter.export = (spans, done) => {
     send(spans, (result) => {
-      const failed = result.error !== undefined;
-      if (failed && !isFailing) {
-        logger.warn('Traces cannot be sent', { error: result.error });
+      const { error } = result;
+      if (error !== undefined && !isFailing) {
+        note(`Traces do not arrive at OTEL_EXPORTER_OTLP_ENDPOINT: ${error.message}`);
       }
-      isFailing = failed;
+      isFailing = error !== undefined;
       done(result);
     });
   };

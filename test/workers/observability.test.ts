@@ -68,7 +68,7 @@ beforeAll(async () => {
   });
   // OpenTelemetry reads its headers itself.
   process.env['OTEL_EXPORTER_OTLP_HEADERS'] = SECRETS.OTEL_EXPORTER_OTLP_HEADERS;
-  const tracing = (await startTracing(environment, createLogger('error'))) as Tracing;
+  const tracing = (await startTracing(environment, () => undefined)) as Tracing;
   connection = await Connection.connect({ address: server.address });
   const { namespace } = server;
   const interceptors = { workflow: [tracing.client] };
