@@ -34,7 +34,7 @@ export function createProvider({ url, host, note }: ProviderOptions) {
   const resource = named.merge(detectResourcesSync({ detectors: [envDetectorSync] }));
   const exporter = new OTLPTraceExporter({ url });
   noteFailures(exporter, note);
-  const processor = new ReleaseSpans(new BatchSpanProcessor(exporter));
+  const processor = new ReleaseSpans(new BatchSpanProcessor(exporter), exporter);
   const provider = new BasicTracerProvider({ resource, spanProcessors: [processor] });
   provider.register({ contextManager: new AsyncLocalStorageContextManager().enable() });
   return { provider, processor, resource };
@@ -76,9 +76,11 @@ type SerializedSpans = Parameters<ReturnType<typeof makeWorkflowExporter>['expor
 /** Says of each span which release and stage it belongs to. */
 class ReleaseSpans implements SpanProcessor {
   readonly #next: SpanProcessor;
+  readonly #exporter: OTLPTraceExporter;
 
-  constructor(next: SpanProcessor) {
+  constructor(next: SpanProcessor, exporter: OTLPTraceExporter) {
     this.#next = next;
+    this.#exporter = exporter;
   }
 
   onStart(span: Span, context: Parameters<SpanProcessor['onStart']>[1]): void {
@@ -96,8 +98,10 @@ class ReleaseSpans implements SpanProcessor {
     this.#next.onEnd(span);
   }
 
-  forceFlush(): Promise<void> {
-    return this.#next.forceFlush();
+  /** The batches that wait, and then those that were being sent when it was called. */
+  async forceFlush(): Promise<void> {
+    await this.#next.forceFlush();
+    await this.#exporter.forceFlush();
   }
 
   shutdown(): Promise<void> {

@@ -99,7 +99,14 @@ beforeAll(async () => {
   metrics = await scrape(metricsAddress);
   await workers.stop();
   await tracing.flush();
-}, 120_000);
+  // On a busy machine the receiver may need longer than a worker waits for it.
+  await waitFor('the trace', async () => {
+    const names = new Set(otlp.spans.map(({ name }) => name));
+    return names.has('RunWorkflow:releaseModel') && names.has('RunActivity:mergeShard')
+      ? names
+      : undefined;
+  });
+}, 180_000);
 
 afterAll(async () => {
   delete process.env['OTEL_EXPORTER_OTLP_HEADERS'];
