@@ -13,6 +13,7 @@ import { EncryptionCodec } from '../workers/payload-codec.ts';
 import { type PayloadKeys, payloadKeysOf } from '../workers/payload-keys.ts';
 import { refusedCall } from '../workers/refused-call.ts';
 import type { RunningWorkers } from '../workers/run-workers.ts';
+import { startTracing, type Tracing } from '../workers/tracing.ts';
 import { waitUntil } from '../workers/wait-until.ts';
 import { connectClient } from './connect-client.ts';
 
@@ -58,21 +59,22 @@ export async function openSession(options: SessionOptions): Promise<TemporalSess
   const { environment, note } = options;
   const keys = payloadKeysOf(environment);
   for (const warning of keys.warnings) note(`warning: ${warning}`);
+  const traits = { keys, tracing: await startTracing(environment, note) };
   return environment.temporalConfigured
-    ? openConfigured(environment, keys, options.signal)
-    : openEmbedded(options, keys);
+    ? openConfigured(environment, traits, options.signal)
+    : openEmbedded(options, traits);
 }
 
 async function openConfigured(
   environment: Environment,
-  keys: PayloadKeys,
+  traits: ClientTraits,
   signal: AbortSignal | undefined,
 ): Promise<TemporalSession> {
   const target = readTemporalTarget(setVariables());
   const connection = await connectClient(target, { signal });
   const { address, namespace, ...rest } = target;
   return sessionOf(environment, connection, {
-    keys,
+    ...traits,
     address,
     namespace,
     embedded: false,
@@ -84,7 +86,10 @@ async function openConfigured(
   });
 }
 
-async function openEmbedded(options: SessionOptions, keys: PayloadKeys): Promise<TemporalSession> {
+async function openEmbedded(
+  options: SessionOptions,
+  traits: ClientTraits,
+): Promise<TemporalSession> {
   const { environment, note, signal } = options;
   const { home } = environment;
   const cli = await ensureTemporalCli({ environment, signal, onProgress: note });
@@ -95,7 +100,7 @@ async function openEmbedded(options: SessionOptions, keys: PayloadKeys): Promise
     const { address, namespace, uiAddress } = server;
     const connection = await connectToEmbedded(address, anySignal(signal, lost.signal));
     return sessionOf(environment, connection, {
-      keys,
+      ...traits,
       address,
       namespace,
       embedded: true,
@@ -135,8 +140,13 @@ async function connectToEmbedded(address: string, signal: AbortSignal): Promise<
   );
 }
 
-interface ServerFacts {
+/** What a client does to all that it sends. */
+interface ClientTraits {
   readonly keys: PayloadKeys;
+  readonly tracing: Tracing | undefined;
+}
+
+interface ServerFacts extends ClientTraits {
   readonly address: string;
   readonly namespace: string;
   readonly embedded: boolean;
@@ -152,11 +162,17 @@ function sessionOf(
   connection: Connection,
   facts: ServerFacts,
 ): TemporalSession {
-  const { address, namespace, embedded } = facts;
-  const dataConverter = { payloadCodecs: [new EncryptionCodec(facts.keys)] };
+  const { address, namespace, embedded, keys, tracing } = facts;
+  const dataConverter = { payloadCodecs: [new EncryptionCodec(keys)] };
+  const interceptors = tracing && { workflow: [tracing.client] };
   const running = new Set<RunningWorkers>();
   return {
-    client: new Client({ connection, namespace, dataConverter }),
+    client: new Client({
+      connection,
+      namespace,
+      dataConverter,
+      ...(interceptors && { interceptors }),
+    }),
     embedded,
     uiAddress: facts.uiAddress,
     explain: (error) => refusedCall(error, facts),
@@ -183,6 +199,7 @@ function sessionOf(
     async close() {
       for (const workers of running) await workers.stop().catch(() => undefined);
       await connection.close();
+      await tracing?.flush();
       await facts.release();
     },
   };

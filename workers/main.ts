@@ -12,6 +12,7 @@ import { modelAccess } from './model-access.ts';
 import { observedLogger } from './observed-logger.ts';
 import { payloadKeysOf } from './payload-keys.ts';
 import { startProcessMetrics } from './process-metrics.ts';
+import { startReleaseMetrics } from './release-metrics.ts';
 import { ROLES } from './roles.ts';
 import { type RunningWorkers, runWorkers } from './run-workers.ts';
 import { installRuntime } from './runtime.ts';
@@ -64,7 +65,7 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
   // What only answers queries is not worth a port.
   const metricsAddress = options.workflowsOnly === true ? undefined : worker.metricsAddress;
   installRuntime(logger, metricsAddress);
-  const tracing = await startTracing(environment, logger);
+  const tracing = await startTracing(environment, (line) => logger.warn(line));
   const keys = payloadKeysOf(environment);
   for (const warning of keys.warnings) logger.warn(warning);
   const bundle = await loadWorkflowBundle(join(home, 'cache'), logger, {
@@ -108,7 +109,13 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
   }
   const running = runWorkers(workers, connection, tracing?.flush);
   if (metricsAddress !== undefined) {
-    const stopMetrics = startProcessMetrics(home);
+    const stops = [startProcessMetrics(home)];
+    if ((options.roles ?? ROLES).includes('control')) {
+      stops.push(startReleaseMetrics({ connection, namespace, logger }));
+    }
+    const stopMetrics = (): void => {
+      for (const stop of stops) stop();
+    };
     running.finished.then(stopMetrics, stopMetrics);
   }
   return running;
