@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { DCLinter } from 'dclint';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readEnvironment } from '../../config/environment.ts';
-import { TASK_QUEUE } from '../../workers/task-queues.ts';
+import { presenceQueue } from '../../workers/task-queues.ts';
 import {
   parseEnvironmentFile,
   ROOT,
@@ -234,6 +234,6 @@ describe('files', () => {
   });
 
   test('the health check asks for the task queue of the workers', () => {
-    expect(readText('deploy/worker-health.mjs')).toContain(`TASK_QUEUE = '${TASK_QUEUE}'`);
+    expect(readText('deploy/worker-health.mjs')).toContain(`TASK_QUEUE = \`${presenceQueue('')}`);
   });
 });

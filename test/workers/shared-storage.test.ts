@@ -44,7 +44,7 @@ it('merges the shards of one release in several processes, though some of them g
   const [control, killed, stopped] = [start('control', 'merge'), start('merge'), start('merge')];
   try {
     const { queues } = await control.working();
-    expect(queues).toEqual({ weldline: 8, 'weldline-merge': 1 });
+    expect(queues).toMatchObject({ weldline: 8, 'weldline-merge': 1 });
     expect(await killed.working()).toMatchObject({ queues: { 'weldline-merge': 1 } });
     await stopped.working();
     const input = releaseInput(recipeOf(setup), {
