@@ -28,7 +28,7 @@ import { startTestServer, type TestServer } from '../harness/temporal-server.ts'
 import { waitFor } from '../harness/wait-for.ts';
 import { shareWorkflowBundle } from '../harness/workflow-bundle.ts';
 
-const SHARDS = 8;
+const SHARDS = 6;
 /** Longer than a busy machine keeps a worker from its heartbeats, and no longer. */
 const HEARTBEAT_TIMEOUT_MS = 4_000;
 /** A host that is there answers within this, also on a busy machine. */
@@ -42,7 +42,7 @@ let expected: ReadonlyMap<string, string>;
 
 beforeAll(async () => {
   server = await startTestServer();
-  const model = heavyModel({ layers: SHARDS, shards: SHARDS, extent: 1024, rank: 1024 });
+  const model = heavyModel({ layers: SHARDS, shards: SHARDS, extent: 1024, rank: 768 });
   setup = await setUpRelease(join(server.directory, 'release'), model);
   const output = join(server.directory, 'expected');
   await mergeDirectories({ base: setup.base, adapter: setup.adapter, output, threads: 2 });
@@ -60,6 +60,7 @@ async function startHost(host: string, timeoutSeconds: number): Promise<StartedW
     variables: {
       ...setup.variables,
       WELDLINE_STORAGE: 'local',
+      WELDLINE_THREADS: '1',
       WELDLINE_HOST: host,
       WELDLINE_HOME: homeOf(host),
       WELDLINE_HOST_TIMEOUT: String(timeoutSeconds),

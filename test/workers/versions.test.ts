@@ -14,8 +14,16 @@ import {
   releaseInput,
   setUpRelease,
 } from '../harness/release-setup.ts';
-import { startRelease, startTestWorkers, waitForStatus } from '../harness/running-release.ts';
+import {
+  startRelease,
+  startTestWorkers,
+  type TestRelease,
+  waitForStatus,
+} from '../harness/running-release.ts';
 import { startTestServer, type TestServer } from '../harness/temporal-server.ts';
+
+/** `PINNED_OVERRIDE_BEHAVIOR_PINNED` of Temporal's API. */
+const OVERRIDE_PINNED = 1;
 
 let server: TestServer;
 let setup: ReleaseSetup;
@@ -29,6 +37,27 @@ afterAll(() => server.stop());
 function startVersion(buildId: string): Promise<RunningWorkers> {
   const variables = { WELDLINE_DEPLOYMENT: DEPLOYMENT, WELDLINE_BUILD_ID: buildId };
   return startTestWorkers(server, readEnvironment({ ...setup.variables, ...variables }));
+}
+
+/** A release that waits for a person. */
+async function startWaiting(name: string, version: string): Promise<TestRelease> {
+  const recipe = recipeOf(setup, { name, version, approval: 'required' });
+  const release = await startRelease(server.client, releaseInput(recipe));
+  await waitForStatus(release, 'approval', ({ waiting }) => waiting?.needs === 'approval');
+  return release;
+}
+
+/** As `temporal workflow update-options` does. */
+async function moveTo(buildId: string, workflowId: string): Promise<void> {
+  const version = { deploymentName: DEPLOYMENT, buildId };
+  await server.client.workflowService.updateWorkflowExecutionOptions({
+    namespace: server.namespace,
+    workflowExecution: { workflowId },
+    workflowExecutionOptions: {
+      versioningOverride: { pinned: { behavior: OVERRIDE_PINNED, version } },
+    },
+    updateMask: { paths: ['versioning_override'] },
+  });
 }
 
 async function versionsOf(handle: WorkflowHandle): Promise<ReadonlySet<string>> {
@@ -45,12 +74,8 @@ it('finishes a release on the version that it began on, and begins others on the
   const workers = [await startVersion('a')];
   try {
     await setCurrentVersion(server, 'a');
-    const waiting = await startRelease(
-      server.client,
-      releaseInput(recipeOf(setup, { name: 'waiting', approval: 'required' })),
-    );
-    const isApproved = ({ needs }: { needs?: string } = {}) => needs === 'approval';
-    await waitForStatus(waiting, 'approval', ({ waiting: it }) => isApproved(it));
+    const waiting = await startWaiting('waiting', '1.0.0');
+    const moved = await startWaiting('moved', '1.0.1');
     workers.push(await startVersion('b'));
     await setCurrentVersion(server, 'b');
     const next = await startRelease(
@@ -64,6 +89,12 @@ it('finishes a release on the version that it began on, and begins others on the
     expect(await versionsOf(waiting)).toEqual(new Set(['a']));
     const merge = server.client.workflow.getHandle(`${waiting.workflowId}/merge`);
     expect(await versionsOf(merge)).toEqual(new Set(['a']));
+
+    await moveTo('b', moved.workflowId);
+    await workers.shift()?.stop();
+    await moved.executeUpdate(approveUpdate, { args: [{ by: 'someone' }] });
+    await moved.result();
+    expect(await versionsOf(moved)).toEqual(new Set(['a', 'b']));
   } finally {
     await Promise.all(workers.map((each) => each.stop()));
   }
