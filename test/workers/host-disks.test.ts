@@ -140,8 +140,9 @@ it('goes on with a release where its disk is, and moves it whole if the host is 
 });
 
 it('does not take a host for gone that is busy', async () => {
+  const small = await setUpRelease(join(server.directory, 'small'));
   const variables = {
-    ...setup.variables,
+    ...small.variables,
     WELDLINE_STORAGE: 'local',
     WELDLINE_HOST: 'busy',
     WELDLINE_HOME: homeOf('busy'),
@@ -157,7 +158,7 @@ it('does not take a host for gone that is busy', async () => {
   let free: RunningWorkers | undefined;
   try {
     await setCurrentVersion(server, 'busy');
-    const input = releaseInput(recipeOf(setup, { version: '1.0.2' }));
+    const input = releaseInput(recipeOf(small, { version: '1.0.2' }));
     const release = await startRelease(server.client, input);
     const merge = mergeOf(server, release.workflowId);
     await waitForStatus(
