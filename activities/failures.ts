@@ -14,6 +14,8 @@ export type Disposition = 'permanent' | 'mend' | 'retry';
 /** Codes that are not permanent. Everything else follows from the inputs, and stays as it is. */
 const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'disk.full': 'mend',
+  // Others finish, or their lease runs out.
+  'disk.reserved': 'retry',
   'disk.read-failed': 'retry',
   'disk.write-failed': 'retry',
   'output.not-writable': 'mend',

@@ -19,6 +19,7 @@ import {
 } from '../sources/model-input.ts';
 import { checkSigning, checkTargets } from './check-targets.ts';
 import type { Dependencies } from './dependencies.ts';
+import { reservedSpace } from './disk-leases.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { countGrowth } from './measures.ts';
 import { namedAdapters, nameOfAdapters, resolvedAdapters } from './resolved-adapters.ts';
@@ -109,11 +110,12 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         const targets = directoryTargets(recipe);
         const ofSigning = await checkSigning(recipe, limits.identity);
         await checkTargets(recipe, inputs.artefact, undefined, limits.publishing, signal);
-        await checkDiskSpace([
+        const needs = [
           { directory: fetchedInto(access, inputs.base), bytes: download, purpose: 'the base' },
           { directory: home, bytes: output, purpose: 'the merged checkpoint' },
           ...targets.map((directory) => ({ directory, bytes: output, purpose: 'the release' })),
-        ]);
+        ];
+        await checkDiskSpace(needs, await reservedSpace(home));
         const tensors = plan.shards.flatMap((shard) => shard.tensors);
         return {
           warnings: [...plan.warnings, ...ofSigning],

@@ -90,6 +90,7 @@ export const ERROR_CODES = [
   'output.inside-input',
   'output.not-writable',
   'disk.full',
+  'disk.reserved',
   'disk.read-failed',
   'disk.write-failed',
   'side-file.unsafe',

@@ -82,13 +82,15 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
     shutdownForceTime: '60s',
     maxHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,
     defaultHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,
-    ...deploymentOptions(version),
     ...tracing?.worker,
   } as const;
+  const versioned = deploymentOptions(version);
   const workflows = { workflowBundle: { code: bundle }, maxCachedWorkflows: 100 };
   const workers: Worker[] = [];
   if (options.workflowsOnly === true) {
-    workers.push(await Worker.create({ ...common, ...workflows, taskQueue: TASK_QUEUE }));
+    workers.push(
+      await Worker.create({ ...common, ...versioned, ...workflows, taskQueue: TASK_QUEUE }),
+    );
   } else {
     const activities = createActivities(dependencies(environment));
     const { roles = ROLES } = options;
@@ -98,6 +100,7 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
       workers.push(
         await Worker.create({
           ...common,
+          ...(spec.isVersioned ? versioned : {}),
           ...(spec.workflows ? workflows : {}),
           taskQueue: spec.taskQueue,
           activities: spec.activities,

@@ -191,7 +191,7 @@ async function makeMerge(
   );
   let quality: QualityPlan | undefined;
   const preflight = await runner.run('preflight', async () => {
-    const checked = await quick.preflight(context, inputs, ...adapterRoots);
+    const checked = await long.preflight(context, inputs, ...adapterRoots);
     if (recipe.conversions !== undefined || recipe.evaluation !== undefined) {
       quality = await long.planQuality(context, inputs, ...adapterRoots);
     }

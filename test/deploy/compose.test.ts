@@ -3,8 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DCLinter } from 'dclint';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { TASK_QUEUE } from '../../workers/task-queues.ts';
+import { readEnvironment } from '../../config/environment.ts';
 import { ROLES } from '../../workers/roles.ts';
+import { presenceQueue, TASK_QUEUE } from '../../workers/task-queues.ts';
 import {
   parseEnvironmentFile,
   ROOT,
@@ -248,6 +249,6 @@ describe('files', () => {
   });
 
   test('the health check asks for the task queue of the workers', () => {
-    expect(readText('deploy/worker-health.mjs')).toContain(`TASK_QUEUE = '${TASK_QUEUE}'`);
+    expect(readText('deploy/worker-health.mjs')).toContain(`TASK_QUEUE = \`${presenceQueue('')}`);
   });
 });
