@@ -34,6 +34,8 @@ let workers: RunningWorkers;
 let setup: ReleaseSetup;
 
 beforeAll(async () => {
+  // Each command listens for Ctrl-C, as if it had a process of its own.
+  process.setMaxListeners(100);
   server = await startTestServer();
   setup = await setUpRelease(join(server.directory, 'case'));
   workers = await startTestWorkers(server, setup.environment);

@@ -26,6 +26,8 @@ let endpoint: ScriptedEndpoint;
 let path: string;
 
 beforeAll(async () => {
+  // Each command listens for Ctrl-C, as if it had a process of its own.
+  process.setMaxListeners(100);
   server = await startTestServer();
   setup = await setUpRelease(join(server.directory, 'case'));
   endpoint = await startScriptedEndpoint(setup.directory);
@@ -56,8 +58,9 @@ const day = (number: number): string => `2026-10-${String(number).padStart(2, '0
 /** Makes up for nights of one month. @returns them in their order */
 async function nights(first: number, last: number): Promise<readonly ScheduledNight[]> {
   await runScheduleBackfill(ID, { from: day(first), to: day(last) }, new ToldOutput());
-  // They go one after the other: when the last has ended, all have.
-  const night = server.client.workflow.getHandle(`${ID}-${day(last - 1)}T22:30:00Z`);
+  // They go one after the other: when the last has ended, all have. Summer time ends on the 25th.
+  const time = last > 25 ? '23:30' : '22:30';
+  const night = server.client.workflow.getHandle(`${ID}-${day(last - 1)}T${time}:00Z`);
   await waitFor(`the night of ${day(last)}`, () => night.describe().catch(() => undefined), 90_000);
   await night.result().catch(() => undefined);
   const all = await waitFor('the last night in the list', async () => {

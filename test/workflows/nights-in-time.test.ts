@@ -2,7 +2,7 @@
 import { mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { WorkflowFailedError } from '@temporalio/client';
+import { WorkflowFailedError, type WorkflowHandle } from '@temporalio/client';
 import type { TestWorkflowEnvironment } from '@temporalio/testing';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { TASK_QUEUE } from '../../workers/task-queues.ts';
@@ -63,6 +63,15 @@ async function failureOf(night: Promise<unknown>): Promise<{ type: string; messa
   return error.cause as unknown as { type: string; message: string };
 }
 
+/** Waits until a release asks for a person's word. */
+function untilAsked(id: string): Promise<WorkflowHandle<typeof releaseModel>> {
+  return waitFor(`${id} to ask`, async () => {
+    const release = environment.client.workflow.getHandle<typeof releaseModel>(id);
+    const status = await release.query(statusQuery).catch(() => undefined);
+    return status?.waiting === undefined ? undefined : release;
+  });
+}
+
 describe('a month of nights', () => {
   /** What happens before a night. */
   const events: Readonly<Record<number, () => Promise<void>>> = {
@@ -114,30 +123,26 @@ describe('a night that waits', () => {
 
   it('waits for approval where its recipe asks for it, and is then released', async () => {
     const night = await startNight('asked', nightly({ name: 'asked', approval: 'required' }));
-    const release = await waitFor('the release to ask', async () => {
+    const id = await waitFor('the release to begin', async () => {
       const { memo = {} } = await night.describe();
-      const { release } = (memo[NIGHT_MEMO] ?? {}) as Partial<NightMemo>;
-      if (release === undefined) return undefined;
-      const handle = environment.client.workflow.getHandle<typeof releaseModel>(release);
-      const status = await handle.query(statusQuery).catch(() => undefined);
-      return status?.waiting === undefined ? undefined : handle;
+      return ((memo[NIGHT_MEMO] ?? {}) as Partial<NightMemo>).release;
     });
+    const release = await untilAsked(id);
     await release.executeUpdate(approveUpdate, { args: [{ by: 'a person' }] });
     expect(await night.result()).toMatchObject({ outcome: 'released' });
   });
 
   it('says so where its version is being released by hand', async () => {
     const input = nightly({ name: 'taken', approval: 'required', version: '2.0.0' });
-    const { client } = environment;
-    const release = await client.workflow.start<typeof releaseModel>('releaseModel', {
+    await environment.client.workflow.start<typeof releaseModel>('releaseModel', {
       workflowId: 'release-taken-2.0.0',
       taskQueue: TASK_QUEUE,
       args: [input],
     });
+    const release = await untilAsked('release-taken-2.0.0');
     const { type, message } = await failureOf((await startNight('taken', input)).result());
     expect(type).toBe('release.already-running');
     expect(message).toContain('weldline status release-taken-2.0.0');
-    await release.cancel();
-    await failureOf(release.result());
+    expect((await release.query(statusQuery)).waiting).toMatchObject({ needs: 'approval' });
   });
 });
