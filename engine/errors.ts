@@ -142,6 +142,7 @@ export const ERROR_CODES = [
   'release.failed',
   'release.cancelled',
   'release.not-waiting',
+  'release.refused',
   'release.approval-required',
   'gate.failed',
   // conversions
