@@ -30,7 +30,7 @@ export function showInLists(
 ): Listed | undefined {
   const [waiting] = waitings;
   const state = paused === undefined ? (waiting === undefined ? 'running' : 'waiting') : 'paused';
-  const shown = stages.filter((each) => each.state === 'running' || each.state === state);
+  const shown = stages.filter((each) => ['running', 'waiting', 'paused'].includes(each.state));
   const listed: Listed = {
     state,
     stages: shown.map(({ stage }) => stage),
