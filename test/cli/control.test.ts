@@ -2,9 +2,9 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { buildProgram } from '../../cli/program.ts';
 import { SHARED_QUEUES } from '../../workers/task-queues.ts';
 import type { ReleaseStatus } from '../../workflows/messages.ts';
-import { runCommand, startCommand } from '../harness/command.ts';
 import {
   type ReleaseSetup,
   recipeOf,
@@ -13,9 +13,6 @@ import {
 } from '../harness/release-setup.ts';
 import { startRelease, startTestWorkers, waitForStatus } from '../harness/running-release.ts';
 import { startTestServer, type TestServer } from '../harness/temporal-server.ts';
-
-// Every command is a process: seconds each when the machine is busy.
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 let server: TestServer;
 let setup: ReleaseSetup;
@@ -26,14 +23,33 @@ beforeAll(async () => {
   setup = await setUpRelease(join(server.directory, 'release'));
   const workers = await startTestWorkers(server, setup.environment, ['control']);
   stop = () => workers.stop();
+  vi.stubEnv('WELDLINE_HOME', setup.home);
+  vi.stubEnv('TEMPORAL_ADDRESS', server.address);
 });
 afterAll(async () => {
   await stop();
   await server.stop();
+  vi.unstubAllEnvs();
 });
 
-const variables = () => ({ ...setup.variables, TEMPORAL_ADDRESS: server.address });
-const weldline = (...args: string[]) => runCommand(args, { variables: variables() });
+/** Runs a command in this process: what it prints, and its exit status. */
+async function weldline(...args: string[]) {
+  const written = { stdout: '', stderr: '' };
+  const spies = (['stdout', 'stderr'] as const).map((name) =>
+    vi.spyOn(process[name], 'write').mockImplementation((text) => {
+      written[name] += String(text);
+      return true;
+    }),
+  );
+  try {
+    await buildProgram().parseAsync(args, { from: 'user' });
+    return { ...written, status: process.exitCode };
+  } finally {
+    for (const spy of spies) spy.mockRestore();
+    process.exitCode = undefined;
+  }
+}
+
 const json = async (...args: string[]) => JSON.parse((await weldline(...args, '--json')).stdout);
 
 const isAwaited = ({ waiting }: ReleaseStatus) => waiting !== undefined;
@@ -70,20 +86,27 @@ describe('a release whose work nobody takes on', () => {
     expect(await json('list')).toMatchObject([{ id, state: 'paused', stages: ['merge'] }]);
     expect((await weldline('status')).stdout).toMatch(/^paused by ann since /m);
 
-    const resumed = await startCommand(['resume'], { variables: variables() });
-    await resumed.hasWritten(/^ {2}plan /m);
-    resumed.signal('SIGINT');
-    const { status: interrupted, stderr } = await resumed.ended;
-    expect(interrupted, stderr).toBe(130);
-    expect(stderr).toContain('Stopped watching; the release goes on.');
-    expect(await json('list')).toMatchObject([{ id, state: 'running', stages: ['merge'] }]);
-    const cancelled = await weldline('cancel', id);
-    expect(cancelled.stdout).toBe(`Cancelled ${id}\n`);
+    const resumed = weldline('resume');
+    await waitForStatus(release, 'running again', ({ paused }) => paused === undefined);
+    await release.cancel();
+    expect(await resumed).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining('cancelled'),
+    });
     expect(await json('list')).toMatchObject([{ id, state: 'cancelled', runs: 1 }]);
     for (const command of ['pause', 'cancel']) {
       const { error } = await json(command, id);
       expect(error.message).toContain(`${id} is not running (cancelled)`);
     }
+  });
+
+  it('is cancelled, and the list has a line for both its runs, or for each', async () => {
+    const id = 'release-tone-model-1.0.0';
+    await startRelease(server.client, releaseInput(recipeOf(setup)));
+    const cancelled = await weldline('cancel', id);
+    expect(cancelled.stdout).toBe(`Cancelled ${id}\n`);
+    expect(await json('list')).toMatchObject([{ id, state: 'cancelled', runs: 2 }]);
+    expect(await json('list', '--all')).toHaveLength(2);
   });
 });
 
