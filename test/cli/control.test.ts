@@ -2,9 +2,9 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { buildProgram } from '../../cli/program.ts';
 import { SHARED_QUEUES } from '../../workers/task-queues.ts';
 import type { ReleaseStatus } from '../../workflows/messages.ts';
+import { weldlineHere } from '../harness/command-here.ts';
 import {
   type ReleaseSetup,
   recipeOf,
@@ -32,25 +32,8 @@ afterAll(async () => {
   vi.unstubAllEnvs();
 });
 
-/** Runs a command in this process: what it prints, and its exit status. */
-async function weldline(...args: string[]) {
-  const written = { stdout: '', stderr: '' };
-  const spies = (['stdout', 'stderr'] as const).map((name) =>
-    vi.spyOn(process[name], 'write').mockImplementation((text) => {
-      written[name] += String(text);
-      return true;
-    }),
-  );
-  try {
-    await buildProgram().parseAsync(args, { from: 'user' });
-    return { ...written, status: process.exitCode };
-  } finally {
-    for (const spy of spies) spy.mockRestore();
-    process.exitCode = undefined;
-  }
-}
-
-const json = async (...args: string[]) => JSON.parse((await weldline(...args, '--json')).stdout);
+const json = async (...args: string[]) =>
+  JSON.parse((await weldlineHere(...args, '--json')).stdout);
 
 const isAwaited = ({ waiting }: ReleaseStatus) => waiting !== undefined;
 
@@ -59,7 +42,7 @@ describe('a release whose work nobody takes on', () => {
     const release = await startRelease(server.client, releaseInput(recipeOf(setup)));
     const id = 'release-tone-model-1.0.0';
     await waitForStatus(release, 'merging', ({ mergeWorkflowId }) => mergeWorkflowId !== undefined);
-    const status = await weldline('status');
+    const status = await weldlineHere('status');
     expect(status.stdout).toMatch(/^release-tone-model-1\.0\.0 {2}running$/m);
     expect(status.stdout).toMatch(/^ {2}mergeShard \(shard 1 of 2\) {2}waits for a worker on /m);
     expect(status.stdout).toContain(
@@ -72,21 +55,21 @@ describe('a release whose work nobody takes on', () => {
       { activity: 'mergeShard', subject: 'shard 2 of 2', queue: SHARED_QUEUES.merge },
     ]);
 
-    const paused = await weldline('pause', 'tone-model-1.0.0', '--by', 'ann');
+    const paused = await weldlineHere('pause', 'tone-model-1.0.0', '--by', 'ann');
     expect(paused.stdout).toBe(`Paused ${id}. To go on: weldline resume ${id}\n`);
-    const again = await weldline('pause', '--json');
+    const again = await weldlineHere('pause', '--json');
     expect(again.status).toBe(1);
     expect(JSON.parse(again.stdout).error).toEqual({
       code: 'release.refused',
       message: 'The release is paused already.',
     });
-    const watched = await weldline('watch');
+    const watched = await weldlineHere('watch');
     expect(watched.status).toBe(3);
     expect(watched.stderr).toMatch(/^The release is paused by ann since 20.*Z\.$/m);
     expect(await json('list')).toMatchObject([{ id, state: 'paused', stages: ['merge'] }]);
-    expect((await weldline('status')).stdout).toMatch(/^paused by ann since /m);
+    expect((await weldlineHere('status')).stdout).toMatch(/^paused by ann since /m);
 
-    const resumed = weldline('resume');
+    const resumed = weldlineHere('resume');
     await waitForStatus(release, 'running again', ({ paused }) => paused === undefined);
     await release.cancel();
     expect(await resumed).toMatchObject({
@@ -103,7 +86,7 @@ describe('a release whose work nobody takes on', () => {
   it('is cancelled, and the list has a line for both its runs, or for each', async () => {
     const id = 'release-tone-model-1.0.0';
     await startRelease(server.client, releaseInput(recipeOf(setup)));
-    const cancelled = await weldline('cancel', id);
+    const cancelled = await weldlineHere('cancel', id);
     expect(cancelled.stdout).toBe(`Cancelled ${id}\n`);
     expect(await json('list')).toMatchObject([{ id, state: 'cancelled', runs: 2 }]);
     expect(await json('list', '--all')).toHaveLength(2);
@@ -117,7 +100,7 @@ describe('retry', () => {
     const changes = { version: '2.0.0', targets: [join(obstacle, 'out')] };
     const release = await startRelease(server.client, releaseInput(recipeOf(setup, changes)));
     await waitForStatus(release, 'waiting', isAwaited);
-    const unknown = await weldline('retry', 'upload');
+    const unknown = await weldlineHere('retry', 'upload');
     expect(unknown.status).toBe(2);
     expect(unknown.stderr).toContain('resolve, fetch-adapter, preflight, fetch-base, plan');
     const { error } = await json('retry', 'fetch-base');
@@ -125,13 +108,13 @@ describe('retry', () => {
       code: 'release.refused',
       message: 'The stage fetch base is pending: there is nothing to try again.',
     });
-    const retried = await weldline('retry', 'preflight', 'tone-model-2.0.0');
+    const retried = await weldlineHere('retry', 'preflight', 'tone-model-2.0.0');
     expect(retried.status).toBe(3);
     expect(retried.stderr).toContain('The release waits (preflight)');
-    const { stdout } = await weldline('list', '--limit', '1');
+    const { stdout } = await weldlineHere('list', '--limit', '1');
     expect(stdout).toMatch(/^release-tone-model-2\.0\.0 +waiting +preflight \[publish\.not-wri/m);
     await stop();
-    const unanswered = await weldline('status');
+    const unanswered = await weldlineHere('status');
     stop = async () => {};
     expect(unanswered.status).toBe(1);
     expect(unanswered.stdout).toMatch(/^release-tone-model-2\.0\.0 {2}waiting$/m);

@@ -137,7 +137,7 @@ describe('a target that does not answer', () => {
 
 describe('temporary files', () => {
   it('of processes that were killed are removed; of those that run they are not', async () => {
-    s3.fail({ kind: 'status', status: 503, method: /PUT|POST/, path: /models\/left/, times: 1e6 });
+    s3.fail({ kind: 'status', status: 503, method: /PUT|POST/, path: /left\/merged-/, times: 1e6 });
     const release = await startPublishing('left');
     const { plan } = await waitForStatus(release, 'publishing', ({ stages }) =>
       stages.some(({ stage, state }) => stage === 'publish' && state === 'running'),
