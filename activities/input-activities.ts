@@ -1,6 +1,10 @@
+import { mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { Context } from '@temporalio/activity';
 import { artefactName } from '../config/artefact-name.ts';
 import { directoryTargets } from '../config/publish-schema.ts';
 import { mergeOptionsOf, type RecipeAdapter } from '../config/recipe.ts';
+import { writeFileDurably } from '../engine/durable-files.ts';
 import { chooseResources } from '../engine/merge/resources.ts';
 import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
 import { previewMerge } from '../engine/plan/plan-merge.ts';
@@ -25,18 +29,28 @@ import { countGrowth } from './measures.ts';
 import { namedAdapters, nameOfAdapters, resolvedAdapters } from './resolved-adapters.ts';
 import { streamedMerge, streamLimits } from './streamed-merge.ts';
 import type { Preflight, ReleaseContext, ResolvedBase, ResolvedInputs } from './types.ts';
+import { runFile } from './workspace.ts';
 
 /** What of an input comes to this disk. */
 function fetchedOf(model: ResolvedBase): LocatedModel {
   return model.fetch === 'stream' ? withoutWeights(model) : model;
 }
 
+/** So that a release can go on whose server has forgotten it. */
+async function keepRun(home: string, context: ReleaseContext): Promise<void> {
+  const { workflowId = '' } = Context.current().info.workflowExecution ?? {};
+  const file = runFile(home, workflowId);
+  await mkdir(dirname(file), { recursive: true });
+  await writeFileDurably(file, `${JSON.stringify(context, null, 2)}\n`);
+}
+
 /** resolve, fetch and preflight: what happens before a plan. */
 export function createInputActivities({ home, access, ...limits }: Dependencies) {
   return {
     /** Pins the base and the adapters to what they are now. */
-    async resolveInputs({ recipe }: ReleaseContext): Promise<ResolvedInputs> {
+    async resolveInputs({ recipe, recipeDigest }: ReleaseContext): Promise<ResolvedInputs> {
       return withHeartbeat('resolve', async (report, signal) => {
+        await keepRun(home, { recipe, recipeDigest });
         let bytesDone = 0;
         const onBytes = (count: number): void => {
           bytesDone += count;

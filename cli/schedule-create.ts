@@ -16,7 +16,7 @@ import {
 } from './nightly-schedules.ts';
 import type { Output } from './output.ts';
 import { readDuration } from './read-duration.ts';
-import { releaseInput, withSession } from './release.ts';
+import { inputFor, withSession } from './release.ts';
 import type { TemporalSession } from './temporal-session.ts';
 import { usage } from './usage.ts';
 
@@ -109,7 +109,7 @@ function nightlyInput(
   timeoutMs: number,
 ): NightlyInput {
   return {
-    ...releaseInput(session, unattended(loaded), loaded.digest),
+    ...inputFor(session, { recipe: unattended(loaded), recipeDigest: loaded.digest }),
     cron,
     timeZone: timezone,
     nightTimeoutMs: timeoutMs - Math.min(LAST_WORDS_MS, timeoutMs / 10),

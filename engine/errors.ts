@@ -147,6 +147,7 @@ export const ERROR_CODES = [
   'release.failed',
   'release.cancelled',
   'release.not-waiting',
+  'release.refused',
   'release.approval-required',
   'release.timed-out',
   'schedule.not-found',

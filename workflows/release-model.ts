@@ -15,6 +15,7 @@ import type {
   ReleaseParts,
 } from '../activities/quality-types.ts';
 import type {
+  CleanedUp,
   CleanUpInput,
   Place,
   PlanReference,
@@ -47,7 +48,7 @@ interface Progress {
   inputs?: ResolvedInputs;
   plan?: PlanReference;
   judged?: Judged;
-  cleanedUp?: readonly string[];
+  cleanedUp?: CleanedUp;
   warnings: readonly string[];
 }
 
@@ -103,7 +104,7 @@ function mergeWorkflowId(): string {
 }
 
 /** A release that is cancelled leaves its journals and nothing half done; trying is enough. */
-async function cleanUp(place: Place, input: CleanUpInput): Promise<readonly string[]> {
+async function cleanUp(place: Place, input: CleanUpInput): Promise<CleanedUp> {
   const activities = activitiesAt(place, 'control', {
     startToCloseTimeout: '5m',
     scheduleToCloseTimeout: '10m',
@@ -111,10 +112,10 @@ async function cleanUp(place: Place, input: CleanUpInput): Promise<readonly stri
     summary: 'what a cancelled release leaves',
   });
   try {
-    return (await CancellationScope.nonCancellable(() => activities.cleanUp(input))).removed;
+    return await CancellationScope.nonCancellable(() => activities.cleanUp(input));
   } catch (error) {
     log.warn('What a cancelled release left could not all be removed', { error });
-    return [];
+    return { removed: [] };
   }
 }
 
