@@ -23,6 +23,7 @@ import { checkUnchanged, openInput } from '../sources/open-input.ts';
 import { checkTargets } from './check-targets.ts';
 import type { Dependencies } from './dependencies.ts';
 import { withHeartbeat } from './heartbeat.ts';
+import { shownLines } from './history-limits.ts';
 import { measurePlan } from './plan-insight.ts';
 import { mergeProvenance } from './provenance.ts';
 import { namedAdapters, resolvedAdapters } from './resolved-adapters.ts';
@@ -118,7 +119,7 @@ export function createMergeActivities(dependencies: Dependencies) {
           bytesTotal: plan.shards.reduce((sum, shard) => sum + shard.size, 0),
           tensorsTotal: tensors.length,
           tensorsMerged: tensors.filter(isMerged).length,
-          warnings: [...plan.warnings, ...warnings],
+          warnings: shownLines([...plan.warnings, ...warnings]),
         };
       });
     },

@@ -69,17 +69,22 @@ export interface SyntheticModel {
   readonly largestTensorBytes: number;
 }
 
+export interface SyntheticAdapter {
+  readonly rank: number;
+  /** It changes the first so many; all if not given. */
+  readonly adaptedLayers?: number;
+}
+
 type Linear = readonly [path: string, out: number, input: number];
 
 /**
  * Writes a base and an adapter for the linear layers of its attention and, where it is dense, of its
  * MLPs. Values are the same block of random ones again and again.
- * @param rank of the adapter
  */
 export async function writeSyntheticModel(
   directory: string,
   shape: Shape,
-  rank: number,
+  { rank, adaptedLayers = shape.layers }: SyntheticAdapter,
 ): Promise<SyntheticModel> {
   const base = join(directory, 'base');
   const adapter = join(directory, 'adapter');
@@ -100,7 +105,7 @@ export async function writeSyntheticModel(
   await writeFile(join(base, INDEX_FILE), formatIndex(fileByTensor, weightBytes));
   await writeJson(join(base, 'config.json'), modelConfig(shape));
   const linear = trained(shape);
-  const factors = Array.from({ length: shape.layers }, (_, layer) =>
+  const factors = Array.from({ length: adaptedLayers }, (_, layer) =>
     linear.flatMap(([path, out, input]): TensorSpec[] => {
       const prefix = `base_model.model.model.layers.${layer}.${path}`;
       return [
@@ -115,6 +120,7 @@ export async function writeSyntheticModel(
     r: rank,
     lora_alpha: 2 * rank,
     target_modules: linear.map(([path]) => path.split('.').at(-1)),
+    layers_to_transform: Array.from({ length: adaptedLayers }, (_, layer) => layer),
   });
   const largestTensorBytes = sizes.reduce((a, b) => Math.max(a, b), 0);
   const shards = files.length;

@@ -27,6 +27,8 @@ import { WorkerProcess } from '../harness/worker-process.ts';
 const SHARDS = 12;
 /** Where Temporal proposes a new run: after three or four shards. */
 const EVENTS = 20;
+/** Some seconds each, and those in which the server finds a worker dead. */
+const TIMEOUT_MS = 240_000;
 
 let server: TestServer;
 let setup: ReleaseSetup;
@@ -114,47 +116,55 @@ function firstRun(release: TestRelease): Promise<string> {
 const EVERY_SHARD_ONCE = Array.from({ length: SHARDS }, (_, shard) => shard);
 
 describe('a merge whose history grows long', () => {
-  it('goes on in new runs, each shard merged once, though its worker is killed between two', async () => {
-    const launch = (): WorkerProcess => new WorkerProcess(server, setup.variables);
-    let worker = await launch().ready();
-    try {
-      const release = await start('runs');
-      await nextRun(release, await firstRun(release));
-      await worker.kill();
-      worker = launch();
-      const { publications, directory } = await release.result();
-      expect(publications).toHaveLength(1);
-      expect(await checkpointDigests(directory)).toEqual(expected);
-      const runs = await runsOf(release);
-      expect(runs.length).toBeGreaterThan(2);
-      expect(runs.flatMap(({ shards }) => shards)).toEqual(EVERY_SHARD_ONCE);
-      for (const { events } of runs) expect(events).toBeLessThan(2 * EVENTS);
-      expect((await childOf(release)).completions).toBe(1);
-    } finally {
-      await worker.kill();
-    }
-  });
+  it(
+    'goes on in new runs, each shard merged once, though its worker is killed between two',
+    async () => {
+      const launch = (): WorkerProcess => new WorkerProcess(server, setup.variables);
+      let worker = await launch().ready();
+      try {
+        const release = await start('runs');
+        await nextRun(release, await firstRun(release));
+        await worker.kill();
+        worker = launch();
+        const { publications, directory } = await release.result();
+        expect(publications).toHaveLength(1);
+        expect(await checkpointDigests(directory)).toEqual(expected);
+        const runs = await runsOf(release);
+        expect(runs.length).toBeGreaterThan(2);
+        expect(runs.flatMap(({ shards }) => shards)).toEqual(EVERY_SHARD_ONCE);
+        for (const { events } of runs) expect(events).toBeLessThan(2 * EVENTS);
+        expect((await childOf(release)).completions).toBe(1);
+      } finally {
+        await worker.kill();
+      }
+    },
+    TIMEOUT_MS,
+  );
 
-  it('tells of earlier runs, and hears of its cancellation in a later one', async () => {
-    let workers = await startTestWorkers(server, setup.environment);
-    try {
-      const release = await start('cancelled');
-      await nextRun(release, await firstRun(release));
-      // Nobody merges the rest, so that there is something to cancel.
-      await workers.stop();
-      workers = await startTestWorkers(server, setup.environment, ['control']);
-      const status = await mergeOf(release).query(mergeStatusQuery);
-      expect(status.shardsTotal).toBe(SHARDS);
-      expect(status.shardsDone).toBeGreaterThan(0);
-      expect(status.bytesDone).toBe((status.bytesTotal / SHARDS) * status.shardsDone);
-      await release.cancel();
-      expect(await failureOf(release)).toBeDefined();
-      expect((await release.describe()).status.name).toBe('CANCELLED');
-      expect((await mergeOf(release).describe()).status.name).toBe('CANCELLED');
-      const begun = (await runsOf(release)).flatMap(({ shards }) => shards);
-      expect(begun.length).toBeLessThan(SHARDS);
-    } finally {
-      await workers.stop();
-    }
-  });
+  it(
+    'tells of earlier runs, and hears of its cancellation in a later one',
+    async () => {
+      let workers = await startTestWorkers(server, setup.environment);
+      try {
+        const release = await start('cancelled');
+        await nextRun(release, await firstRun(release));
+        // Nobody merges the rest, so that there is something to cancel.
+        await workers.stop();
+        workers = await startTestWorkers(server, setup.environment, ['control']);
+        const status = await mergeOf(release).query(mergeStatusQuery);
+        expect(status.shardsTotal).toBe(SHARDS);
+        expect(status.shardsDone).toBeGreaterThan(0);
+        expect(status.bytesDone).toBe((status.bytesTotal / SHARDS) * status.shardsDone);
+        await release.cancel();
+        expect(await failureOf(release)).toBeDefined();
+        expect((await release.describe()).status.name).toBe('CANCELLED');
+        expect((await mergeOf(release).describe()).status.name).toBe('CANCELLED');
+        const begun = (await runsOf(release)).flatMap(({ shards }) => shards);
+        expect(begun.length).toBeLessThan(SHARDS);
+      } finally {
+        await workers.stop();
+      }
+    },
+    TIMEOUT_MS,
+  );
 });
