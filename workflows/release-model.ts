@@ -234,8 +234,9 @@ async function merge(
     ...(memoryBudgetBytes === undefined ? {} : { memoryBudgetBytes }),
   };
   let isMerging = true;
-  CancellationScope.current().cancelRequested.catch(async () => {
-    if (isMerging) await cancelMerge();
+  let cancelled: Promise<void> | undefined;
+  CancellationScope.current().cancelRequested.catch(() => {
+    if (isMerging) cancelled = cancelMerge();
   });
   try {
     return await executeChild(mergeModel, {
@@ -255,6 +256,8 @@ async function merge(
     });
   } finally {
     isMerging = false;
+    // The stage may begin again, with a merge of the same id that this must not reach.
+    await cancelled;
   }
 }
 
