@@ -2,6 +2,7 @@ import { ApplicationFailure, CancelledFailure } from '@temporalio/activity';
 import { toReadError, toWriteError } from '../engine/disk-errors.ts';
 import { type ErrorCode, systemErrorCode, type WeldlineError } from '../engine/errors.ts';
 import { toWeldlineError } from '../engine/to-weldline-error.ts';
+import { shownText } from './history-limits.ts';
 
 /**
  * What becomes of a stage that fails:
@@ -97,7 +98,7 @@ export function toFailure(error: unknown, attempt = 1): Error {
   const disposition = dispositionOf(known.code);
   const details: FailureDetails = { disposition };
   return ApplicationFailure.create({
-    message: known.message,
+    message: shownText(known.message),
     type: known.code,
     nonRetryable: disposition !== 'retry' || attempt >= (ATTEMPTS_MAX[known.code] ?? Infinity),
     details: [details],

@@ -26,6 +26,7 @@ import type { Dependencies } from './dependencies.ts';
 import { reservedSpace } from './disk-leases.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { countGrowth } from './measures.ts';
+import { requireFewFiles, shownLines } from './history-limits.ts';
 import { namedAdapters, nameOfAdapters, resolvedAdapters } from './resolved-adapters.ts';
 import { streamedMerge, streamLimits } from './streamed-merge.ts';
 import type { Preflight, ReleaseContext, ResolvedBase, ResolvedInputs } from './types.ts';
@@ -42,6 +43,13 @@ async function keepRun(home: string, context: ReleaseContext): Promise<void> {
   const file = runFile(home, workflowId);
   await mkdir(dirname(file), { recursive: true });
   await writeFileDurably(file, `${JSON.stringify(context, null, 2)}\n`);
+}
+
+/** What a model is called, and the files of it that its pin names one by one. */
+function listedFiles(model: ResolvedModel): [name: string, count: number] {
+  if (model.kind === 'directory') return [model.path, 0];
+  if (model.kind === 'hub') return [model.repo, model.files.length];
+  return [model.model.uri, model.model.files.length];
 }
 
 /** resolve, fetch and preflight: what happens before a plan. */
@@ -64,6 +72,8 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         const otherAdapters: ResolvedModel[] = [];
         for (const other of others) otherAdapters.push(await resolve(other));
         const base = await resolveModel(access, { ...recipe.base, role: 'base', signal, onBytes });
+        for (const model of [adapter, ...otherAdapters, base])
+          requireFewFiles(...listedFiles(model));
         const artefact = artefactName({
           base: recipe.base.model,
           version: recipe.version,
@@ -114,6 +124,7 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
           })),
         );
         const plan = await previewMerge(base, adapters, mergeOptionsOf(recipe));
+        requireFewFiles('The merged checkpoint', plan.shards.length);
         chooseResources(plan, {
           threads: recipe.merge.threads ?? limits.threads,
           memoryBudgetBytes: recipe.merge.memoryBudgetBytes ?? limits.memoryBudgetBytes,
@@ -132,7 +143,7 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         await checkDiskSpace(needs, await reservedSpace(home));
         const tensors = plan.shards.flatMap((shard) => shard.tensors);
         return {
-          warnings: [...plan.warnings, ...ofSigning],
+          warnings: shownLines([...plan.warnings, ...ofSigning]),
           tensorsMerged: tensors.filter(isMerged).length,
           downloadBytes: download,
           outputBytes: output,

@@ -24,6 +24,7 @@ import type { Dependencies } from './dependencies.ts';
 import { endDiskLease, withDiskLease } from './disk-leases.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { countGrowth } from './measures.ts';
+import { shownLines } from './history-limits.ts';
 import { measurePlan } from './plan-insight.ts';
 import { mergeProvenance } from './provenance.ts';
 import { namedAdapters, resolvedAdapters } from './resolved-adapters.ts';
@@ -119,7 +120,7 @@ export function createMergeActivities(dependencies: Dependencies) {
           bytesTotal: plan.shards.reduce((sum, shard) => sum + shard.size, 0),
           tensorsTotal: tensors.length,
           tensorsMerged: tensors.filter(isMerged).length,
-          warnings: [...plan.warnings, ...warnings],
+          warnings: shownLines([...plan.warnings, ...warnings]),
         };
       });
     },

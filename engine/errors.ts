@@ -40,6 +40,7 @@ export const ERROR_CODES = [
   'checkpoint.index-missing-tensor',
   'checkpoint.index-unlisted-tensor',
   'checkpoint.duplicate-tensor',
+  'checkpoint.too-many-files',
   'checkpoint.config-missing',
   'checkpoint.config-invalid',
   'checkpoint.quantized-base',

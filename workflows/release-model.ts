@@ -1,6 +1,7 @@
 import {
   CancellationScope,
   executeChild,
+  getExternalWorkflowHandle,
   isCancellation,
   log,
   ParentClosePolicy,
@@ -232,7 +233,7 @@ function stagesOf({ conversions, evaluation, approval }: Recipe): readonly Stage
   return STAGES.filter((stage) => isWanted[stage] ?? true);
 }
 
-function merge(
+async function merge(
   input: ReleaseInput,
   place: Place,
   plan: PlanReference,
@@ -243,19 +244,44 @@ function merge(
     ...(threads === undefined ? {} : { threads }),
     ...(memoryBudgetBytes === undefined ? {} : { memoryBudgetBytes }),
   };
-  return executeChild(mergeModel, {
-    workflowId: mergeWorkflowId(),
-    args: [
-      {
-        plan,
-        roots,
-        place,
-        parallelShards: input.parallelShards,
-        heartbeatTimeoutMs: input.heartbeatTimeoutMs,
-        ...limits,
-      },
-    ],
-    cancellationType: 'WAIT_CANCELLATION_COMPLETED',
-    parentClosePolicy: ParentClosePolicy.REQUEST_CANCEL,
+  let isMerging = true;
+  let cancelled: Promise<void> | undefined;
+  CancellationScope.current().cancelRequested.catch(() => {
+    if (isMerging) cancelled = cancelMerge();
   });
+  try {
+    return await executeChild(mergeModel, {
+      workflowId: mergeWorkflowId(),
+      args: [
+        {
+          plan,
+          roots,
+          place,
+          parallelShards: input.parallelShards,
+          heartbeatTimeoutMs: input.heartbeatTimeoutMs,
+          ...limits,
+        },
+      ],
+      cancellationType: 'WAIT_CANCELLATION_COMPLETED',
+      parentClosePolicy: ParentClosePolicy.REQUEST_CANCEL,
+    });
+  } finally {
+    isMerging = false;
+    // The stage may begin again, with a merge of the same id that this must not reach.
+    await cancelled;
+  }
+}
+
+/**
+ * Temporal sends the cancellation of a child to the run that was started, which may have ended long
+ * ago while a later one goes on with its work: this one is for whichever is there.
+ */
+async function cancelMerge(): Promise<void> {
+  if (!patched('cancel-merge-runs')) return;
+  const merging = getExternalWorkflowHandle(mergeWorkflowId());
+  try {
+    await CancellationScope.nonCancellable(() => merging.cancel());
+  } catch {
+    // It has ended meanwhile.
+  }
 }
