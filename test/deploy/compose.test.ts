@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DCLinter } from 'dclint';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { ROLES } from '../../workers/roles.ts';
 import { TASK_QUEUE } from '../../workers/task-queues.ts';
-import { ROLES } from '../../workers/worker-specs.ts';
 import {
   parseEnvironmentFile,
   ROOT,

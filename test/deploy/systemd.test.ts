@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EXIT } from '../../cli/exit-codes.ts';
-import { ROLES } from '../../workers/worker-specs.ts';
+import { ROLES } from '../../workers/roles.ts';
 import { ROOT, readProject, readText, variablesRead } from './compose-project.ts';
 
 const FOLDER = join(ROOT, 'deploy/systemd');

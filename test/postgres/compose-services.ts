@@ -4,31 +4,15 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { findFreePort } from '../../workers/free-port.ts';
-import { environmentOf, ROOT, readProject } from '../deploy/compose-project.ts';
+import { commandOf, PASSWORD, variablesOf } from '../deploy/compose-processes.ts';
+import { ROOT } from '../deploy/compose-project.ts';
+import { ServiceProcess } from '../harness/service-process.ts';
 import { waitFor } from '../harness/wait-for.ts';
 import { testTemporalCli } from '../tools/test-temporal-cli.ts';
-import { ServiceProcess } from './service-process.ts';
 
 /** `nobody`: PostgreSQL refuses to run as root. */
 const UNPRIVILEGED = { uid: 65_534, gid: 65_534 };
-const PASSWORD = 'of-the-drill-only';
 const START_TIMEOUT_MS = 120_000;
-
-const project = readProject();
-const settings = new Map([
-  ['POSTGRES_PASSWORD', PASSWORD],
-  ['WELDLINE_FILES', '/files'],
-]);
-
-/** The environment of a service, with addresses and paths of this machine in place of Docker's. */
-function variablesOf(
-  service: string,
-  changes: Readonly<Record<string, string>>,
-): Record<string, string> {
-  const found = project.services[service];
-  if (found === undefined) throw new Error(`docker-compose.yml has no ${service}`);
-  return { PATH: process.env['PATH'] ?? '', ...environmentOf(found, settings), ...changes };
-}
 
 /** A database in `directory/data`. */
 export class Postgres extends ServiceProcess {
@@ -144,7 +128,7 @@ export class TemporalServer extends ServiceProcess {
   }
 
   async #runScript(service: string, changes: Readonly<Record<string, string>>): Promise<string> {
-    const [shell = '', script = ''] = project.services[service]?.command ?? [];
+    const [shell = '', script = ''] = commandOf(service);
     const env = variablesOf(service, {
       ...changes,
       PATH: `${join(this.#directory, 'bin')}:${process.env['PATH']}`,
@@ -167,29 +151,4 @@ const OTHER_SERVICES = ['HISTORY', 'MATCHING', 'WORKER'];
 
 function bothPorts(service: string): string[] {
   return [`${service}_GRPC`, `${service}_MEMBERSHIP`];
-}
-
-/** All workers, each the process that its container would run. */
-export function createWorkers(
-  directory: string,
-  address: string,
-  variables: Readonly<Record<string, string>>,
-): ServiceProcess[] {
-  return Object.keys(project.services)
-    .filter((name) => name.startsWith('worker-'))
-    .map((name) => {
-      const { command = [] } = project.services[name] ?? {};
-      const env = variablesOf(name, {
-        ...variables,
-        TEMPORAL_ADDRESS: address,
-        WELDLINE_METRICS_ADDRESS: '',
-        DOCKER_CONFIG: directory,
-      });
-      return new ServiceProcess({
-        program: process.execPath,
-        args: [join(ROOT, 'cli/main.ts'), ...command],
-        env,
-        logPath: join(directory, `${name}.log`),
-      });
-    });
 }

@@ -14,7 +14,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Client, Connection } from '@temporalio/client';
-import { SHARED_QUEUES } from '../../workers/task-queues.ts';
+import { ROLES } from '../../workers/roles.ts';
+import { createWorkers, workersPoll } from '../deploy/compose-processes.ts';
 import { ROOT } from '../deploy/compose-project.ts';
 import { mergeDirectories } from '../doubles/merge-directories.ts';
 import { checkpointDigests } from '../harness/checkpoint-digests.ts';
@@ -22,9 +23,9 @@ import { type RunningCommand, startCommand } from '../harness/command.ts';
 import { heavyModel } from '../harness/heavy-model.ts';
 import { type ReleaseSetup, setUpRelease, writeRecipe } from '../harness/release-setup.ts';
 import { activityRuns } from '../harness/running-release.ts';
+import type { ServiceProcess } from '../harness/service-process.ts';
 import { waitFor } from '../harness/wait-for.ts';
-import { createWorkers, Postgres, TemporalServer } from './compose-services.ts';
-import type { ServiceProcess } from './service-process.ts';
+import { Postgres, TemporalServer } from './compose-services.ts';
 
 /** As long as a supervisor takes to notice and start something again. */
 const OUTAGE_MS = 5_000;
@@ -67,28 +68,6 @@ function supervise(...services: readonly ServiceProcess[]): () => void {
   return () => clearInterval(timer);
 }
 
-/** Resolves when workers asked for work on every queue since `sinceMs`. */
-async function workersPoll(client: Client, sinceMs: number): Promise<void> {
-  const hasPolled = async (name: string, taskQueueType: number): Promise<boolean> => {
-    const request = { namespace: 'default', taskQueue: { name }, taskQueueType };
-    const { pollers } = await client.workflowService.describeTaskQueue(request);
-    return (pollers ?? []).some(
-      ({ lastAccessTime }) => Number(lastAccessTime?.seconds ?? 0) * 1000 >= sinceMs - 1000,
-    );
-  };
-  await waitFor(
-    'the workers',
-    async () => {
-      const all = [
-        hasPolled(SHARED_QUEUES.control, 1),
-        ...Object.values(SHARED_QUEUES).map((name) => hasPolled(name, 2)),
-      ];
-      return (await Promise.all(all).catch(() => [false])).every(Boolean) || undefined;
-    },
-    WAIT_MS,
-  );
-}
-
 /** How many shards of the release that runs are merged. */
 async function shardsDone(client: Client, workflowId: string): Promise<number> {
   const { events } = await client.workflow.getHandle(`${workflowId}/merge`).fetchHistory();
@@ -118,7 +97,7 @@ async function fault(
   await services.server.answers();
   tell(`${name}: from the kill to a healthy server`, secondsSince(struckMs));
   const [healthyMs, healthyAtMs] = [performance.now(), Date.now()];
-  await workersPoll(client, healthyAtMs);
+  await workersPoll(client, ROLES, healthyAtMs);
   tell(`${name}: until all workers poll again`, secondsSince(healthyMs));
   await waitForShards(client, workflowId, before + 1);
   tell(`${name}: until the next shard is done`, secondsSince(healthyMs));
@@ -231,12 +210,12 @@ async function drill(directory: string): Promise<void> {
     if (!(await server.registerNamespace()).includes('exists')) throw new Error('namespace');
     const heavy = heavyModel({ layers: SHARDS, shards: SHARDS, extent: 1024, rank: 1024 });
     const setup = await setUpRelease(directory, heavy);
-    workers.push(...createWorkers(directory, server.address, setup.variables));
+    workers.push(...createWorkers(ROLES, directory, server.address, setup.variables));
     const startedAtMs = Date.now();
     for (const worker of workers) worker.start();
     stopSupervision = supervise(server, ...workers);
     const client = new Client({ connection: await Connection.connect(server) });
-    await workersPoll(client, startedAtMs);
+    await workersPoll(client, ROLES, startedAtMs);
     const variables = { ...setup.variables, TEMPORAL_ADDRESS: server.address };
     const services = { directory, postgres, server, client, setup, variables };
     await releaseExample(services);
