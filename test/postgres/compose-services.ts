@@ -1,6 +1,5 @@
 /** The services of docker-compose.yml as processes of this machine: same commands, same settings. */
 import { mkdir, symlink, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { findFreePort } from '../../workers/free-port.ts';
@@ -17,6 +16,7 @@ const START_TIMEOUT_MS = 120_000;
 /** A database in `directory/data`. */
 export class Postgres extends ServiceProcess {
   readonly port: number;
+  readonly #programs: string;
 
   private constructor(directory: string, programs: string, port: number) {
     super({
@@ -30,10 +30,11 @@ export class Postgres extends ServiceProcess {
       user: process.getuid?.() === 0 ? UNPRIVILEGED : undefined,
     });
     this.port = port;
+    this.#programs = programs;
   }
 
-  /** @param programs directory of `postgres` and `initdb` */
-  static async create(directory: string, programs: string): Promise<Postgres> {
+  /** @param programs directory of `postgres`, `initdb`, `pg_isready`, `pg_dumpall` and `psql` */
+  static async create(directory: string, programs: string, port?: number): Promise<Postgres> {
     await mkdir(directory, { recursive: true });
     const passwordFile = join(directory, 'password');
     await writeFile(passwordFile, PASSWORD);
@@ -44,21 +45,37 @@ export class Postgres extends ServiceProcess {
       ...['--auth=scram-sha-256', '--encoding=UTF8', '--no-locale'],
     ];
     await execa(join(programs, 'initdb'), initdb, asRoot ? UNPRIVILEGED : {});
-    return new Postgres(directory, programs, await findFreePort());
+    return new Postgres(directory, programs, port ?? (await findFreePort()));
   }
 
-  /** Resolves when it takes connections. */
+  /** Resolves when the health check of the service passes. */
   async answers(): Promise<void> {
-    await waitFor('PostgreSQL', () => takesConnections(this.port), START_TIMEOUT_MS);
+    const isReady = async (): Promise<true | undefined> => {
+      const { exitCode } = await execa(
+        join(this.#programs, 'pg_isready'),
+        ['--host=127.0.0.1', `--port=${this.port}`, '--username=temporal'],
+        { reject: false },
+      );
+      return exitCode === 0 || undefined;
+    };
+    await waitFor('PostgreSQL', isReady, START_TIMEOUT_MS);
   }
-}
 
-function takesConnections(port: number): Promise<true | undefined> {
-  return new Promise((settle) => {
-    const socket = connect(port, '127.0.0.1');
-    socket.once('connect', () => settle(true)).once('error', () => settle(undefined));
-    socket.once('connect', () => socket.destroy());
-  });
+  /** Writes all of it into a file, as docs/production.md does. */
+  async dump(path: string): Promise<void> {
+    await this.#run('pg_dumpall', `--file=${path}`);
+  }
+
+  async restore(path: string): Promise<void> {
+    await this.#run('psql', '--dbname=postgres', '--quiet', `--file=${path}`);
+  }
+
+  async #run(program: string, ...args: readonly string[]): Promise<void> {
+    const connection = ['--host=127.0.0.1', `--port=${this.port}`, '--username=temporal'];
+    await execa(join(this.#programs, program), [...connection, ...args], {
+      env: { PGPASSWORD: PASSWORD },
+    });
+  }
 }
 
 /** The server on that database. */

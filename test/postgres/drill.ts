@@ -9,7 +9,7 @@
  * Schema, server, namespace and workers run with the commands and settings of docker-compose.yml.
  * Ends with a table, and status 1 where a release did not end as it should.
  */
-import { chmod, cp, mkdtemp, rm } from 'node:fs/promises';
+import { chmod, cp, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -22,7 +22,7 @@ import { checkpointDigests } from '../harness/checkpoint-digests.ts';
 import { type RunningCommand, startCommand } from '../harness/command.ts';
 import { heavyModel } from '../harness/heavy-model.ts';
 import { type ReleaseSetup, setUpRelease, writeRecipe } from '../harness/release-setup.ts';
-import { activityRuns } from '../harness/running-release.ts';
+import { activityRuns, type TestRelease, waitForStatus } from '../harness/running-release.ts';
 import type { ServiceProcess } from '../harness/service-process.ts';
 import { waitFor } from '../harness/wait-for.ts';
 import { Postgres, TemporalServer } from './compose-services.ts';
@@ -49,6 +49,7 @@ interface Services {
   readonly client: Client;
   readonly setup: ReleaseSetup;
   readonly variables: Readonly<Record<string, string>>;
+  readonly supervised: Set<ServiceProcess>;
 }
 
 const facts: (readonly [string, string])[] = [];
@@ -61,7 +62,7 @@ const secondsSince = (startMs: number): string =>
   `${((performance.now() - startMs) / 1000).toFixed(1)} s`;
 
 /** Starts what ended by itself, as `restart: unless-stopped` does. */
-function supervise(...services: readonly ServiceProcess[]): () => void {
+function supervise(services: ReadonlySet<ServiceProcess>): () => void {
   const timer = setInterval(() => {
     for (const service of services) if (!service.isRunning) service.start();
   }, SUPERVISOR_INTERVAL_MS);
@@ -190,8 +191,51 @@ async function releaseDisturbed(services: Services): Promise<void> {
   tell('restarts of server and database', `${server.restarts}, ${postgres.restarts}`);
 }
 
+/** A release waits for a person while the database is replaced by its backup; then she says yes. */
+async function moveToBackup(services: Services): Promise<Postgres> {
+  const { client, directory, server, setup, supervised, variables } = services;
+  const recipe = await writeRecipe(setup, { name: 'waiting', approval: 'required' });
+  const { status } = await (await startCommand(['release', recipe, '--detach'], { variables }))
+    .ended;
+  if (status !== 0) throw new Error(`release --detach ended with ${status}`);
+  const handle = client.workflow.getHandle('release-waiting-1.0.0') as TestRelease;
+  await waitForStatus(
+    handle,
+    'a release that waits',
+    ({ waiting }) => waiting?.needs === 'approval',
+    WAIT_MS,
+  );
+
+  supervised.delete(server);
+  await server.stop();
+  const dump = join(directory, 'temporal.sql');
+  await services.postgres.dump(dump);
+  tell('backup', `${((await stat(dump)).size / 1e6).toFixed(1)} MB`);
+  await services.postgres.stop('SIGINT');
+
+  const restored = join(directory, 'restored');
+  const postgres = await Postgres.create(restored, values.postgres, services.postgres.port);
+  postgres.start();
+  await postgres.answers();
+  await postgres.restore(dump);
+  server.start();
+  supervised.add(server);
+  await server.answers();
+  const approve = await startCommand(['approve', 'release-waiting-1.0.0'], { variables });
+  await ended(approve, 'approval after the restore');
+  await handle.result();
+  tell('release that waited through backup and restore', (await handle.describe()).status.name);
+  return postgres;
+}
+
+/** Resident memory, as the kernel counted it. */
+async function memoryAtMost({ pid }: ServiceProcess): Promise<string> {
+  const text = await readFile(`/proc/${pid}/status`, 'utf8');
+  return `${Math.round(Number(/VmHWM:\s+(\d+)/.exec(text)?.[1]) / 1024)} MiB`;
+}
+
 async function drill(directory: string): Promise<void> {
-  const postgres = await Postgres.create(join(directory, 'postgres'), values.postgres);
+  let postgres = await Postgres.create(join(directory, 'postgres'), values.postgres);
   const server = await TemporalServer.create(directory, values.temporal ?? '', postgres.port);
   const workers: ServiceProcess[] = [];
   let stopSupervision = (): void => undefined;
@@ -213,14 +257,17 @@ async function drill(directory: string): Promise<void> {
     workers.push(...createWorkers(ROLES, directory, server.address, setup.variables));
     const startedAtMs = Date.now();
     for (const worker of workers) worker.start();
-    stopSupervision = supervise(server, ...workers);
+    const supervised = new Set<ServiceProcess>([server, ...workers]);
+    stopSupervision = supervise(supervised);
     const client = new Client({ connection: await Connection.connect(server) });
     await workersPoll(client, ROLES, startedAtMs);
     const variables = { ...setup.variables, TEMPORAL_ADDRESS: server.address };
-    const services = { directory, postgres, server, client, setup, variables };
+    const services = { directory, postgres, server, client, setup, variables, supervised };
     await releaseExample(services);
     await releaseUndisturbed(services);
     await releaseDisturbed(services);
+    tell('memory of the server at most', await memoryAtMost(server));
+    postgres = await moveToBackup(services);
     tell('restarts of the workers', workers.map(({ restarts }) => restarts).join(', '));
     await client.connection.close();
   } finally {
