@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
+import { parseEnvironmentFile, readText, variablesRead } from '../deploy/compose-project.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const text = readFileSync(join(ROOT, 'docs/production.md'), 'utf8');
@@ -67,6 +68,17 @@ test('the times are the rates of the bench', () => {
       ...BASE_GB.map((base) => duration((seconds / BENCH_GB) * base)),
     ]),
   );
+});
+
+test('every variable that is named is read, or a setting of the compose project', () => {
+  const named = new Set(text.match(/\b[A-Z]+(_[A-Z0-9]+)+\b/g));
+  expect(named.size).toBeGreaterThan(10);
+  const known = new Set([
+    ...[...variablesRead(), ...parseEnvironmentFile(readText('.env.example')).keys()],
+    // Of the server's container, and a profile's file.
+    ...['NAMESPACE_RETENTION', 'NUM_HISTORY_SHARDS', 'TEMPORAL_CONFIG_FILE'],
+  ]);
+  expect([...named].filter((name) => !known.has(name))).toEqual([]);
 });
 
 const whole = (value: number): string => value.toFixed(0);
