@@ -12,9 +12,11 @@
 import { chmod, cp, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Client, Connection } from '@temporalio/client';
 import { ROLES } from '../../workers/roles.ts';
+import { waitUntil } from '../../workers/wait-until.ts';
 import { createWorkers, workersPoll } from '../deploy/compose-processes.ts';
 import { ROOT } from '../deploy/compose-project.ts';
 import { mergeDirectories } from '../doubles/merge-directories.ts';
@@ -24,7 +26,6 @@ import { heavyModel } from '../harness/heavy-model.ts';
 import { type ReleaseSetup, setUpRelease, writeRecipe } from '../harness/release-setup.ts';
 import { activityRuns, type TestRelease, waitForStatus } from '../harness/running-release.ts';
 import type { ServiceProcess } from '../harness/service-process.ts';
-import { waitFor } from '../harness/wait-for.ts';
 import { Postgres, TemporalServer } from './compose-services.ts';
 
 /** As long as a supervisor takes to notice and start something again. */
@@ -76,43 +77,45 @@ async function shardsDone(client: Client, workflowId: string): Promise<number> {
     .length;
 }
 
-async function waitForShards(client: Client, workflowId: string, count: number): Promise<number> {
-  const done = async (): Promise<number | undefined> => {
-    const found = await shardsDone(client, workflowId).catch(() => 0);
-    return found >= count ? found : undefined;
-  };
-  return await waitFor(`${count} shards`, done, WAIT_MS);
+async function waitForShards(client: Client, workflowId: string, count: number): Promise<void> {
+  const areDone = async (): Promise<boolean> =>
+    (await shardsDone(client, workflowId).catch(() => 0)) >= count;
+  if (await waitUntil(areDone, { timeoutMs: WAIT_MS, pollMs: 250 })) return;
+  throw new Error(`${workflowId}: fewer than ${count} shards are done`);
 }
 
+/** Strikes while shards are merged, and says how long it takes until work goes on. */
 async function fault(
   name: string,
   services: Services,
   workflowId: string,
   strike: () => Promise<void>,
 ): Promise<void> {
-  const { client } = services;
+  const { client, server } = services;
   const before = await shardsDone(client, workflowId);
   tell(`${name}: shards done before, of ${SHARDS}`, String(before));
   const struckMs = performance.now();
   await strike();
-  await services.server.answers();
-  tell(`${name}: from the kill to a healthy server`, secondsSince(struckMs));
+  await server.answers();
+  tell(`${name}: away for`, secondsSince(struckMs));
   const [healthyMs, healthyAtMs] = [performance.now(), Date.now()];
-  await workersPoll(client, ROLES, healthyAtMs);
-  tell(`${name}: until all workers poll again`, secondsSince(healthyMs));
   await waitForShards(client, workflowId, before + 1);
   tell(`${name}: until the next shard is done`, secondsSince(healthyMs));
+  await workersPoll(client, ROLES, healthyAtMs);
+  tell(`${name}: until all workers ask for work again`, secondsSince(healthyMs));
 }
 
-async function killServer({ server }: Services): Promise<void> {
+async function killServer({ server, supervised }: Services): Promise<void> {
+  supervised.delete(server);
   await server.kill();
-  await new Promise((settle) => setTimeout(settle, OUTAGE_MS));
+  await sleep(OUTAGE_MS);
   server.start();
+  supervised.add(server);
 }
 
 async function killDatabase({ postgres }: Services): Promise<void> {
   await postgres.kill();
-  await new Promise((settle) => setTimeout(settle, OUTAGE_MS));
+  await sleep(OUTAGE_MS);
   postgres.start();
   await postgres.answers();
 }
