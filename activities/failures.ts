@@ -3,6 +3,8 @@ import { toReadError, toWriteError } from '../engine/disk-errors.ts';
 import { type ErrorCode, systemErrorCode, type WeldlineError } from '../engine/errors.ts';
 import { toWeldlineError } from '../engine/to-weldline-error.ts';
 import { shownText } from './history-limits.ts';
+import { toKnownError } from '../engine/disk-errors.ts';
+import type { ErrorCode } from '../engine/errors.ts';
 
 /**
  * What becomes of a stage that fails:
@@ -73,11 +75,6 @@ const ATTEMPTS_MAX: Partial<Record<ErrorCode, number>> = {
   'publish.verify-failed': 3,
 };
 
-/** What only a disk says; writing to an open file says it without a path. */
-const OF_A_DISK = ['ENOSPC', 'EDQUOT', 'EROFS', 'EIO'];
-const OF_WRITING = ['EACCES', 'EPERM', 'EMFILE', 'ENFILE'];
-const OF_READING = ['ENOENT', 'ENOTDIR'];
-
 export function dispositionOf(code: ErrorCode): Disposition {
   return DISPOSITION_BY_CODE[code] ?? 'permanent';
 }
@@ -94,7 +91,7 @@ export interface FailureDetails {
  */
 export function toFailure(error: unknown, attempt = 1): Error {
   if (error instanceof CancelledFailure || error instanceof ApplicationFailure) return error;
-  const known = ofFileSystem(error) ?? toWeldlineError(error);
+  const known = toKnownError(error);
   const disposition = dispositionOf(known.code);
   const details: FailureDetails = { disposition };
   return ApplicationFailure.create({
@@ -103,15 +100,4 @@ export function toFailure(error: unknown, attempt = 1): Error {
     nonRetryable: disposition !== 'retry' || attempt >= (ATTEMPTS_MAX[known.code] ?? Infinity),
     details: [details],
   });
-}
-
-/** A file system can fail anywhere, also where nobody took care to say so. */
-function ofFileSystem(error: unknown): WeldlineError | undefined {
-  const code = systemErrorCode(error);
-  if (code === undefined) return undefined;
-  const { path } = error as { readonly path?: unknown };
-  if (OF_A_DISK.includes(code)) return toWriteError(error, String(path ?? "weldline's home"));
-  if (typeof path !== 'string') return undefined;
-  if (OF_WRITING.includes(code)) return toWriteError(error, path);
-  return OF_READING.includes(code) ? toReadError(error, path) : undefined;
 }

@@ -1,5 +1,5 @@
+import { toKnownError } from '../engine/disk-errors.ts';
 import type { WeldlineError } from '../engine/errors.ts';
-import { toWeldlineError } from '../engine/to-weldline-error.ts';
 import { EXIT } from './exit-codes.ts';
 import { Interrupted } from './interruption.ts';
 
@@ -36,7 +36,7 @@ export class Output {
       this.note('Stopped.');
       return EXIT.interrupted;
     }
-    const known = toWeldlineError(error);
+    const known = toKnownError(error);
     if (this.json) {
       const { code, message, details } = known;
       this.result({ error: { code, message, ...(hasKeys(details) ? { details } : {}) } });

@@ -46,3 +46,19 @@ export function toReadError(error: unknown, path: string): WeldlineError {
     { cause: error },
   );
 }
+
+/** What only a disk says; writing to an open file says it without a path. */
+const OF_A_DISK = ['ENOSPC', 'EDQUOT', 'EROFS', 'EIO'];
+const OF_WRITING = ['EACCES', 'EPERM', 'EMFILE', 'ENFILE'];
+const OF_READING = ['ENOENT', 'ENOTDIR'];
+
+/** Any error as one of weldline's: a file system can fail where nobody took care to say so. */
+export function toKnownError(error: unknown): WeldlineError {
+  const code = systemErrorCode(error);
+  if (code === undefined) return toWeldlineError(error);
+  const { path } = error as { readonly path?: unknown };
+  if (OF_A_DISK.includes(code)) return toWriteError(error, String(path ?? "weldline's home"));
+  if (typeof path !== 'string') return toWeldlineError(error);
+  if (OF_WRITING.includes(code)) return toWriteError(error, path);
+  return OF_READING.includes(code) ? toReadError(error, path) : toWeldlineError(error);
+}

@@ -1,4 +1,5 @@
 import { rmSync } from 'node:fs';
+import { toKnownError } from '../engine/disk-errors.ts';
 import { withProcessLock } from './process-lock.ts';
 import {
   createServerFiles,
@@ -84,7 +85,13 @@ export async function acquireEmbeddedServer(
   let released: Promise<void> | undefined;
   const release = async () => {
     await supervisor.stop();
-    await withProcessLock(files.lock, lock, () => dropLease(files, lease));
+    try {
+      await withProcessLock(files.lock, lock, () => dropLease(files, lease));
+    } catch (error) {
+      if (toKnownError(error).code !== 'disk.full') throw error;
+      // There is no room for the lock. The server stays for the next command, as after a kill.
+      rmSync(lease, { force: true });
+    }
   };
   const uiAddress = uiAddressOf(server);
   return {

@@ -67,6 +67,8 @@ export interface FaultyProxy {
   readonly requests: readonly SeenRequest[];
   /** Adds a fault; of several that match a request, the first that is due hits it. */
   fail(fault: ProxyFault): void;
+  /** Forgets faults. */
+  calm(): void;
   /** Forgets faults and requests. */
   clear(): void;
   /** Bytes of request bodies, of all requests or those whose `METHOD path` matches. */
@@ -115,6 +117,9 @@ export async function startFaultyProxy(upstream: string): Promise<FaultyProxy> {
     origin: originOf(server),
     requests,
     fail: (fault) => faults.push({ fault, skip: fault.skip ?? 0, left: fault.times ?? 1 }),
+    calm: () => {
+      faults.length = 0;
+    },
     clear: () => {
       faults.length = 0;
       requests.length = 0;
