@@ -1,10 +1,7 @@
 import { ApplicationFailure, CancelledFailure } from '@temporalio/activity';
-import { toReadError, toWriteError } from '../engine/disk-errors.ts';
-import { type ErrorCode, systemErrorCode, type WeldlineError } from '../engine/errors.ts';
-import { toWeldlineError } from '../engine/to-weldline-error.ts';
-import { shownText } from './history-limits.ts';
 import { toKnownError } from '../engine/disk-errors.ts';
 import type { ErrorCode } from '../engine/errors.ts';
+import { shownText } from './history-limits.ts';
 
 /**
  * What becomes of a stage that fails:
