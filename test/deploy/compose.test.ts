@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { readEnvironment } from '../../config/environment.ts';
 import { ROLES } from '../../workers/roles.ts';
-import { presenceQueue, TASK_QUEUE } from '../../workers/task-queues.ts';
+import { presenceQueue } from '../../workers/task-queues.ts';
 import {
   OVERLAYS,
   parseEnvironmentFile,
