@@ -11,6 +11,8 @@ export interface ActivityWorkerOptions {
   /** Names of the activities it takes on; all if not given. */
   readonly only?: readonly string[];
   readonly taskQueue?: string;
+  /** What it takes on and never begins, until it is stopped: as if it had died before. */
+  readonly holds?: (activity: string, input: unknown) => boolean;
 }
 
 /**
@@ -22,7 +24,7 @@ export interface ActivityWorkerOptions {
 export async function startActivityWorker(
   server: TestServer,
   dependencies: Dependencies,
-  { only, taskQueue = TASK_QUEUE }: ActivityWorkerOptions = {},
+  { only, taskQueue = TASK_QUEUE, holds = () => false }: ActivityWorkerOptions = {},
 ): Promise<() => Promise<void>> {
   const { address, namespace } = server;
   const connection = await NativeConnection.connect({ address });
@@ -36,6 +38,18 @@ export async function startActivityWorker(
     taskQueue,
     activities,
     ...(only === undefined ? { workflowBundle: { code } } : {}),
+    interceptors: {
+      activity: [
+        (context) => ({
+          inbound: {
+            async execute(input, next) {
+              if (holds(context.info.activityType, input.args[0])) await context.cancelled;
+              return next(input);
+            },
+          },
+        }),
+      ],
+    },
     maxHeartbeatThrottleInterval: '250ms',
     defaultHeartbeatThrottleInterval: '250ms',
   });
