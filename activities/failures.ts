@@ -1,6 +1,7 @@
 import { ApplicationFailure, CancelledFailure } from '@temporalio/activity';
 import { toKnownError } from '../engine/disk-errors.ts';
 import type { ErrorCode } from '../engine/errors.ts';
+import { shownText } from './history-limits.ts';
 
 /**
  * What becomes of a stage that fails:
@@ -13,6 +14,8 @@ export type Disposition = 'permanent' | 'mend' | 'retry';
 /** Codes that are not permanent. Everything else follows from the inputs, and stays as it is. */
 const DISPOSITION_BY_CODE: Partial<Record<ErrorCode, Disposition>> = {
   'disk.full': 'mend',
+  // Others finish, or their lease runs out.
+  'disk.reserved': 'retry',
   'disk.read-failed': 'retry',
   'disk.write-failed': 'retry',
   'output.not-writable': 'mend',
@@ -89,7 +92,7 @@ export function toFailure(error: unknown, attempt = 1): Error {
   const disposition = dispositionOf(known.code);
   const details: FailureDetails = { disposition };
   return ApplicationFailure.create({
-    message: known.message,
+    message: shownText(known.message),
     type: known.code,
     nonRetryable: disposition !== 'retry' || attempt >= (ATTEMPTS_MAX[known.code] ?? Infinity),
     details: [details],

@@ -1,6 +1,10 @@
+import { mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { Context } from '@temporalio/activity';
 import { artefactName } from '../config/artefact-name.ts';
 import { directoryTargets } from '../config/publish-schema.ts';
 import { mergeOptionsOf, type RecipeAdapter } from '../config/recipe.ts';
+import { writeFileDurably } from '../engine/durable-files.ts';
 import { chooseResources } from '../engine/merge/resources.ts';
 import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
 import { previewMerge } from '../engine/plan/plan-merge.ts';
@@ -19,23 +23,42 @@ import {
 } from '../sources/model-input.ts';
 import { checkSigning, checkTargets } from './check-targets.ts';
 import type { Dependencies } from './dependencies.ts';
+import { reservedSpace } from './disk-leases.ts';
 import { withHeartbeat } from './heartbeat.ts';
+import { requireFewFiles, shownLines } from './history-limits.ts';
 import { countGrowth } from './measures.ts';
 import { namedAdapters, nameOfAdapters, resolvedAdapters } from './resolved-adapters.ts';
 import { streamedMerge, streamLimits } from './streamed-merge.ts';
 import type { Preflight, ReleaseContext, ResolvedBase, ResolvedInputs } from './types.ts';
+import { runFile } from './workspace.ts';
 
 /** What of an input comes to this disk. */
 function fetchedOf(model: ResolvedBase): LocatedModel {
   return model.fetch === 'stream' ? withoutWeights(model) : model;
 }
 
+/** So that a release can go on whose server has forgotten it. */
+async function keepRun(home: string, context: ReleaseContext): Promise<void> {
+  const { workflowId = '' } = Context.current().info.workflowExecution ?? {};
+  const file = runFile(home, workflowId);
+  await mkdir(dirname(file), { recursive: true });
+  await writeFileDurably(file, `${JSON.stringify(context, null, 2)}\n`);
+}
+
+/** What a model is called, and the files of it that its pin names one by one. */
+function listedFiles(model: ResolvedModel): [name: string, count: number] {
+  if (model.kind === 'directory') return [model.path, 0];
+  if (model.kind === 'hub') return [model.repo, model.files.length];
+  return [model.model.uri, model.model.files.length];
+}
+
 /** resolve, fetch and preflight: what happens before a plan. */
 export function createInputActivities({ home, access, ...limits }: Dependencies) {
   return {
     /** Pins the base and the adapters to what they are now. */
-    async resolveInputs({ recipe }: ReleaseContext): Promise<ResolvedInputs> {
+    async resolveInputs({ recipe, recipeDigest }: ReleaseContext): Promise<ResolvedInputs> {
       return withHeartbeat('resolve', async (report, signal) => {
+        await keepRun(home, { recipe, recipeDigest });
         let bytesDone = 0;
         const onBytes = (count: number): void => {
           bytesDone += count;
@@ -49,6 +72,8 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         const otherAdapters: ResolvedModel[] = [];
         for (const other of others) otherAdapters.push(await resolve(other));
         const base = await resolveModel(access, { ...recipe.base, role: 'base', signal, onBytes });
+        for (const model of [adapter, ...otherAdapters, base])
+          requireFewFiles(...listedFiles(model));
         const artefact = artefactName({
           base: recipe.base.model,
           version: recipe.version,
@@ -99,6 +124,7 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
           })),
         );
         const plan = await previewMerge(base, adapters, mergeOptionsOf(recipe));
+        requireFewFiles('The merged checkpoint', plan.shards.length);
         chooseResources(plan, {
           threads: recipe.merge.threads ?? limits.threads,
           memoryBudgetBytes: recipe.merge.memoryBudgetBytes ?? limits.memoryBudgetBytes,
@@ -109,14 +135,15 @@ export function createInputActivities({ home, access, ...limits }: Dependencies)
         const targets = directoryTargets(recipe);
         const ofSigning = await checkSigning(recipe, limits.identity);
         await checkTargets(recipe, inputs.artefact, undefined, limits.publishing, signal);
-        await checkDiskSpace([
+        const needs = [
           { directory: fetchedInto(access, inputs.base), bytes: download, purpose: 'the base' },
           { directory: home, bytes: output, purpose: 'the merged checkpoint' },
           ...targets.map((directory) => ({ directory, bytes: output, purpose: 'the release' })),
-        ]);
+        ];
+        await checkDiskSpace(needs, await reservedSpace(home));
         const tensors = plan.shards.flatMap((shard) => shard.tensors);
         return {
-          warnings: [...plan.warnings, ...ofSigning],
+          warnings: shownLines([...plan.warnings, ...ofSigning]),
           tensorsMerged: tensors.filter(isMerged).length,
           downloadBytes: download,
           outputBytes: output,

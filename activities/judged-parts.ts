@@ -1,11 +1,11 @@
 import type { ConversionStep } from '../conversion/conversion-step.ts';
 import { describeSignal, describeWarnings } from '../evaluation/gate/describe-decision.ts';
 import type { GateDecision } from '../evaluation/gate-decision.ts';
+import { shownLines } from './history-limits.ts';
 import type { Judged, QualityPlan } from './quality-types.ts';
 
 /** A history and every look at the status hold these lines; the report has all of them. */
 const SIGNALS_SHOWN_MAX = 5;
-const WARNINGS_SHOWN_MAX = 50;
 
 type Planned = Pick<QualityPlan, 'conversions'>;
 
@@ -31,7 +31,7 @@ export function judgedOutcome(
       : [
           {
             id: candidate,
-            message: shown(failures.map(describeSignal), SIGNALS_SHOWN_MAX).join('\n'),
+            message: shownLines(failures.map(describeSignal), SIGNALS_SHOWN_MAX).join('\n'),
           },
         ],
   );
@@ -42,11 +42,6 @@ export function judgedOutcome(
   return {
     passed: [...passed, ...(isMergedFine ? adapters : [])],
     failed: [...failed, ...(isMergedFine ? [] : adapters.map((id) => ({ id, message })))],
-    warnings: shown(describeWarnings(artefacts), WARNINGS_SHOWN_MAX),
+    warnings: shownLines(describeWarnings(artefacts)),
   };
-}
-
-function shown(lines: readonly string[], countMax: number): readonly string[] {
-  if (lines.length <= countMax) return lines;
-  return [...lines.slice(0, countMax), `And ${lines.length - countMax} more: see the report.`];
 }

@@ -8,9 +8,8 @@ import type { CompletedShard } from '../engine/merge/journal.ts';
 import { mergeShard } from '../engine/merge/merge-shard.ts';
 import { inspectOutput, moveIntoPlace } from '../engine/merge/output-directory.ts';
 import { chooseResources } from '../engine/merge/resources.ts';
-import { bytesOnDisk } from '../engine/merge/shard-file.ts';
 import type { ShardSink } from '../engine/merge/shard-sink.ts';
-import { checkDiskSpace, outputBytes } from '../engine/plan/disk-space.ts';
+import { outputBytes } from '../engine/plan/disk-space.ts';
 import { formatPlan, type Plan, parsePlan } from '../engine/plan/plan.ts';
 import { type AdapterInput, planMerge } from '../engine/plan/plan-merge.ts';
 import { isMerged } from '../engine/plan/planned-tensor.ts';
@@ -22,7 +21,9 @@ import type { ModelAccess, ResolvedModel } from '../sources/model-input.ts';
 import { checkUnchanged, openInput } from '../sources/open-input.ts';
 import { checkTargets } from './check-targets.ts';
 import type { Dependencies } from './dependencies.ts';
+import { endDiskLease, withDiskLease } from './disk-leases.ts';
 import { withHeartbeat } from './heartbeat.ts';
+import { shownLines } from './history-limits.ts';
 import { countGrowth } from './measures.ts';
 import { measurePlan } from './plan-insight.ts';
 import { mergeProvenance } from './provenance.ts';
@@ -119,7 +120,7 @@ export function createMergeActivities(dependencies: Dependencies) {
           bytesTotal: plan.shards.reduce((sum, shard) => sum + shard.size, 0),
           tensorsTotal: tensors.length,
           tensorsMerged: tensors.filter(isMerged).length,
-          warnings: [...plan.warnings, ...warnings],
+          warnings: shownLines([...plan.warnings, ...warnings]),
         };
       });
     },
@@ -134,34 +135,34 @@ export function createMergeActivities(dependencies: Dependencies) {
         const sealed = await inspectOutput(workspace.sealed, digest, Object.values(roots));
         const finished = sealed?.files.find((file) => file.path === shard.file);
         if (finished !== undefined) return { size: finished.size, sha256: finished.sha256 };
-        const output = outputBytes(plan, streamed?.output === undefined);
-        const bytes = Math.max(0, output - (await bytesOnDisk(workspace.staging)));
-        await checkDiskSpace([{ directory: home, bytes, purpose: 'the merged checkpoint' }]);
+        const bytes = outputBytes(plan, streamed?.output === undefined);
         kernel ??= compileKernel();
         const module = await kernel;
-        return withStreams(dependencies, digest, streamed, async (streams) => {
-          await checkUnchanged(access, filesOnDisk(plan, streams.streamed), roots, signal);
-          const count = countGrowth('weldline_merged_bytes');
-          return mergeShard({
-            plan,
-            planDigest: digest,
-            shard,
-            roots,
-            ...streams,
-            directory: workspace.staging,
-            resources: chooseResources(plan, {
-              threads: input.threads ?? limits.threads,
-              memoryBudgetBytes: input.memoryBudgetBytes ?? limits.memoryBudgetBytes,
-              ...streamLimits(plan, streamed),
-            }),
-            kernel: module,
-            signal,
-            onProgress: ({ tensor, bytesDone, bytesTotal }) => {
-              count(bytesDone);
-              report({ item: tensor, bytesDone, bytesTotal });
-            },
+        const merge = (): Promise<CompletedShard> =>
+          withStreams(dependencies, digest, streamed, async (streams) => {
+            await checkUnchanged(access, filesOnDisk(plan, streams.streamed), roots, signal);
+            const count = countGrowth('weldline_merged_bytes');
+            return mergeShard({
+              plan,
+              planDigest: digest,
+              shard,
+              roots,
+              ...streams,
+              directory: workspace.staging,
+              resources: chooseResources(plan, {
+                threads: input.threads ?? limits.threads,
+                memoryBudgetBytes: input.memoryBudgetBytes ?? limits.memoryBudgetBytes,
+                ...streamLimits(plan, streamed),
+              }),
+              kernel: module,
+              signal,
+              onProgress: ({ tensor, bytesDone, bytesTotal }) => {
+                count(bytesDone);
+                report({ item: tensor, bytesDone, bytesTotal });
+              },
+            });
           });
-        });
+        return withDiskLease(home, { planDigest: digest, workspace, bytes }, merge);
       });
     },
 
@@ -188,6 +189,7 @@ export function createMergeActivities(dependencies: Dependencies) {
           });
           await moveIntoPlace(staging, sealed);
         }
+        await endDiskLease(home, digest);
         const { sha256 } = await digestFile(`${sealed}/${MANIFEST_FILE}`);
         return { directory: sealed, manifestDigest: sha256 };
       });

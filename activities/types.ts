@@ -142,4 +142,6 @@ export interface CleanUpInput extends ReleaseContext {
 export interface CleanedUp {
   /** What was removed: temporary files, uploads that nobody will finish. */
   readonly removed: readonly string[];
+  /** What could not be removed, and why; absent where all could. */
+  readonly left?: readonly string[];
 }

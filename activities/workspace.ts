@@ -67,6 +67,15 @@ export function reportDirectory(home: string, workflowId: string): string {
   return join(home, 'reports', workflowId);
 }
 
+/** Where the input of a run is kept, so that it can be started again by whoever has the workspace. */
+export function runFile(home: string, workflowId: string): string {
+  return join(runsDirectory(home), `${encodeURIComponent(workflowId)}.json`);
+}
+
+export function runsDirectory(home: string): string {
+  return join(home, 'runs');
+}
+
 /** What is said of one artefact, as it is published everywhere; by what it depends on. */
 export function artefactDirectory(home: string, key: string): string {
   return join(home, 'artefacts', key);

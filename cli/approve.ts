@@ -1,10 +1,10 @@
 import { userInfo } from 'node:os';
-import { WorkflowUpdateFailedError } from '@temporalio/client';
 import { WeldlineError } from '../engine/errors.ts';
 import { approveUpdate } from '../workflows/messages.ts';
 import type { Output } from './output.ts';
 import { withSession } from './release.ts';
 import { awaitStatus, findRelease } from './release-handle.ts';
+import { updateRelease } from './update-release.ts';
 import { isRunning, watchRelease } from './watch-release.ts';
 
 export interface ApproveCommand {
@@ -45,17 +45,11 @@ export function runApprove(
     }
     const by = options.by ?? userInfo().username;
     const { override } = options;
-    try {
-      const args: [{ by: string; override?: string }] = [
-        { by, ...(override === undefined ? {} : { override: override.trim() }) },
-      ];
-      await handle.executeUpdate(approveUpdate, { args });
-    } catch (error) {
-      if (!(error instanceof WorkflowUpdateFailedError)) throw error;
-      throw new WeldlineError('release.not-waiting', error.cause?.message ?? error.message, {
-        cause: error,
-      });
-    }
+    const args: [{ by: string; override?: string }] = [
+      { by, ...(override === undefined ? {} : { override: override.trim() }) },
+    ];
+    const refused = 'release.not-waiting';
+    await updateRelease(session.client, handle, approveUpdate, { args, refused });
     output.note(`Approved by ${by}${override === undefined ? '' : `: ${override.trim()}`}`);
     return watchRelease(session, handle, output, signal);
   });

@@ -3,7 +3,9 @@ import { COMBINATION_METHODS, MAJORITY_SIGNS } from '../engine/plan/combination.
 import { MERGE_ONTO } from '../engine/plan/merge-onto-choices.ts';
 import { ENGINE_VERSION } from '../engine/version.ts';
 import type { ApproveCommand } from './approve.ts';
+import { CODEC } from './codec-command.ts';
 import { addCommand, type CommandSpec, collect, exampleText } from './command-spec.ts';
+import { CANCEL, LIST, LOGS, PAUSE, RESUME, RETRY, STATUS, WATCH } from './control-commands.ts';
 import type { MergeCommand } from './merge.ts';
 import type { PlanCommand } from './plan.ts';
 import { PROMOTE, PRUNE, ROLLBACK } from './published-commands.ts';
@@ -63,27 +65,6 @@ const RELEASE: CommandSpec<[string, ReleaseCommand]> = {
     (await import('./release.ts')).runRelease(recipe, options, output),
 };
 
-const STATUS: CommandSpec<[string | undefined]> = {
-  usage: 'status [release]',
-  description: 'show how far a release is (default: the last one)',
-  examples: ['weldline status', 'weldline status support-assistant-1.2.0 --json'],
-  run: async (output, release) => (await import('./status.ts')).runStatus(release, output),
-};
-
-const LIST: CommandSpec<[]> = {
-  usage: 'list',
-  description: 'list releases, the newest first',
-  examples: ['weldline list'],
-  run: async (output) => (await import('./list.ts')).runList(output),
-};
-
-const RESUME: CommandSpec<[string | undefined]> = {
-  usage: 'resume [release]',
-  description: 'go on with a release that waits, was interrupted or failed (default: the last one)',
-  examples: ['weldline resume', 'weldline resume support-assistant-1.2.0'],
-  run: async (output, release) => (await import('./resume.ts')).runResume(release, output),
-};
-
 const APPROVE: CommandSpec<[string | undefined, ApproveCommand]> = {
   usage: 'approve [release]',
   description: 'say yes to a release that waits for a person (default: the last one)',
@@ -97,13 +78,6 @@ const APPROVE: CommandSpec<[string | undefined, ApproveCommand]> = {
       .option('--by <name>', 'who says so (default: the name of the user)'),
   run: async (output, release, options) =>
     (await import('./approve.ts')).runApprove(release, options, output),
-};
-
-const CANCEL: CommandSpec<[string]> = {
-  usage: 'cancel <release>',
-  description: 'end a running release; finished work is kept',
-  examples: ['weldline cancel support-assistant-1.2.0'],
-  run: async (output, release) => (await import('./cancel.ts')).runCancel(release, output),
 };
 
 const PLAN: CommandSpec<[string | undefined, PlanCommand]> = {
@@ -242,7 +216,11 @@ export function buildProgram(): Command {
   addCommand(program, RELEASE);
   addCommand(program, STATUS);
   addCommand(program, LIST);
+  addCommand(program, WATCH);
+  addCommand(program, LOGS);
+  addCommand(program, PAUSE);
   addCommand(program, RESUME);
+  addCommand(program, RETRY);
   addCommand(program, APPROVE);
   addCommand(program, CANCEL);
   addCommand(program, PLAN);
@@ -253,6 +231,7 @@ export function buildProgram(): Command {
   addCommand(program, PRUNE);
   addCommand(program, REPRODUCE);
   addCommand(program, WORKER);
+  addCommand(program, CODEC);
   addCommand(program, DOCTOR);
   addScheduleCommands(program);
   const tools = program

@@ -13,6 +13,7 @@ import {
   statusQuery,
 } from '../workflows/messages.ts';
 import type { releaseModel } from '../workflows/release-model.ts';
+import { decodePayload } from './payloads.ts';
 import type { TemporalSession } from './temporal-session.ts';
 
 export type ReleaseHandle = WorkflowHandle<typeof releaseModel>;
@@ -136,7 +137,7 @@ function queryOnce(
   return session.client.withDeadline(deadline, () => handle.query(statusQuery));
 }
 
-function noWorker(cause: unknown): WeldlineError {
+export function noWorker(cause: unknown): WeldlineError {
   return new WeldlineError(
     'temporal.worker-failed',
     'No worker answers for this release. Start one with weldline worker.',
@@ -160,7 +161,7 @@ export async function liveProgress(
   const { client } = session;
   const running = status.stages.find((stage) => stage.state === 'running')?.stage;
   if (running !== 'merge' || status.mergeWorkflowId === undefined) {
-    const all = await heartbeats(handle);
+    const all = await heartbeats(client, handle);
     // Conversions and evaluations go side by side: the one that says what it does is shown.
     return all.find(({ item }) => item !== '') ?? all[0];
   }
@@ -173,28 +174,25 @@ export async function liveProgress(
   } catch {
     return undefined;
   }
-  const shards = await heartbeats(child);
+  const shards = await heartbeats(client, child);
   const bytesDone = shards.reduce((sum, shard) => sum + shard.bytesDone, merge.bytesDone);
+  const rates = shards.flatMap(({ bytesPerSecond }) => bytesPerSecond ?? []);
   return {
     stage: 'merge',
     item: shards.map((shard) => shard.item).find((item) => item !== '') ?? '',
     bytesDone,
     bytesTotal: merge.bytesTotal,
+    ...(rates.length > 0 && { bytesPerSecond: rates.reduce((sum, rate) => sum + rate) }),
     shards: { done: merge.shardsDone, total: merge.shardsTotal },
   };
 }
 
-async function heartbeats(handle: WorkflowHandle): Promise<ActivityProgress[]> {
+async function heartbeats(client: Client, handle: WorkflowHandle): Promise<ActivityProgress[]> {
   const { raw } = await handle.describe();
   const progress: ActivityProgress[] = [];
-  for (const activity of raw.pendingActivities ?? []) {
-    const data = activity.heartbeatDetails?.payloads?.[0]?.data;
-    if (data == null) continue;
-    try {
-      progress.push(JSON.parse(Buffer.from(data).toString('utf8')) as ActivityProgress);
-    } catch {
-      // A heartbeat of another version: it is only for display.
-    }
+  for (const { heartbeatDetails } of raw.pendingActivities ?? []) {
+    const beat = await decodePayload<ActivityProgress>(client, heartbeatDetails?.payloads?.[0]);
+    if (beat !== undefined) progress.push(beat);
   }
   return progress;
 }

@@ -1,6 +1,7 @@
 import { WorkflowIdConflictPolicy } from '@temporalio/client';
+import type { ReleaseContext } from '../activities/types.ts';
 import { readEnvironment } from '../config/environment.ts';
-import { loadRecipe, type Recipe } from '../config/recipe.ts';
+import { loadRecipe } from '../config/recipe.ts';
 import { withVersion } from '../config/version-rule.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import { TASK_QUEUE } from '../workers/task-queues.ts';
@@ -46,7 +47,10 @@ export async function runRelease(
       );
     }
     if (session.embedded) await session.startWorkers();
-    const handle = await startRelease(session, releaseInput(session, recipe, loaded.digest));
+    const handle = await startRelease(
+      session,
+      inputFor(session, { recipe, recipeDigest: loaded.digest }),
+    );
     if (options.detach === true) {
       output.line(`Release ${handle.workflowId}`);
       output.result({ id: handle.workflowId });
@@ -56,14 +60,13 @@ export async function runRelease(
   });
 }
 
-/** What a release on this server is told. */
-export function releaseInput(
-  { embedded }: TemporalSession,
-  recipe: Recipe,
-  recipeDigest: string,
-): ReleaseInput {
-  const heartbeatTimeoutMs = embedded ? HEARTBEAT_TIMEOUT_EMBEDDED_MS : HEARTBEAT_TIMEOUT_MS;
-  return { recipe, recipeDigest, parallelShards: PARALLEL_SHARDS, heartbeatTimeoutMs };
+/** What a release of a recipe is started with. */
+export function inputFor({ embedded }: TemporalSession, context: ReleaseContext): ReleaseInput {
+  return {
+    ...context,
+    parallelShards: PARALLEL_SHARDS,
+    heartbeatTimeoutMs: embedded ? HEARTBEAT_TIMEOUT_EMBEDDED_MS : HEARTBEAT_TIMEOUT_MS,
+  };
 }
 
 /** Starts a run, or joins the one under way; one that waits for a person is told to go on. */
@@ -91,15 +94,23 @@ export async function startRelease(
   return handle;
 }
 
+export const STOPPED_WATCHING =
+  'Stopped watching; the release goes on. Look at it with weldline status.';
+const STOPPED_WORKING = 'Stopped. The same command, or weldline resume, goes on where it stopped.';
+
 /** Whether a release waits for something that may be mended by now, not for a person's word. */
 export function isMendable(waiting: Waiting | undefined): boolean {
   return waiting !== undefined && (waiting.needs ?? 'mending') === 'mending';
 }
 
-/** Opens a session, runs `work`, and closes it whatever happens. */
+/**
+ * Opens a session, runs `work`, and closes it whatever happens.
+ * @param stopped what a person is told who stops it, where that ends no work
+ */
 export async function withSession(
   output: Output,
   work: (session: TemporalSession, signal: AbortSignal) => Promise<number>,
+  stopped?: string,
 ): Promise<number> {
   const signal = interruptionSignal();
   const environment = readEnvironment();
@@ -108,12 +119,10 @@ export async function withSession(
     session = await openSession({ environment, signal, note: (line) => output.note(line) });
     return await work(session, AbortSignal.any([signal, session.lost]));
   } catch (error) {
-    if (!(signal.aborted && signal.reason instanceof Interrupted)) throw error;
-    output.note(
-      session?.embedded === false
-        ? 'Stopped watching; the release goes on. Look at it with weldline status.'
-        : 'Stopped. The same command, or weldline resume, goes on where it stopped.',
-    );
+    if (!(signal.aborted && signal.reason instanceof Interrupted)) {
+      throw session?.explain(error) ?? error;
+    }
+    output.note(stopped ?? (session?.embedded === false ? STOPPED_WATCHING : STOPPED_WORKING));
     return EXIT.interrupted;
   } finally {
     await session?.close();

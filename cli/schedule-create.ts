@@ -1,9 +1,4 @@
-import {
-  type Client,
-  ScheduleAlreadyRunning,
-  type ScheduleOptions,
-  ServiceError,
-} from '@temporalio/client';
+import { type Client, ScheduleAlreadyRunning, type ScheduleOptions } from '@temporalio/client';
 import { plannedTargets } from '../activities/check-targets.ts';
 import { type LoadedRecipe, loadRecipe, type Recipe } from '../config/recipe.ts';
 import { isVersionRule, requireTimeZone, withVersion } from '../config/version-rule.ts';
@@ -21,7 +16,7 @@ import {
 } from './nightly-schedules.ts';
 import type { Output } from './output.ts';
 import { readDuration } from './read-duration.ts';
-import { releaseInput, withSession } from './release.ts';
+import { inputFor, withSession } from './release.ts';
 import type { TemporalSession } from './temporal-session.ts';
 import { usage } from './usage.ts';
 
@@ -114,7 +109,7 @@ function nightlyInput(
   timeoutMs: number,
 ): NightlyInput {
   return {
-    ...releaseInput(session, unattended(loaded), loaded.digest),
+    ...inputFor(session, { recipe: unattended(loaded), recipeDigest: loaded.digest }),
     cron,
     timeZone: timezone,
     nightTimeoutMs: timeoutMs - Math.min(LAST_WORDS_MS, timeoutMs / 10),
@@ -159,15 +154,14 @@ function scheduleOptions(
 async function write(
   client: Client,
   schedule: ScheduleOptions,
-  { replace, cron }: ScheduleCreateCommand,
+  options: ScheduleCreateCommand,
 ): Promise<void> {
   const { scheduleId, state: { note } = {}, ...rest } = schedule;
   try {
     await client.schedule.create(schedule);
   } catch (error) {
-    if (isInvalid(error)) throw badCron(cron, error);
-    if (!(error instanceof ScheduleAlreadyRunning)) throw error;
-    if (replace !== true) {
+    if (!(error instanceof ScheduleAlreadyRunning)) throw toScheduleError(error, options);
+    if (options.replace !== true) {
       throw new WeldlineError(
         'schedule.exists',
         `There is a schedule ${scheduleId} already. Give --replace to have it do this from now on, or ` +
@@ -181,27 +175,16 @@ async function write(
         state: { paused: state.paused, note: note ?? state.note ?? '' },
       }))
       .catch((reason: unknown) => {
-        throw isInvalid(reason) ? badCron(cron, reason) : reason;
+        throw toScheduleError(reason, options);
       });
   }
 }
 
-/** gRPC's code for what the server will never take. */
-const INVALID_ARGUMENT = 3;
-
-function isInvalid(error: unknown): boolean {
-  if (!(error instanceof ServiceError)) return false;
-  return (error.cause as { readonly code?: unknown } | undefined)?.code === INVALID_ARGUMENT;
-}
-
-function badCron(cron: readonly string[], error: unknown): WeldlineError {
-  const { details, message = '' } = (error as ServiceError).cause as {
-    readonly details?: string;
-    readonly message?: string;
-  };
-  return usage(
-    `--cron is "${cron.join('", "')}", which the server refuses: ${details ?? message}.`,
-  );
+/** The client throws nothing but the server's words where a schedule cannot be one. */
+function toScheduleError(error: unknown, { cron, timezone }: ScheduleCreateCommand): unknown {
+  if (!(error instanceof TypeError)) return error;
+  const shown = cron.map((each) => `"${each}"`).join(' and ');
+  return usage(`--cron is ${shown} in ${timezone}, which the server refuses: ${error.message}.`);
 }
 
 function tellCreated(

@@ -1,18 +1,21 @@
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
-import { defaultPayloadConverter, type Payload } from '@temporalio/common';
-import { loadClientConnectConfig } from '@temporalio/envconfig';
 import type { Logger } from '@temporalio/worker';
-import type { Environment } from '../config/environment.ts';
+import { type Environment, setVariables } from '../config/environment.ts';
+import { readTemporalTarget } from '../config/temporal-connection.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import { ensureTemporalCli } from '../tools/temporal-cli.ts';
+import type { ConnectionOptions } from '../workers/connect.ts';
 import { acquireEmbeddedServer, hasOtherUsers } from '../workers/embedded-server.ts';
 import { createLogger } from '../workers/logger.ts';
 import type { WorkerOptions } from '../workers/main.ts';
 import { EncryptionCodec } from '../workers/payload-codec.ts';
 import { type PayloadKeys, payloadKeysOf } from '../workers/payload-keys.ts';
+import { refusedCall } from '../workers/refused-call.ts';
 import type { RunningWorkers } from '../workers/run-workers.ts';
+import { startTracing, type Tracing } from '../workers/tracing.ts';
 import { waitUntil } from '../workers/wait-until.ts';
+import { connectClient } from './connect-client.ts';
 
 /** A connection to Temporal: the server the environment names, or weldline's own. */
 export interface TemporalSession {
@@ -20,6 +23,8 @@ export interface TemporalSession {
   /** Whether the server is weldline's own, so that this process must do the work. */
   readonly embedded: boolean;
   readonly uiAddress: string | undefined;
+  /** What a call failed of, if it is the connection: nobody there, or nobody let in. */
+  explain(error: unknown): WeldlineError | undefined;
   /** Aborted, with the error to show, when the embedded server is gone for good. */
   readonly lost: AbortSignal;
   /** Whether workers run in this process. */
@@ -28,11 +33,6 @@ export interface TemporalSession {
   mayHaveWorkers(): boolean;
   /** Starts workers in this process; they stop with the session at the latest. */
   startWorkers(options?: SessionWorkers): Promise<RunningWorkers>;
-  /**
-   * The value of a payload that was read from the server as it is stored there; undefined for none.
-   * @throws WeldlineError `payload.key-missing`, `payload.damaged`
-   */
-  decode<T>(payload: Payload | null | undefined): Promise<T | undefined>;
   close(): Promise<void>;
 }
 
@@ -53,45 +53,43 @@ export interface SessionOptions {
 }
 
 /**
- * @throws WeldlineError `temporal.unreachable`, `temporal.start-failed`, `tool.*`
+ * @throws WeldlineError `config.invalid`, `temporal.*`, `tool.*`
  */
 export async function openSession(options: SessionOptions): Promise<TemporalSession> {
   const { environment, note } = options;
   const keys = payloadKeysOf(environment);
   for (const warning of keys.warnings) note(`warning: ${warning}`);
+  const traits = { keys, tracing: await startTracing(environment, note) };
   return environment.temporalConfigured
-    ? openConfigured(environment, keys)
-    : openEmbedded(options, keys);
+    ? openConfigured(environment, traits, options.signal)
+    : openEmbedded(options, traits);
 }
 
 async function openConfigured(
   environment: Environment,
-  keys: PayloadKeys,
+  traits: ClientTraits,
+  signal: AbortSignal | undefined,
 ): Promise<TemporalSession> {
-  const { connectionOptions, namespace = 'default' } = loadClientConnectConfig();
-  const { address = 'localhost:7233', ...rest } = connectionOptions;
-  const connection = await Connection.connect({ ...rest, address }).catch((error: unknown) => {
-    throw new WeldlineError(
-      'temporal.unreachable',
-      `No Temporal server answers at ${address}. Start it, correct TEMPORAL_ADDRESS or the ` +
-        'profile, or unset them to use the embedded server.',
-      { cause: error },
-    );
-  });
+  const target = readTemporalTarget(setVariables());
+  const connection = await connectClient(target, { signal });
+  const { address, namespace, ...rest } = target;
   return sessionOf(environment, connection, {
-    keys,
+    ...traits,
     address,
     namespace,
     embedded: false,
     // A server of one's own may come back after hours; the clients wait for it.
     lost: new AbortController().signal,
     hasOtherUsers: () => true,
-    connection: rest as NonNullable<WorkerOptions['connection']>,
+    connection: rest,
     release: async () => undefined,
   });
 }
 
-async function openEmbedded(options: SessionOptions, keys: PayloadKeys): Promise<TemporalSession> {
+async function openEmbedded(
+  options: SessionOptions,
+  traits: ClientTraits,
+): Promise<TemporalSession> {
   const { environment, note, signal } = options;
   const { home } = environment;
   const cli = await ensureTemporalCli({ environment, signal, onProgress: note });
@@ -102,7 +100,7 @@ async function openEmbedded(options: SessionOptions, keys: PayloadKeys): Promise
     const { address, namespace, uiAddress } = server;
     const connection = await connectToEmbedded(address, anySignal(signal, lost.signal));
     return sessionOf(environment, connection, {
-      keys,
+      ...traits,
       address,
       namespace,
       embedded: true,
@@ -142,15 +140,20 @@ async function connectToEmbedded(address: string, signal: AbortSignal): Promise<
   );
 }
 
-interface ServerFacts {
+/** What a client does to all that it sends. */
+interface ClientTraits {
   readonly keys: PayloadKeys;
+  readonly tracing: Tracing | undefined;
+}
+
+interface ServerFacts extends ClientTraits {
   readonly address: string;
   readonly namespace: string;
   readonly embedded: boolean;
   readonly lost: AbortSignal;
   readonly uiAddress?: string;
   hasOtherUsers(): boolean;
-  readonly connection?: NonNullable<WorkerOptions['connection']>;
+  readonly connection?: ConnectionOptions;
   release(): Promise<void>;
 }
 
@@ -159,13 +162,20 @@ function sessionOf(
   connection: Connection,
   facts: ServerFacts,
 ): TemporalSession {
-  const { address, namespace, embedded } = facts;
-  const codec = new EncryptionCodec(facts.keys);
+  const { address, namespace, embedded, keys, tracing } = facts;
+  const dataConverter = { payloadCodecs: [new EncryptionCodec(keys)] };
+  const interceptors = tracing && { workflow: [tracing.client] };
   const running = new Set<RunningWorkers>();
   return {
-    client: new Client({ connection, namespace, dataConverter: { payloadCodecs: [codec] } }),
+    client: new Client({
+      connection,
+      namespace,
+      dataConverter,
+      ...(interceptors && { interceptors }),
+    }),
     embedded,
     uiAddress: facts.uiAddress,
+    explain: (error) => refusedCall(error, facts),
     lost: facts.lost,
     hasWorkers: () => running.size > 0,
     mayHaveWorkers: () => running.size > 0 || facts.hasOtherUsers(),
@@ -186,14 +196,10 @@ function sessionOf(
       workers.finished.then(forget, forget);
       return workers;
     },
-    async decode<T>(payload: Payload | null | undefined) {
-      if (payload == null) return undefined;
-      const [plain] = await codec.decode([payload]);
-      return plain === undefined ? undefined : defaultPayloadConverter.fromPayload<T>(plain);
-    },
     async close() {
       for (const workers of running) await workers.stop().catch(() => undefined);
       await connection.close();
+      await tracing?.flush();
       await facts.release();
     },
   };

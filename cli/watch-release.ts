@@ -15,8 +15,13 @@ import type { TemporalSession } from './temporal-session.ts';
 
 const POLL_INTERVAL_MS = 400;
 
+export interface WatchOptions {
+  /** Goes on watching while it waits for a person, or is paused. */
+  readonly follow?: boolean;
+}
+
 /**
- * Follows a release until it ends or waits for a person, showing each stage as it finishes.
+ * Follows a release until it ends, waits for a person or is paused, showing each stage as it finishes.
  *
  * @returns the exit status
  * @throws WeldlineError with the code the release failed with; the signal's reason
@@ -26,11 +31,13 @@ export async function watchRelease(
   handle: ReleaseHandle,
   output: Output,
   signal: AbortSignal,
+  { follow = false }: WatchOptions = {},
 ): Promise<number> {
   output.line(`Release ${handle.workflowId}`);
   if (session.uiAddress !== undefined) output.line(`  watch it at ${session.uiAddress}`);
   const progress = new Progress();
   const told = new Set<Stage>();
+  let stopped = '';
   try {
     for (;;) {
       signal.throwIfAborted();
@@ -42,11 +49,14 @@ export async function watchRelease(
         progress.clear();
         return tellResult(await resultOf(handle), output);
       }
-      if (status?.waiting !== undefined) {
+      if (status !== undefined && isStopped(status)) {
         progress.clear();
-        return tellWaiting(handle.workflowId, status, output);
-      }
-      if (status !== undefined) await showProgress(session, handle, status, progress);
+        const { paused, waitings = [] } = status;
+        if (!follow) return tellStopped(handle.workflowId, status, output);
+        const now = JSON.stringify([paused, waitings]);
+        if (now !== stopped) noteStopped(handle.workflowId, status, output);
+        stopped = now;
+      } else if (status !== undefined) await showProgress(session, handle, status, progress);
       await setTimeout(POLL_INTERVAL_MS, undefined, { signal }).catch(() => undefined);
     }
   } finally {
@@ -152,11 +162,32 @@ function tellResult(result: ReleaseResult, output: Output): number {
   return EXIT.ok;
 }
 
-function tellWaiting(id: string, { waiting }: ReleaseStatus, output: Output): number {
-  output.result({ id, waiting });
-  output.note(`The release waits (${waiting?.stage}): ${waiting?.message}`);
-  output.note(waiting === undefined ? '' : howToGoOn(id, waiting));
+/** Whether nothing more happens before a person says so. Work that is paused ends first. */
+function isStopped({ waiting, paused, stages }: ReleaseStatus): boolean {
+  if (paused === undefined) return waiting !== undefined;
+  return stages.every(({ state }) => state !== 'running');
+}
+
+function tellStopped(id: string, status: ReleaseStatus, output: Output): number {
+  const { waiting, paused } = status;
+  output.result({ id, ...(waiting && { waiting }), ...(paused && { paused }) });
+  noteStopped(id, status, output);
   return EXIT.waiting;
+}
+
+function noteStopped(
+  id: string,
+  { waiting, waitings, paused }: ReleaseStatus,
+  output: Output,
+): void {
+  if (paused !== undefined) {
+    output.note(`The release is paused by ${paused.by} since ${paused.at}.`);
+    output.note(`To go on: weldline resume ${id}`);
+  }
+  for (const each of waitings ?? (waiting === undefined ? [] : [waiting])) {
+    output.note(`The release waits (${each.stage}): ${each.message}`);
+    output.note(howToGoOn(id, each));
+  }
 }
 
 /** The command that helps a release that waits. */

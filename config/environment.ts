@@ -119,6 +119,15 @@ export function readEnvironment(variables: Variables = process.env): Environment
   };
 }
 
+/** What is not empty of the environment: Temporal's library takes an empty address for one. */
+export function setVariables(variables: Variables = process.env): Record<string, string> {
+  const set: Record<string, string> = {};
+  for (const [name, value = ''] of Object.entries(variables)) {
+    if (value.trim() !== '') set[name] = value.trim();
+  }
+  return set;
+}
+
 /** Secrets of weldline's own that no child program needs, and settings that would mislead one. */
 const NOT_FOR_CHILDREN = new RegExp(
   `^(${[

@@ -140,9 +140,13 @@ const HOST = sha256Of(hostname()).slice(0, 8);
 const underWay = new Set<string>();
 let attempts = 0;
 
-/** What processes left behind that were killed. Those that run keep theirs. */
-async function removeAbandoned(store: string): Promise<void> {
-  for (const name of await readdir(store)) {
+/**
+ * Removes what processes of this machine left behind that were killed. Those that run keep theirs.
+ * @returns the paths of it
+ */
+export async function removeAbandoned(store: string): Promise<readonly string[]> {
+  const removed: string[] = [];
+  for (const name of await readdir(store).catch(absentAsNone)) {
     const [, host, digits = '0'] = PARTIAL_NAME.exec(name) ?? [];
     if (host !== HOST) continue;
     const pid = Number(digits);
@@ -150,7 +154,14 @@ async function removeAbandoned(store: string): Promise<void> {
     // After a restart of a container this process may have the number of the one that was killed.
     if (pid === 0 || (pid === process.pid ? underWay.has(path) : isRunning(pid))) continue;
     await rm(path, { recursive: true, force: true });
+    removed.push(path);
   }
+  return removed;
+}
+
+function absentAsNone(error: unknown): string[] {
+  if (systemErrorCode(error) === 'ENOENT') return [];
+  throw error;
 }
 
 function isRunning(pid: number): boolean {

@@ -1,12 +1,13 @@
-/** Health check of a worker's container: whether this host asks the server for work. */
+/** Health check of a worker, whatever its roles: whether a process of this host asks the server. */
 import { hostname } from 'node:os';
 import { Client, Connection } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 
-const TASK_QUEUE = 'weldline';
+/** Of its own queue, on which nothing makes it wait: one whose slots are taken takes no other work. */
+const TASK_QUEUE = `weldline-presence@${process.env.WELDLINE_HOST?.trim() || hostname()}`;
 
-/** `TASK_QUEUE_TYPE_WORKFLOW`: a busy worker takes no more activities, but always workflows. */
-const WORKFLOW_TASKS = 1;
+/** `TASK_QUEUE_TYPE_ACTIVITY` of Temporal's API. */
+const ACTIVITY_TASKS = 2;
 
 /** A poll waits for a minute at most before it is made again. */
 const SILENCE_MAX_MS = 150_000;
@@ -18,7 +19,7 @@ try {
     {
       namespace,
       taskQueue: { name: TASK_QUEUE },
-      taskQueueType: WORKFLOW_TASKS,
+      taskQueueType: ACTIVITY_TASKS,
     },
   );
   // The SDK's identity of a worker: process id, then host name.

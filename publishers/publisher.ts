@@ -134,6 +134,14 @@ export interface MoveAlias {
   readonly history: readonly string[];
 }
 
+export interface AbandonOptions {
+  /** Of the merge that would have been published. */
+  readonly planDigest: string;
+  /** Whether whole files stay: those that were sent while they were merged are nowhere else. */
+  readonly keepsFiles: boolean;
+  readonly signal: AbortSignal;
+}
+
 export interface Publisher {
   readonly kind: string;
   /** The target, for people: a path or a URI without credentials. */
@@ -171,6 +179,14 @@ export interface Publisher {
    * else needs them. Idempotent. Refuses an artefact that an alias points at (`publish.aliased`).
    */
   withdraw(id: ArtefactId, signal: AbortSignal): Promise<void>;
+
+  /**
+   * Removes what publications of an id left that did not come to an end. Never what is published, nor
+   * what another plan's publication is sending. One of the same plan that is under way loses time, and
+   * nothing else. Idempotent. Absent where nothing is left, or the target itself removes it.
+   * @returns what was removed, a sentence for each
+   */
+  abandon?(id: ArtefactId, options: AbandonOptions): Promise<readonly string[]>;
 
   /**
    * Removes weights and keeps adapters and documents, so that the merge can be made again; refuses

@@ -1,5 +1,11 @@
 import { NativeConnection } from '@temporalio/worker';
+import type { TemporalTarget } from '../config/temporal-connection.ts';
 import { WeldlineError } from '../engine/errors.ts';
+import {
+  type ConnectionProblem,
+  findConnectionProblem,
+  problemError,
+} from './connection-problem.ts';
 import { waitUntil } from './wait-until.ts';
 
 /** Clients have reached the server by now: if it is away, it is being restarted. */
@@ -7,32 +13,43 @@ const CONNECT_TIMEOUT_MS = 30_000;
 const CONNECT_INTERVAL_MS = 500;
 
 /** TLS, API key and headers of a configured server. */
-export type ConnectionOptions = Omit<Parameters<typeof NativeConnection.connect>[0], 'address'>;
+export type ConnectionOptions = Omit<TemporalTarget, 'address' | 'namespace'>;
 
-/** @throws WeldlineError `temporal.unreachable` */
+/** @throws WeldlineError `temporal.unreachable`, `temporal.unauthorized` */
 export async function connect(
   address: string,
-  options: ConnectionOptions | undefined,
+  options: ConnectionOptions = {},
 ): Promise<NativeConnection> {
+  const target: TemporalTarget = { ...options, address, namespace: 'default' };
   let connection: NativeConnection | undefined;
   let error: unknown;
-  const connected = async (): Promise<boolean> => {
+  let problem: ConnectionProblem | undefined;
+  const isSettled = async (): Promise<boolean> => {
     try {
       connection = await NativeConnection.connect({ ...options, address });
       return true;
     } catch (reason) {
       error = reason;
-      return false;
+      problem = await findConnectionProblem(target);
+      return problem?.isLasting === true || isRefusal(reason);
     }
   };
   const wait = { timeoutMs: CONNECT_TIMEOUT_MS, pollMs: CONNECT_INTERVAL_MS };
-  if (!(await waitUntil(connected, wait)) || connection === undefined) {
-    throw new WeldlineError(
-      'temporal.unreachable',
-      `No Temporal server answers at ${address}. Check TEMPORAL_ADDRESS, or unset it to use the ` +
-        'embedded server.',
-      { cause: error },
-    );
-  }
-  return connection;
+  await waitUntil(isSettled, wait);
+  if (connection !== undefined) return connection;
+  if (problem !== undefined) throw problemError(target, problem, error);
+  throw new WeldlineError(
+    isRefusal(error) ? 'temporal.unauthorized' : 'temporal.unreachable',
+    isRefusal(error)
+      ? `The Temporal server at ${address} does not let this worker in. Check TEMPORAL_API_KEY or ` +
+          'the client certificate, and what they are allowed to do.'
+      : `The Temporal server at ${address} greets, but does not answer. See its log.`,
+    { cause: error },
+  );
+}
+
+/** The SDK's native part says by texts only why a first call failed. */
+function isRefusal(error: unknown): boolean {
+  const { message } = error as Error;
+  return /valid authentication credentials|permission to execute/.test(message);
 }

@@ -12,6 +12,7 @@ import { modelAccess } from './model-access.ts';
 import { observedLogger } from './observed-logger.ts';
 import { payloadKeysOf } from './payload-keys.ts';
 import { startProcessMetrics } from './process-metrics.ts';
+import { startReleaseMetrics } from './release-metrics.ts';
 import { ROLES } from './roles.ts';
 import { type RunningWorkers, runWorkers } from './run-workers.ts';
 import { installRuntime } from './runtime.ts';
@@ -64,7 +65,7 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
   // What only answers queries is not worth a port.
   const metricsAddress = options.workflowsOnly === true ? undefined : worker.metricsAddress;
   installRuntime(logger, metricsAddress);
-  const tracing = await startTracing(environment, logger);
+  const tracing = await startTracing(environment, (line) => logger.warn(line));
   const keys = payloadKeysOf(environment);
   for (const warning of keys.warnings) logger.warn(warning);
   const bundle = await loadWorkflowBundle(join(home, 'cache'), logger, {
@@ -81,13 +82,15 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
     shutdownForceTime: '60s',
     maxHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,
     defaultHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,
-    ...deploymentOptions(version),
     ...tracing?.worker,
   } as const;
+  const versioned = deploymentOptions(version);
   const workflows = { workflowBundle: { code: bundle }, maxCachedWorkflows: 100 };
   const workers: Worker[] = [];
   if (options.workflowsOnly === true) {
-    workers.push(await Worker.create({ ...common, ...workflows, taskQueue: TASK_QUEUE }));
+    workers.push(
+      await Worker.create({ ...common, ...versioned, ...workflows, taskQueue: TASK_QUEUE }),
+    );
   } else {
     const activities = createActivities(dependencies(environment));
     const { roles = ROLES } = options;
@@ -97,6 +100,7 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
       workers.push(
         await Worker.create({
           ...common,
+          ...(spec.isVersioned ? versioned : {}),
           ...(spec.workflows ? workflows : {}),
           taskQueue: spec.taskQueue,
           activities: spec.activities,
@@ -108,7 +112,13 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
   }
   const running = runWorkers(workers, connection, tracing?.flush);
   if (metricsAddress !== undefined) {
-    const stopMetrics = startProcessMetrics(home);
+    const stops = [startProcessMetrics(home)];
+    if ((options.roles ?? ROLES).includes('control')) {
+      stops.push(startReleaseMetrics({ connection, namespace, logger }));
+    }
+    const stopMetrics = (): void => {
+      for (const stop of stops) stop();
+    };
     running.finished.then(stopMetrics, stopMetrics);
   }
   return running;

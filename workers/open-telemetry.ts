@@ -15,7 +15,6 @@ import {
   OpenTelemetryActivityOutboundInterceptor,
   OpenTelemetryWorkflowClientInterceptor,
 } from '@temporalio/interceptors-opentelemetry';
-import type { Logger } from '@temporalio/worker';
 import { releaseOf } from './release-logs.ts';
 import { stageOf } from './stage-of.ts';
 
@@ -26,16 +25,16 @@ interface ProviderOptions {
   /** URL that takes OTLP over HTTP, as JSON. Headers and the rest come from `OTEL_EXPORTER_OTLP_*`. */
   readonly url: string;
   readonly host: string;
-  readonly logger: Logger;
+  readonly note: (line: string) => void;
 }
 
 /** The tracer of the process: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say who it is. */
-export function createProvider({ url, host, logger }: ProviderOptions) {
+export function createProvider({ url, host, note }: ProviderOptions) {
   const named = new Resource({ 'service.name': 'weldline', 'host.name': host });
   const resource = named.merge(detectResourcesSync({ detectors: [envDetectorSync] }));
   const exporter = new OTLPTraceExporter({ url });
-  noteFailures(exporter, logger);
-  const processor = new ReleaseSpans(new BatchSpanProcessor(exporter));
+  noteFailures(exporter, note);
+  const processor = new ReleaseSpans(new BatchSpanProcessor(exporter), exporter);
   const provider = new BasicTracerProvider({ resource, spanProcessors: [processor] });
   provider.register({ contextManager: new AsyncLocalStorageContextManager().enable() });
   return { provider, processor, resource };
@@ -77,9 +76,11 @@ type SerializedSpans = Parameters<ReturnType<typeof makeWorkflowExporter>['expor
 /** Says of each span which release and stage it belongs to. */
 class ReleaseSpans implements SpanProcessor {
   readonly #next: SpanProcessor;
+  readonly #exporter: OTLPTraceExporter;
 
-  constructor(next: SpanProcessor) {
+  constructor(next: SpanProcessor, exporter: OTLPTraceExporter) {
     this.#next = next;
+    this.#exporter = exporter;
   }
 
   onStart(span: Span, context: Parameters<SpanProcessor['onStart']>[1]): void {
@@ -97,8 +98,10 @@ class ReleaseSpans implements SpanProcessor {
     this.#next.onEnd(span);
   }
 
-  forceFlush(): Promise<void> {
-    return this.#next.forceFlush();
+  /** The batches that wait, and then those that were being sent when it was called. */
+  async forceFlush(): Promise<void> {
+    await this.#next.forceFlush();
+    await this.#exporter.forceFlush();
   }
 
   shutdown(): Promise<void> {
@@ -107,16 +110,16 @@ class ReleaseSpans implements SpanProcessor {
 }
 
 /** Traces that do not arrive are told once, until some do again. */
-function noteFailures(exporter: OTLPTraceExporter, logger: Logger): void {
+function noteFailures(exporter: OTLPTraceExporter, note: (line: string) => void): void {
   const send = exporter.export.bind(exporter);
   let isFailing = false;
   exporter.export = (spans, done) => {
     send(spans, (result) => {
-      const failed = result.error !== undefined;
-      if (failed && !isFailing) {
-        logger.warn('Traces cannot be sent', { error: result.error });
+      const { error } = result;
+      if (error !== undefined && !isFailing) {
+        note(`Traces do not arrive at OTEL_EXPORTER_OTLP_ENDPOINT: ${error.message}`);
       }
-      isFailing = failed;
+      isFailing = error !== undefined;
       done(result);
     });
   };

@@ -5,8 +5,8 @@
  * under way then writes down what it has, and is handed on; a second signal ends it at once.
  */
 import { parseArgs } from 'node:util';
-import { loadClientConnectConfig } from '@temporalio/envconfig';
-import { readEnvironment } from '../config/environment.ts';
+import { readEnvironment, setVariables } from '../config/environment.ts';
+import { readTemporalTarget } from '../config/temporal-connection.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import { toWeldlineError } from '../engine/to-weldline-error.ts';
 import { createLogger } from './logger.ts';
@@ -26,15 +26,14 @@ async function work(): Promise<void> {
       'No Temporal server is named. Set TEMPORAL_ADDRESS, or TEMPORAL_PROFILE.',
     );
   }
-  const { connectionOptions, namespace = 'default' } = loadClientConnectConfig();
-  const { address = 'localhost:7233', ...connection } = connectionOptions;
+  const { address, namespace, ...connection } = readTemporalTarget(setVariables());
   const workers = await startWorkers({
     environment,
     address,
     namespace,
     roles,
     logger: createLogger(environment.logLevel),
-    connection: connection as NonNullable<Parameters<typeof startWorkers>[0]['connection']>,
+    connection,
   });
   let isStopping = false;
   const stop = (): void => {

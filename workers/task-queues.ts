@@ -18,6 +18,14 @@ function hostQueues(host: string): Readonly<Record<Role, string>> {
   return Object.fromEntries(entries) as Record<Role, string>;
 }
 
+/**
+ * Every process answers there, whatever it does: a queue on which nobody is ever busy tells whether it
+ * is there, also while all its slots are taken.
+ */
+export function presenceQueue(host: string): string {
+  return `weldline-presence@${host}`;
+}
+
 /** Where a release is done that asks this worker. */
 export function placeOf({
   storage,
@@ -25,6 +33,6 @@ export function placeOf({
   hostTimeoutMs,
 }: WorkerEnvironment): Place & { readonly queues: Readonly<Record<Role, string>> } {
   if (storage === 'shared') return { queues: SHARED_QUEUES };
-  const presence = { queue: `weldline-presence@${host}`, timeoutMs: hostTimeoutMs };
+  const presence = { queue: presenceQueue(host), timeoutMs: hostTimeoutMs };
   return { queues: hostQueues(host), host, presence };
 }

@@ -1,5 +1,5 @@
 import type { WorkflowClientInterceptor } from '@temporalio/client';
-import type { Logger, WorkerOptions } from '@temporalio/worker';
+import type { WorkerOptions } from '@temporalio/worker';
 import type { Environment } from '../config/environment.ts';
 import { WeldlineError } from '../engine/errors.ts';
 
@@ -19,22 +19,27 @@ let tracing: Promise<Tracing> | undefined;
 /**
  * Traces of this process, where the user wants some. Packages of OpenTelemetry are loaded only then:
  * they are optional, and take a while.
+ * @param note told where traces do not arrive
  * @throws WeldlineError `tool.not-found` where they were not installed
  */
 export async function startTracing(
   { worker }: Pick<Environment, 'worker'>,
-  logger: Logger,
+  note: (line: string) => void,
 ): Promise<Tracing | undefined> {
   const { tracesEndpoint, host } = worker;
   if (tracesEndpoint === undefined) return undefined;
   // The provider is global to the process, as OpenTelemetry wants it.
-  tracing ??= createTracing(tracesEndpoint, host, logger);
+  tracing ??= createTracing(tracesEndpoint, host, note);
   return tracing;
 }
 
-async function createTracing(url: string, host: string, logger: Logger): Promise<Tracing> {
+async function createTracing(
+  url: string,
+  host: string,
+  note: (line: string) => void,
+): Promise<Tracing> {
   const { createProvider, interceptors } = await loadTelemetry();
-  const { provider, processor, resource } = createProvider({ url, host, logger });
+  const { provider, processor, resource } = createProvider({ url, host, note });
   return {
     ...interceptors(processor, resource),
     async flush() {

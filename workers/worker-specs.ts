@@ -3,7 +3,7 @@ import type { Role } from '../activities/types.ts';
 import type { WorkerEnvironment } from '../config/worker-environment.ts';
 import { ROLES } from './roles.ts';
 import type { Slots } from './slots.ts';
-import { placeOf, TASK_QUEUE } from './task-queues.ts';
+import { placeOf, presenceQueue, TASK_QUEUE } from './task-queues.ts';
 
 /** One worker of the SDK: it polls one queue. */
 export interface WorkerSpec {
@@ -13,6 +13,8 @@ export interface WorkerSpec {
   readonly workflows: boolean;
   /** Activities side by side. */
   readonly slots: number;
+  /** Whether it serves the releases of its version only. */
+  readonly isVersioned: boolean;
 }
 
 /** The workers of a process: one for each queue that its roles serve. */
@@ -23,21 +25,18 @@ export function workerSpecs(
   activities: Activities,
 ): readonly WorkerSpec[] {
   const { mergeShard, convert, evaluate, place, answer, ...others } = activities;
-  const { queues, presence } = placeOf(environment);
+  const { queues, host } = placeOf(environment);
   const specs: Readonly<Record<Role, readonly WorkerSpec[]>> = {
     control:
-      presence === undefined
+      host === undefined
         ? [spec(TASK_QUEUE, { place, ...others }, slots.control, true)]
-        : [
-            spec(TASK_QUEUE, { place }, 1, true),
-            spec(queues.control, others, slots.control),
-            spec(presence.queue, { answer }, 1),
-          ],
+        : [spec(TASK_QUEUE, { place }, 1, true), spec(queues.control, others, slots.control)],
     merge: [spec(queues.merge, { mergeShard }, slots.merge)],
     convert: [spec(queues.convert, { convert }, slots.convert)],
     gpu: [spec(queues.gpu, { convert, evaluate }, slots.gpu)],
   };
-  return ROLES.filter((role) => roles.includes(role)).flatMap((role) => specs[role]);
+  const presence = { ...spec(presenceQueue(environment.host), { answer }, 1), isVersioned: false };
+  return [...ROLES.filter((role) => roles.includes(role)).flatMap((role) => specs[role]), presence];
 }
 
 function spec(
@@ -46,5 +45,5 @@ function spec(
   slots: number,
   workflows = false,
 ): WorkerSpec {
-  return { taskQueue, activities, workflows, slots };
+  return { taskQueue, activities, workflows, slots, isVersioned: true };
 }

@@ -1,5 +1,5 @@
 import { patched, setCurrentDetails, upsertMemo } from '@temporalio/workflow';
-import type { Paused, Stage, StageStatus, Waiting } from './messages.ts';
+import { LISTED, type Listed, type Paused, type StageStatus, type Waiting } from './messages.ts';
 
 /** What the page of a release in Temporal's UI says of it, as Markdown. */
 export function showDetails(
@@ -18,20 +18,8 @@ export function showDetails(
   setCurrentDetails(lines.join('\n\n'));
 }
 
-/** What a list of releases says of one, without asking it: the memo of its run has it. */
-export interface Listed {
-  readonly state: 'running' | 'waiting' | 'paused';
-  /** Those that run or wait, in their order. */
-  readonly stages: readonly Stage[];
-  /** Why the first of them waits. */
-  readonly code?: string;
-}
-
-/** Name of that in the memo. */
-export const LISTED = 'weldline';
-
 /**
- * Writes it where it is another than before: each time is an event of the history.
+ * Writes what lists say where it is another than before: each time is an event of the history.
  * @param before what was written last
  */
 export function showInLists(
@@ -42,7 +30,7 @@ export function showInLists(
 ): Listed | undefined {
   const [waiting] = waitings;
   const state = paused === undefined ? (waiting === undefined ? 'running' : 'waiting') : 'paused';
-  const shown = stages.filter((each) => each.state === 'running' || each.state === state);
+  const shown = stages.filter((each) => ['running', 'waiting', 'paused'].includes(each.state));
   const listed: Listed = {
     state,
     stages: shown.map(({ stage }) => stage),

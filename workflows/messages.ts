@@ -2,6 +2,7 @@
 import { defineQuery, defineSignal, defineUpdate } from '@temporalio/workflow';
 import type { Approval, Judged, MovedAlias } from '../activities/quality-types.ts';
 import type {
+  CleanedUp,
   PlanReference,
   Publication,
   ReleaseContext,
@@ -101,11 +102,23 @@ export interface ReleaseStatus {
   readonly inputs?: ResolvedInputs;
   readonly plan?: PlanReference;
   /** What a release that was cancelled has removed. */
-  readonly cleanedUp?: readonly string[];
+  readonly cleanedUp?: CleanedUp;
   /** The child workflow that merges, once it was started. */
   readonly mergeWorkflowId?: string;
   readonly warnings: readonly string[];
 }
+
+/** What a list of releases says of one, without asking it: the memo of its run has it. */
+export interface Listed {
+  readonly state: 'running' | 'waiting' | 'paused';
+  /** Those that run or wait, in their order. */
+  readonly stages: readonly Stage[];
+  /** Why the first of them waits. */
+  readonly code?: string;
+}
+
+/** Name of that in the memo. */
+export const LISTED = 'weldline';
 
 export interface MergeStatus {
   readonly shardsTotal: number;

@@ -1,10 +1,10 @@
-import { metricMeter } from '@temporalio/workflow';
+import { log, metricMeter } from '@temporalio/workflow';
 import type { Stage } from './messages.ts';
 
 /** How a stage ended, or was left. `waiting`: a person has to mend something. */
 export type StageOutcome = 'done' | 'failed' | 'waiting' | 'interrupted';
 
-/** Recorded once, not again in a replay. Names are documented in docs/production.md. */
+/** Recorded once, not again in a replay. docs/monitoring.md says what each is good for. */
 const stageSeconds = metricMeter.createHistogram(
   'weldline_stage_duration',
   'float',
@@ -20,6 +20,7 @@ const releases = metricMeter.createCounter('weldline_releases', undefined, 'Rele
 
 export function stageEnded(stage: Stage, outcome: StageOutcome, durationMs: number): void {
   stageSeconds.record(durationMs / 1000, { stage, outcome });
+  log.info('Stage ended', { stage, outcome, durationMs });
 }
 
 export function gateDecided(passed: number, refused: number): void {
@@ -29,4 +30,5 @@ export function gateDecided(passed: number, refused: number): void {
 
 export function releaseEnded(outcome: 'released' | 'failed' | 'cancelled'): void {
   releases.add(1, { outcome });
+  log.info('Release ended', { outcome });
 }

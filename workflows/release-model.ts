@@ -1,6 +1,7 @@
 import {
   CancellationScope,
   executeChild,
+  getExternalWorkflowHandle,
   isCancellation,
   log,
   ParentClosePolicy,
@@ -15,6 +16,7 @@ import type {
   ReleaseParts,
 } from '../activities/quality-types.ts';
 import type {
+  CleanedUp,
   CleanUpInput,
   Place,
   PlanReference,
@@ -47,7 +49,7 @@ interface Progress {
   inputs?: ResolvedInputs;
   plan?: PlanReference;
   judged?: Judged;
-  cleanedUp?: readonly string[];
+  cleanedUp?: CleanedUp;
   warnings: readonly string[];
 }
 
@@ -103,7 +105,7 @@ function mergeWorkflowId(): string {
 }
 
 /** A release that is cancelled leaves its journals and nothing half done; trying is enough. */
-async function cleanUp(place: Place, input: CleanUpInput): Promise<readonly string[]> {
+async function cleanUp(place: Place, input: CleanUpInput): Promise<CleanedUp> {
   const activities = activitiesAt(place, 'control', {
     startToCloseTimeout: '5m',
     scheduleToCloseTimeout: '10m',
@@ -111,10 +113,10 @@ async function cleanUp(place: Place, input: CleanUpInput): Promise<readonly stri
     summary: 'what a cancelled release leaves',
   });
   try {
-    return (await CancellationScope.nonCancellable(() => activities.cleanUp(input))).removed;
+    return await CancellationScope.nonCancellable(() => activities.cleanUp(input));
   } catch (error) {
     log.warn('What a cancelled release left could not all be removed', { error });
-    return [];
+    return { removed: [] };
   }
 }
 
@@ -191,7 +193,7 @@ async function makeMerge(
   );
   let quality: QualityPlan | undefined;
   const preflight = await runner.run('preflight', async () => {
-    const checked = await quick.preflight(context, inputs, ...adapterRoots);
+    const checked = await long.preflight(context, inputs, ...adapterRoots);
     if (recipe.conversions !== undefined || recipe.evaluation !== undefined) {
       quality = await long.planQuality(context, inputs, ...adapterRoots);
     }
@@ -231,7 +233,7 @@ function stagesOf({ conversions, evaluation, approval }: Recipe): readonly Stage
   return STAGES.filter((stage) => isWanted[stage] ?? true);
 }
 
-function merge(
+async function merge(
   input: ReleaseInput,
   place: Place,
   plan: PlanReference,
@@ -242,19 +244,44 @@ function merge(
     ...(threads === undefined ? {} : { threads }),
     ...(memoryBudgetBytes === undefined ? {} : { memoryBudgetBytes }),
   };
-  return executeChild(mergeModel, {
-    workflowId: mergeWorkflowId(),
-    args: [
-      {
-        plan,
-        roots,
-        place,
-        parallelShards: input.parallelShards,
-        heartbeatTimeoutMs: input.heartbeatTimeoutMs,
-        ...limits,
-      },
-    ],
-    cancellationType: 'WAIT_CANCELLATION_COMPLETED',
-    parentClosePolicy: ParentClosePolicy.REQUEST_CANCEL,
+  let isMerging = true;
+  let cancelled: Promise<void> | undefined;
+  CancellationScope.current().cancelRequested.catch(() => {
+    if (isMerging) cancelled = cancelMerge();
   });
+  try {
+    return await executeChild(mergeModel, {
+      workflowId: mergeWorkflowId(),
+      args: [
+        {
+          plan,
+          roots,
+          place,
+          parallelShards: input.parallelShards,
+          heartbeatTimeoutMs: input.heartbeatTimeoutMs,
+          ...limits,
+        },
+      ],
+      cancellationType: 'WAIT_CANCELLATION_COMPLETED',
+      parentClosePolicy: ParentClosePolicy.REQUEST_CANCEL,
+    });
+  } finally {
+    isMerging = false;
+    // The stage may begin again, with a merge of the same id that this must not reach.
+    await cancelled;
+  }
+}
+
+/**
+ * Temporal sends the cancellation of a child to the run that was started, which may have ended long
+ * ago while a later one goes on with its work: this one is for whichever is there.
+ */
+async function cancelMerge(): Promise<void> {
+  if (!patched('cancel-merge-runs')) return;
+  const merging = getExternalWorkflowHandle(mergeWorkflowId());
+  try {
+    await CancellationScope.nonCancellable(() => merging.cancel());
+  } catch {
+    // It has ended meanwhile.
+  }
 }

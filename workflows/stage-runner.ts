@@ -10,8 +10,9 @@ import {
   TimeoutFailure,
 } from '@temporalio/workflow';
 import type { FailureDetails } from '../activities/failures.ts';
-import { type Listed, showDetails, showInLists } from './current-details.ts';
+import { showDetails, showInLists } from './current-details.ts';
 import {
+  type Listed,
   type Paused,
   pauseUpdate,
   resumeSignal,

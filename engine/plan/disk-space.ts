@@ -27,33 +27,58 @@ export interface SpaceNeed {
   readonly purpose: string;
 }
 
+interface VolumeNeed {
+  readonly directory: string;
+  bytes: number;
+  readonly purposes: string[];
+}
+
 /**
  * Checks that every volume has room for all that will be written to it.
- * @throws WeldlineError `disk.full` naming the volume, what is needed and what is free
+ *
+ * @param reserved what others will write, who come first
+ * @throws WeldlineError `disk.full` naming the volume, what is needed and what is free;
+ *   `disk.reserved` where it is enough, but not beside what is reserved
  */
-export async function checkDiskSpace(needs: readonly SpaceNeed[]): Promise<void> {
-  const byVolume = new Map<number, { need: SpaceNeed; bytes: number; purposes: string[] }>();
-  for (const need of needs) {
-    const directory = await nearestExisting(need.directory);
-    const { dev } = await stat(directory);
-    const volume = byVolume.get(dev) ?? { need: { ...need, directory }, bytes: 0, purposes: [] };
-    volume.bytes += need.bytes;
-    volume.purposes.push(need.purpose);
-    byVolume.set(dev, volume);
-  }
-  for (const { need, bytes, purposes } of byVolume.values()) {
-    const { bavail, bsize } = await statfs(need.directory);
+export async function checkDiskSpace(
+  needs: readonly SpaceNeed[],
+  reserved: readonly SpaceNeed[] = [],
+): Promise<void> {
+  const ofOthers = await byVolume(reserved);
+  for (const [volume, { directory, bytes, purposes }] of await byVolume(needs)) {
+    const { bavail, bsize } = await statfs(directory);
     const free = bavail * bsize;
     const needed = bytes + OVERHEAD_BYTES;
-    if (bytes > 0 && free < needed) {
-      throw new WeldlineError(
-        'disk.full',
-        `The volume of ${need.directory} has ${gigabytes(free)} free and ${gigabytes(needed)} are ` +
-          `needed (${purposes.join(', ')}). Free space or choose another place.`,
-        { details: { freeBytes: free, neededBytes: needed } },
-      );
+    const others = ofOthers.get(volume)?.bytes ?? 0;
+    if (bytes === 0 || free >= needed + others) continue;
+    const volumeHas =
+      `The volume of ${directory} has ${gigabytes(free)} free and ${gigabytes(needed)} are ` +
+      `needed (${purposes.join(', ')})`;
+    const details = { freeBytes: free, neededBytes: needed };
+    if (free < needed) {
+      const message = `${volumeHas}. Free space or choose another place.`;
+      throw new WeldlineError('disk.full', message, { details });
     }
+    throw new WeldlineError(
+      'disk.reserved',
+      `${volumeHas}, but merges under way will still take ${gigabytes(others)}. It goes on when ` +
+        'they are done; free space to have it go on sooner.',
+      { details: { ...details, reservedBytes: others } },
+    );
   }
+}
+
+async function byVolume(needs: readonly SpaceNeed[]): Promise<ReadonlyMap<number, VolumeNeed>> {
+  const volumes = new Map<number, VolumeNeed>();
+  for (const { directory: wanted, bytes, purpose } of needs) {
+    const directory = await nearestExisting(wanted);
+    const { dev } = await stat(directory);
+    const volume = volumes.get(dev) ?? { directory, bytes: 0, purposes: [] };
+    volume.bytes += bytes;
+    volume.purposes.push(purpose);
+    volumes.set(dev, volume);
+  }
+  return volumes;
 }
 
 async function nearestExisting(path: string): Promise<string> {

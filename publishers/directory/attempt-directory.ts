@@ -41,9 +41,14 @@ export async function openAttempt(
   return own;
 }
 
-/** Removes what attempts left that were killed, and nothing else. */
-export async function removeAttempts(target: string, artefact: string): Promise<void> {
-  for (const { path } of await attemptsAt(target, artefact)) await discard(path);
+/**
+ * Removes what attempts left that were killed, and nothing else.
+ * @returns the paths of it
+ */
+export async function removeAttempts(target: string, artefact: string): Promise<readonly string[]> {
+  const attempts = await attemptsAt(target, artefact);
+  for (const { path } of attempts) await discard(path);
+  return attempts.map(({ path }) => path);
 }
 
 /** Removes a directory that nobody may see half removed. */

@@ -100,6 +100,15 @@ export class DirectoryPublisher implements Publisher {
     }
   }
 
+  async abandon(id: ArtefactId): Promise<readonly string[]> {
+    try {
+      const removed = await removeAttempts(this.name, artefactNameOf(id));
+      return removed.map((path) => `${path}: an unfinished copy`);
+    } catch (error) {
+      throw toPublishError(error, this.#locationOf(id));
+    }
+  }
+
   async prune(id: ArtefactId, { isDryRun }: { readonly isDryRun: boolean }): Promise<number> {
     const location = this.#locationOf(id);
     const occupant = await occupantOf(location);

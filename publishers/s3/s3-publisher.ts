@@ -8,6 +8,7 @@ import {
   RELEASE_FILE,
 } from '../publisher.ts';
 import { isPrunable, PRUNED_FILE, RELEASE_RECORD_BYTES_MAX } from '../release-record.ts';
+import { abandonArtefact } from './abandon-artefact.ts';
 import { findArtefact, keyOfFile, listArtefacts, locationOf } from './find-artefact.ts';
 import { openMultipart, partBytesFor } from './multipart.ts';
 import { conflict, publishArtefact, removeNotes } from './publish-artefact.ts';
@@ -65,6 +66,7 @@ export async function createS3Publisher(
       }),
     list: (signal) => listArtefacts(open(signal)),
     withdraw: (id, signal) => withdraw(open(signal), id),
+    abandon: (id, { signal, ...what }) => abandonArtefact(open(signal), id, what),
     prune: (id, { signal, isDryRun }) => prune(open(signal), id, isDryRun),
     readAlias: async (alias, part, signal) => (await readAlias(open(signal), alias, part))?.state,
     listAliases: (signal) => listAliases(open(signal)),

@@ -118,8 +118,7 @@ describe('releases while another process uses the server', () => {
   it('is listed and has a status after its end', async () => {
     const list = await weldline(setup, 'list', '--json');
     expect(JSON.parse(list.stdout)).toMatchObject([
-      { id: 'release-tone-model-1.0.0', state: 'completed' },
-      { id: 'release-tone-model-1.0.0', state: 'completed' },
+      { id: 'release-tone-model-1.0.0', state: 'completed', runs: 2 },
     ]);
     const text = await weldline(setup, 'status', 'tone-model-1.0.0');
     expect(text).toMatchObject({ status: 0, stderr: '' });
@@ -191,6 +190,7 @@ describe('releases while another process uses the server', () => {
     expect(JSON.parse(cancelled.stdout)).toEqual({
       id: 'release-release-notes-1.0.0',
       cancelled: true,
+      removed: [],
     });
     const { stdout } = await weldline(setup, 'status', '--json');
     expect(JSON.parse(stdout)).toMatchObject({ state: 'cancelled' });

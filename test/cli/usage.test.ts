@@ -7,6 +7,7 @@ import { runCommand } from '../harness/command.ts';
 
 const COMMANDS = [
   ...['release', 'status', 'list', 'resume', 'cancel', 'plan', 'merge', 'verify', 'worker'],
+  ...['watch', 'logs', 'pause', 'retry'],
   ...['promote', 'rollback', 'prune'],
 ] as const;
 

@@ -2,9 +2,8 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { WorkflowHandle } from '@temporalio/client';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { MergeShardInput } from '../../activities/types.ts';
-import type { RunningWorkers } from '../../workers/run-workers.ts';
 import { mergeStatusQuery } from '../../workflows/messages.ts';
 import { mergeDirectories } from '../doubles/merge-directories.ts';
 import { checkpointDigests } from '../harness/checkpoint-digests.ts';
@@ -28,6 +27,8 @@ import { WorkerProcess } from '../harness/worker-process.ts';
 const SHARDS = 12;
 /** Where Temporal proposes a new run: after three or four shards. */
 const EVENTS = 20;
+/** Some seconds each, and those in which the server finds a worker dead. */
+const TIMEOUT_MS = 240_000;
 
 let server: TestServer;
 let setup: ReleaseSetup;
@@ -69,8 +70,6 @@ async function childOf(release: TestRelease): Promise<{ firstRun: string; comple
   return { firstRun: started[0] ?? '', completions: completed.length };
 }
 
-type History = Awaited<ReturnType<WorkflowHandle['fetchHistory']>>;
-
 interface Run {
   readonly events: number;
   /** Shards that were begun in it, in that order. */
@@ -82,7 +81,8 @@ async function runsOf(release: TestRelease): Promise<Run[]> {
   const runs: Run[] = [];
   let runId: string | undefined = (await childOf(release)).firstRun;
   while (runId !== undefined) {
-    const { events }: History = await mergeOf(release, runId).fetchHistory();
+    const run: WorkflowHandle = mergeOf(release, runId);
+    const { events } = await run.fetchHistory();
     const shards = (events ?? []).flatMap(({ activityTaskScheduledEventAttributes: scheduled }) => {
       const data = scheduled?.input?.payloads?.[0]?.data;
       if (data == null) return [];
@@ -116,64 +116,55 @@ function firstRun(release: TestRelease): Promise<string> {
 const EVERY_SHARD_ONCE = Array.from({ length: SHARDS }, (_, shard) => shard);
 
 describe('a merge whose history grows long', () => {
-  let workers: RunningWorkers;
-  beforeEach(async () => {
-    workers = await startTestWorkers(server, setup.environment);
-  });
-  afterEach(async () => {
-    await workers.stop();
-  });
+  it(
+    'goes on in new runs, each shard merged once, though its worker is killed between two',
+    async () => {
+      const launch = (): WorkerProcess => new WorkerProcess(server, setup.variables);
+      let worker = await launch().ready();
+      try {
+        const release = await start('runs');
+        await nextRun(release, await firstRun(release));
+        await worker.kill();
+        worker = launch();
+        const { publications, directory } = await release.result();
+        expect(publications).toHaveLength(1);
+        expect(await checkpointDigests(directory)).toEqual(expected);
+        const runs = await runsOf(release);
+        expect(runs.length).toBeGreaterThan(2);
+        expect(runs.flatMap(({ shards }) => shards)).toEqual(EVERY_SHARD_ONCE);
+        for (const { events } of runs) expect(events).toBeLessThan(2 * EVENTS);
+        expect((await childOf(release)).completions).toBe(1);
+      } finally {
+        await worker.kill();
+      }
+    },
+    TIMEOUT_MS,
+  );
 
-  it('goes on in new runs, each shard merged once, one child to its parent', async () => {
-    const release = await start('runs');
-    await nextRun(release, await firstRun(release));
-    // Of all runs, not of the one that answers.
-    const status = await mergeOf(release).query(mergeStatusQuery);
-    expect(status.shardsTotal).toBe(SHARDS);
-    expect(status.shardsDone).toBeGreaterThan(0);
-    expect(status.bytesDone).toBe((status.bytesTotal / SHARDS) * status.shardsDone);
-
-    const { publications, directory } = await release.result();
-    expect(publications).toHaveLength(1);
-    expect(await checkpointDigests(directory)).toEqual(expected);
-    const runs = await runsOf(release);
-    expect(runs.length).toBeGreaterThan(2);
-    expect(runs.flatMap(({ shards }) => shards)).toEqual(EVERY_SHARD_ONCE);
-    for (const { events } of runs) expect(events).toBeLessThan(2 * EVENTS);
-    expect((await childOf(release)).completions).toBe(1);
-  });
-
-  it('hears of its cancellation in a later run too', async () => {
-    const release = await start('cancelled');
-    await nextRun(release, await firstRun(release));
-    await release.cancel();
-    expect(await failureOf(release)).toBeDefined();
-    expect((await release.describe()).status.name).toBe('CANCELLED');
-    expect((await mergeOf(release).describe()).status.name).toBe('CANCELLED');
-    const begun = (await runsOf(release)).flatMap(({ shards }) => shards);
-    expect(begun.length).toBeLessThan(SHARDS);
-  });
-});
-
-describe('a worker that is killed when a merge goes on in a new run', () => {
-  it('costs no shard, and none is merged twice', async () => {
-    const launch = (): WorkerProcess => new WorkerProcess(server, setup.variables);
-    let worker = await launch().ready();
-    try {
-      const release = await start('killed');
-      const second = await nextRun(release, await firstRun(release));
-      await worker.kill();
-      worker = launch();
-      await nextRun(release, second);
-      await worker.kill();
-      worker = launch();
-      const { directory } = await release.result();
-      expect(await checkpointDigests(directory)).toEqual(expected);
-      const runs = await runsOf(release);
-      expect(runs.length).toBeGreaterThan(2);
-      expect(runs.flatMap(({ shards }) => shards)).toEqual(EVERY_SHARD_ONCE);
-    } finally {
-      await worker.kill();
-    }
-  });
+  it(
+    'tells of earlier runs, and hears of its cancellation in a later one',
+    async () => {
+      let workers = await startTestWorkers(server, setup.environment);
+      try {
+        const release = await start('cancelled');
+        await nextRun(release, await firstRun(release));
+        // Nobody merges the rest, so that there is something to cancel.
+        await workers.stop();
+        workers = await startTestWorkers(server, setup.environment, ['control']);
+        const status = await mergeOf(release).query(mergeStatusQuery);
+        expect(status.shardsTotal).toBe(SHARDS);
+        expect(status.shardsDone).toBeGreaterThan(0);
+        expect(status.bytesDone).toBe((status.bytesTotal / SHARDS) * status.shardsDone);
+        await release.cancel();
+        expect(await failureOf(release)).toBeDefined();
+        expect((await release.describe()).status.name).toBe('CANCELLED');
+        expect((await mergeOf(release).describe()).status.name).toBe('CANCELLED');
+        const begun = (await runsOf(release)).flatMap(({ shards }) => shards);
+        expect(begun.length).toBeLessThan(SHARDS);
+      } finally {
+        await workers.stop();
+      }
+    },
+    TIMEOUT_MS,
+  );
 });

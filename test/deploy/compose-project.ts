@@ -30,8 +30,11 @@ export function readText(path: string): string {
   return readFileSync(join(ROOT, path), 'utf8');
 }
 
-export function readProject(): ComposeProject {
-  return parse(readText('docker-compose.yml'), { merge: true }) as ComposeProject;
+/** What is laid over the project with a second `--file`. */
+export const OVERLAYS = ['deploy/compose.gpu.yml', 'deploy/compose.monitoring.yml'];
+
+export function readProject(path = 'docker-compose.yml'): ComposeProject {
+  return parse(readText(path), { merge: true }) as ComposeProject;
 }
 
 /** The environment of a service as Compose gives it to its container. */

@@ -3,9 +3,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DCLinter } from 'dclint';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { TASK_QUEUE } from '../../workers/task-queues.ts';
+import { parse } from 'yaml';
+import { readEnvironment } from '../../config/environment.ts';
 import { ROLES } from '../../workers/roles.ts';
+import { presenceQueue } from '../../workers/task-queues.ts';
 import {
+  OVERLAYS,
   parseEnvironmentFile,
   ROOT,
   readProject,
@@ -19,9 +22,12 @@ const services = Object.entries(project.services);
 const workers = services.filter(([name]) => name.startsWith('worker-'));
 const settings = parseEnvironmentFile(readText('.env.example'));
 
-/** What `docker-compose.yml` takes from `.env`: name, and `:?` or `:-` with what follows. */
-const references = [...readText('docker-compose.yml').matchAll(/\$\{(\w+)([^}]*)\}/g)].map(
-  ([, name = '', rest = '']) => ({ name, rest }),
+/** What the files take from `.env`: name, and `:?` or `:-` with what follows. */
+const references = ['docker-compose.yml', ...OVERLAYS].flatMap((path) =>
+  [...readText(path).matchAll(/\$\{(\w+)([^}]*)\}/g)].map(([, name = '', rest = '']) => ({
+    name,
+    rest,
+  })),
 );
 
 describe('the schema', () => {
@@ -58,8 +64,8 @@ describe('the schema', () => {
     );
   }
 
-  test('docker-compose.yml keeps to it', () => {
-    expect(problemsOf(join(ROOT, 'docker-compose.yml'))).toEqual([]);
+  test.each(['docker-compose.yml', ...OVERLAYS])('%s keeps to it', (path) => {
+    expect(problemsOf(join(ROOT, path))).toEqual([]);
   });
 
   test.each([
@@ -248,6 +254,48 @@ describe('files', () => {
   });
 
   test('the health check asks for the task queue of the workers', () => {
-    expect(readText('deploy/worker-health.mjs')).toContain(`TASK_QUEUE = '${TASK_QUEUE}'`);
+    expect(readText('deploy/worker-health.mjs')).toContain(`TASK_QUEUE = \`${presenceQueue('')}`);
+  });
+});
+
+describe('what is laid over it', () => {
+  const monitoring = readProject('deploy/compose.monitoring.yml');
+
+  test('Prometheus asks every worker, and where each says that it listens', () => {
+    interface Scrapes {
+      readonly scrape_configs: readonly {
+        readonly dns_sd_configs: readonly {
+          readonly names: readonly string[];
+          readonly port: number;
+        }[];
+      }[];
+    }
+    const { scrape_configs } = parse(readText('deploy/prometheus.yml')) as Scrapes;
+    const [asked] = scrape_configs.flatMap(({ dns_sd_configs }) => dns_sd_configs);
+    expect(asked?.names).toEqual(workers.map(([name]) => name));
+    for (const [name, { environment }] of workers) {
+      expect(environment?.['WELDLINE_METRICS_ADDRESS'], name).toBe(`0.0.0.0:${asked?.port}`);
+    }
+  });
+
+  test('its files exist, its ports are on the loopback interface, its images have versions', () => {
+    const all = Object.values(monitoring.services);
+    const files = all.flatMap(({ volumes = [] }) =>
+      volumes.filter((each) => each.startsWith('./')),
+    );
+    expect(files.length).toBe(3);
+    for (const mount of files) {
+      expect(mount).toMatch(/:ro$/);
+      expect(existsSync(join(ROOT, mount.split(':')[0] ?? '')), mount).toBe(true);
+    }
+    for (const port of all.flatMap(({ ports = [] }) => ports))
+      expect(port).toMatch(/^127\.0\.0\.1:/);
+    for (const { image } of all) expect(image).toMatch(/:v?\d+\.\d+\.\d+$/);
+  });
+
+  test('the GPUs are given to a worker that there is', () => {
+    const { services: given } = readProject('deploy/compose.gpu.yml');
+    expect(Object.keys(given)).toEqual(['worker-gpu']);
+    expect(Object.keys(project.services)).toContain('worker-gpu');
   });
 });

@@ -48,15 +48,15 @@ function checkHealth() {
   });
 }
 
-test('a worker is healthy once it asks for work', async () => {
+test('a worker of any role is healthy once it asks for work', async () => {
   const before = await checkHealth();
   expect(before.exitCode).toBe(1);
-  expect(before.stderr).toContain('polls the task queue weldline');
+  expect(before.stderr).toContain('polls the task queue weldline-presence@');
 
   const home = join(server.directory, 'worker-home');
   await mkdir(home);
   await shareWorkflowBundle(home);
-  const worker = spawn(process.execPath, [join(ROOT, 'cli/main.ts'), 'worker'], {
+  const worker = spawn(process.execPath, [join(ROOT, 'cli/main.ts'), 'worker', '--role', 'merge'], {
     env: { ...process.env, TEMPORAL_ADDRESS: server.address, WELDLINE_HOME: home },
     stdio: 'ignore',
   });

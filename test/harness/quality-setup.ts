@@ -51,7 +51,13 @@ export function qualityRecipe(setup: QualitySetup, recipe: QualityRecipe): Loade
     name,
     version,
     base: { model: join(models, 'base') },
-    adapters: [{ id: 'calculator', model: join(models, 'adapters', adapter), version: '1' }],
+    adapters: [
+      {
+        id: 'calculator',
+        model: adapter.includes(':') ? adapter : join(models, 'adapters', adapter),
+        version: '1',
+      },
+    ],
     ...(recipe.convert && { convert: recipe.convert }),
     ...(recipe.evaluate === undefined ? {} : { evaluate: recipe.evaluate }),
     ...(recipe.approval && { approval: recipe.approval }),

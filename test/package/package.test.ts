@@ -45,9 +45,10 @@ test('runs on the Node.js of the machine and merges the same bytes as the source
   expect(weights.equals(await readFile(join(directory, 'sources/model.safetensors')))).toBe(true);
 });
 
-test('holds the kernels, the workflow bundle and what children run, and every file that package.json promises', () => {
+test('holds the kernels, the workflow bundles and what children run, and every file that package.json promises', () => {
   const needed = [
-    ...['kernels/merge.wasm', 'workflows/workflow-bundle.js', 'cli/main.js', 'tools/leash.js'],
+    ...['kernels/merge.wasm', 'cli/main.js', 'tools/leash.js'],
+    ...['workflows/workflow-bundle.js', 'workflows/workflow-bundle-traced.js'],
     ...['tools/gguf/quantize-process.js', 'tools/llama-cpp/run-model.js'],
     ...['tools/llama-cpp-packages/package-lock.json', 'tools/python/requirements.lock'],
     ...['tools/python/run_converter.py', 'tools/python/quantize.py'],

@@ -1,38 +1,22 @@
 /** The services of docker-compose.yml as processes of this machine: same commands, same settings. */
 import { mkdir, symlink, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { findFreePort } from '../../workers/free-port.ts';
-import { environmentOf, ROOT, readProject } from '../deploy/compose-project.ts';
+import { commandOf, PASSWORD, variablesOf } from '../deploy/compose-processes.ts';
+import { ROOT } from '../deploy/compose-project.ts';
+import { ServiceProcess } from '../harness/service-process.ts';
 import { waitFor } from '../harness/wait-for.ts';
 import { testTemporalCli } from '../tools/test-temporal-cli.ts';
-import { ServiceProcess } from './service-process.ts';
 
 /** `nobody`: PostgreSQL refuses to run as root. */
 const UNPRIVILEGED = { uid: 65_534, gid: 65_534 };
-const PASSWORD = 'of-the-drill-only';
 const START_TIMEOUT_MS = 120_000;
-
-const project = readProject();
-const settings = new Map([
-  ['POSTGRES_PASSWORD', PASSWORD],
-  ['WELDLINE_FILES', '/files'],
-]);
-
-/** The environment of a service, with addresses and paths of this machine in place of Docker's. */
-function variablesOf(
-  service: string,
-  changes: Readonly<Record<string, string>>,
-): Record<string, string> {
-  const found = project.services[service];
-  if (found === undefined) throw new Error(`docker-compose.yml has no ${service}`);
-  return { PATH: process.env['PATH'] ?? '', ...environmentOf(found, settings), ...changes };
-}
 
 /** A database in `directory/data`. */
 export class Postgres extends ServiceProcess {
   readonly port: number;
+  readonly #programs: string;
 
   private constructor(directory: string, programs: string, port: number) {
     super({
@@ -46,10 +30,11 @@ export class Postgres extends ServiceProcess {
       user: process.getuid?.() === 0 ? UNPRIVILEGED : undefined,
     });
     this.port = port;
+    this.#programs = programs;
   }
 
-  /** @param programs directory of `postgres` and `initdb` */
-  static async create(directory: string, programs: string): Promise<Postgres> {
+  /** @param programs directory of `postgres`, `initdb`, `pg_isready`, `pg_dumpall` and `psql` */
+  static async create(directory: string, programs: string, port?: number): Promise<Postgres> {
     await mkdir(directory, { recursive: true });
     const passwordFile = join(directory, 'password');
     await writeFile(passwordFile, PASSWORD);
@@ -60,21 +45,37 @@ export class Postgres extends ServiceProcess {
       ...['--auth=scram-sha-256', '--encoding=UTF8', '--no-locale'],
     ];
     await execa(join(programs, 'initdb'), initdb, asRoot ? UNPRIVILEGED : {});
-    return new Postgres(directory, programs, await findFreePort());
+    return new Postgres(directory, programs, port ?? (await findFreePort()));
   }
 
-  /** Resolves when it takes connections. */
+  /** Resolves when the health check of the service passes. */
   async answers(): Promise<void> {
-    await waitFor('PostgreSQL', () => takesConnections(this.port), START_TIMEOUT_MS);
+    const isReady = async (): Promise<true | undefined> => {
+      const { exitCode } = await execa(
+        join(this.#programs, 'pg_isready'),
+        ['--host=127.0.0.1', `--port=${this.port}`, '--username=temporal'],
+        { reject: false },
+      );
+      return exitCode === 0 || undefined;
+    };
+    await waitFor('PostgreSQL', isReady, START_TIMEOUT_MS);
   }
-}
 
-function takesConnections(port: number): Promise<true | undefined> {
-  return new Promise((settle) => {
-    const socket = connect(port, '127.0.0.1');
-    socket.once('connect', () => settle(true)).once('error', () => settle(undefined));
-    socket.once('connect', () => socket.destroy());
-  });
+  /** Writes all of it into a file, as docs/production.md does. */
+  async dump(path: string): Promise<void> {
+    await this.#run('pg_dumpall', `--file=${path}`);
+  }
+
+  async restore(path: string): Promise<void> {
+    await this.#run('psql', '--dbname=postgres', '--quiet', `--file=${path}`);
+  }
+
+  async #run(program: string, ...args: readonly string[]): Promise<void> {
+    const connection = ['--host=127.0.0.1', `--port=${this.port}`, '--username=temporal'];
+    await execa(join(this.#programs, program), [...connection, ...args], {
+      env: { PGPASSWORD: PASSWORD },
+    });
+  }
 }
 
 /** The server on that database. */
@@ -144,7 +145,7 @@ export class TemporalServer extends ServiceProcess {
   }
 
   async #runScript(service: string, changes: Readonly<Record<string, string>>): Promise<string> {
-    const [shell = '', script = ''] = project.services[service]?.command ?? [];
+    const [shell = '', script = ''] = commandOf(service);
     const env = variablesOf(service, {
       ...changes,
       PATH: `${join(this.#directory, 'bin')}:${process.env['PATH']}`,
@@ -167,29 +168,4 @@ const OTHER_SERVICES = ['HISTORY', 'MATCHING', 'WORKER'];
 
 function bothPorts(service: string): string[] {
   return [`${service}_GRPC`, `${service}_MEMBERSHIP`];
-}
-
-/** All workers, each the process that its container would run. */
-export function createWorkers(
-  directory: string,
-  address: string,
-  variables: Readonly<Record<string, string>>,
-): ServiceProcess[] {
-  return Object.keys(project.services)
-    .filter((name) => name.startsWith('worker-'))
-    .map((name) => {
-      const { command = [] } = project.services[name] ?? {};
-      const env = variablesOf(name, {
-        ...variables,
-        TEMPORAL_ADDRESS: address,
-        WELDLINE_METRICS_ADDRESS: '',
-        DOCKER_CONFIG: directory,
-      });
-      return new ServiceProcess({
-        program: process.execPath,
-        args: [join(ROOT, 'cli/main.ts'), ...command],
-        env,
-        logPath: join(directory, `${name}.log`),
-      });
-    });
 }

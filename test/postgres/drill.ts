@@ -9,22 +9,24 @@
  * Schema, server, namespace and workers run with the commands and settings of docker-compose.yml.
  * Ends with a table, and status 1 where a release did not end as it should.
  */
-import { chmod, cp, mkdtemp, rm } from 'node:fs/promises';
+import { chmod, cp, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Client, Connection } from '@temporalio/client';
-import { SHARED_QUEUES } from '../../workers/task-queues.ts';
+import { ROLES } from '../../workers/roles.ts';
+import { waitUntil } from '../../workers/wait-until.ts';
+import { createWorkers, workersPoll } from '../deploy/compose-processes.ts';
 import { ROOT } from '../deploy/compose-project.ts';
 import { mergeDirectories } from '../doubles/merge-directories.ts';
 import { checkpointDigests } from '../harness/checkpoint-digests.ts';
 import { type RunningCommand, startCommand } from '../harness/command.ts';
 import { heavyModel } from '../harness/heavy-model.ts';
 import { type ReleaseSetup, setUpRelease, writeRecipe } from '../harness/release-setup.ts';
-import { activityRuns } from '../harness/running-release.ts';
-import { waitFor } from '../harness/wait-for.ts';
-import { createWorkers, Postgres, TemporalServer } from './compose-services.ts';
-import type { ServiceProcess } from './service-process.ts';
+import { activityRuns, type TestRelease, waitForStatus } from '../harness/running-release.ts';
+import type { ServiceProcess } from '../harness/service-process.ts';
+import { Postgres, TemporalServer } from './compose-services.ts';
 
 /** As long as a supervisor takes to notice and start something again. */
 const OUTAGE_MS = 5_000;
@@ -48,6 +50,7 @@ interface Services {
   readonly client: Client;
   readonly setup: ReleaseSetup;
   readonly variables: Readonly<Record<string, string>>;
+  readonly supervised: Set<ServiceProcess>;
 }
 
 const facts: (readonly [string, string])[] = [];
@@ -60,33 +63,11 @@ const secondsSince = (startMs: number): string =>
   `${((performance.now() - startMs) / 1000).toFixed(1)} s`;
 
 /** Starts what ended by itself, as `restart: unless-stopped` does. */
-function supervise(...services: readonly ServiceProcess[]): () => void {
+function supervise(services: ReadonlySet<ServiceProcess>): () => void {
   const timer = setInterval(() => {
     for (const service of services) if (!service.isRunning) service.start();
   }, SUPERVISOR_INTERVAL_MS);
   return () => clearInterval(timer);
-}
-
-/** Resolves when workers asked for work on every queue since `sinceMs`. */
-async function workersPoll(client: Client, sinceMs: number): Promise<void> {
-  const hasPolled = async (name: string, taskQueueType: number): Promise<boolean> => {
-    const request = { namespace: 'default', taskQueue: { name }, taskQueueType };
-    const { pollers } = await client.workflowService.describeTaskQueue(request);
-    return (pollers ?? []).some(
-      ({ lastAccessTime }) => Number(lastAccessTime?.seconds ?? 0) * 1000 >= sinceMs - 1000,
-    );
-  };
-  await waitFor(
-    'the workers',
-    async () => {
-      const all = [
-        hasPolled(SHARED_QUEUES.control, 1),
-        ...Object.values(SHARED_QUEUES).map((name) => hasPolled(name, 2)),
-      ];
-      return (await Promise.all(all).catch(() => [false])).every(Boolean) || undefined;
-    },
-    WAIT_MS,
-  );
 }
 
 /** How many shards of the release that runs are merged. */
@@ -96,43 +77,45 @@ async function shardsDone(client: Client, workflowId: string): Promise<number> {
     .length;
 }
 
-async function waitForShards(client: Client, workflowId: string, count: number): Promise<number> {
-  const done = async (): Promise<number | undefined> => {
-    const found = await shardsDone(client, workflowId).catch(() => 0);
-    return found >= count ? found : undefined;
-  };
-  return await waitFor(`${count} shards`, done, WAIT_MS);
+async function waitForShards(client: Client, workflowId: string, count: number): Promise<void> {
+  const areDone = async (): Promise<boolean> =>
+    (await shardsDone(client, workflowId).catch(() => 0)) >= count;
+  if (await waitUntil(areDone, { timeoutMs: WAIT_MS, pollMs: 250 })) return;
+  throw new Error(`${workflowId}: fewer than ${count} shards are done`);
 }
 
+/** Strikes while shards are merged, and says how long it takes until work goes on. */
 async function fault(
   name: string,
   services: Services,
   workflowId: string,
   strike: () => Promise<void>,
 ): Promise<void> {
-  const { client } = services;
+  const { client, server } = services;
   const before = await shardsDone(client, workflowId);
   tell(`${name}: shards done before, of ${SHARDS}`, String(before));
   const struckMs = performance.now();
   await strike();
-  await services.server.answers();
-  tell(`${name}: from the kill to a healthy server`, secondsSince(struckMs));
+  await server.answers();
+  tell(`${name}: away for`, secondsSince(struckMs));
   const [healthyMs, healthyAtMs] = [performance.now(), Date.now()];
-  await workersPoll(client, healthyAtMs);
-  tell(`${name}: until all workers poll again`, secondsSince(healthyMs));
   await waitForShards(client, workflowId, before + 1);
   tell(`${name}: until the next shard is done`, secondsSince(healthyMs));
+  await workersPoll(client, ROLES, healthyAtMs);
+  tell(`${name}: until all workers ask for work again`, secondsSince(healthyMs));
 }
 
-async function killServer({ server }: Services): Promise<void> {
+async function killServer({ server, supervised }: Services): Promise<void> {
+  supervised.delete(server);
   await server.kill();
-  await new Promise((settle) => setTimeout(settle, OUTAGE_MS));
+  await sleep(OUTAGE_MS);
   server.start();
+  supervised.add(server);
 }
 
 async function killDatabase({ postgres }: Services): Promise<void> {
   await postgres.kill();
-  await new Promise((settle) => setTimeout(settle, OUTAGE_MS));
+  await sleep(OUTAGE_MS);
   postgres.start();
   await postgres.answers();
 }
@@ -211,8 +194,51 @@ async function releaseDisturbed(services: Services): Promise<void> {
   tell('restarts of server and database', `${server.restarts}, ${postgres.restarts}`);
 }
 
+/** A release waits for a person while the database is replaced by its backup; then she says yes. */
+async function moveToBackup(services: Services): Promise<Postgres> {
+  const { client, directory, server, setup, supervised, variables } = services;
+  const recipe = await writeRecipe(setup, { name: 'waiting', approval: 'required' });
+  const { status } = await (await startCommand(['release', recipe, '--detach'], { variables }))
+    .ended;
+  if (status !== 0) throw new Error(`release --detach ended with ${status}`);
+  const handle = client.workflow.getHandle('release-waiting-1.0.0') as TestRelease;
+  await waitForStatus(
+    handle,
+    'a release that waits',
+    ({ waiting }) => waiting?.needs === 'approval',
+    WAIT_MS,
+  );
+
+  supervised.delete(server);
+  await server.stop();
+  const dump = join(directory, 'temporal.sql');
+  await services.postgres.dump(dump);
+  tell('backup', `${((await stat(dump)).size / 1e6).toFixed(1)} MB`);
+  await services.postgres.stop('SIGINT');
+
+  const restored = join(directory, 'restored');
+  const postgres = await Postgres.create(restored, values.postgres, services.postgres.port);
+  postgres.start();
+  await postgres.answers();
+  await postgres.restore(dump);
+  server.start();
+  supervised.add(server);
+  await server.answers();
+  const approve = await startCommand(['approve', 'release-waiting-1.0.0'], { variables });
+  await ended(approve, 'approval after the restore');
+  await handle.result();
+  tell('release that waited through backup and restore', (await handle.describe()).status.name);
+  return postgres;
+}
+
+/** Resident memory, as the kernel counted it. */
+async function memoryAtMost({ pid }: ServiceProcess): Promise<string> {
+  const text = await readFile(`/proc/${pid}/status`, 'utf8');
+  return `${Math.round(Number(/VmHWM:\s+(\d+)/.exec(text)?.[1]) / 1024)} MiB`;
+}
+
 async function drill(directory: string): Promise<void> {
-  const postgres = await Postgres.create(join(directory, 'postgres'), values.postgres);
+  let postgres = await Postgres.create(join(directory, 'postgres'), values.postgres);
   const server = await TemporalServer.create(directory, values.temporal ?? '', postgres.port);
   const workers: ServiceProcess[] = [];
   let stopSupervision = (): void => undefined;
@@ -231,17 +257,20 @@ async function drill(directory: string): Promise<void> {
     if (!(await server.registerNamespace()).includes('exists')) throw new Error('namespace');
     const heavy = heavyModel({ layers: SHARDS, shards: SHARDS, extent: 1024, rank: 1024 });
     const setup = await setUpRelease(directory, heavy);
-    workers.push(...createWorkers(directory, server.address, setup.variables));
+    workers.push(...createWorkers(ROLES, directory, server.address, setup.variables));
     const startedAtMs = Date.now();
     for (const worker of workers) worker.start();
-    stopSupervision = supervise(server, ...workers);
+    const supervised = new Set<ServiceProcess>([server, ...workers]);
+    stopSupervision = supervise(supervised);
     const client = new Client({ connection: await Connection.connect(server) });
-    await workersPoll(client, startedAtMs);
+    await workersPoll(client, ROLES, startedAtMs);
     const variables = { ...setup.variables, TEMPORAL_ADDRESS: server.address };
-    const services = { directory, postgres, server, client, setup, variables };
+    const services = { directory, postgres, server, client, setup, variables, supervised };
     await releaseExample(services);
     await releaseUndisturbed(services);
     await releaseDisturbed(services);
+    tell('memory of the server at most', await memoryAtMost(server));
+    postgres = await moveToBackup(services);
     tell('restarts of the workers', workers.map(({ restarts }) => restarts).join(', '));
     await client.connection.close();
   } finally {

@@ -11,20 +11,22 @@ const HISTORIES = fileURLToPath(new URL('../histories/', import.meta.url));
 const NAMES = readdirSync(HISTORIES).sort();
 
 let code: string;
+let tracedCode: string;
 beforeAll(async () => {
   code = await loadWorkflowBundle(SHARED_BUNDLES, createLogger('error'));
+  tracedCode = await loadWorkflowBundle(SHARED_BUNDLES, createLogger('error'), { traced: true });
 });
 
 const read = (name: string): string => readFileSync(`${HISTORIES}${name}`, 'utf8');
 
 /** Replays a history. @returns why it cannot be replayed, undefined if it can */
-async function replay(name: string, text: string): Promise<Error | undefined> {
+async function replay(name: string, text: string, by = code): Promise<Error | undefined> {
   // The id has no part in what is replayed but for the name of the merge below it.
   const [kind, outcome] = name.replace('.json', '').split('-');
   const workflowId = `release-${outcome}-1.0.0${kind === 'merge' ? '/merge' : ''}`;
   const histories = [{ workflowId, history: JSON.parse(text) }];
   for await (const { error } of Worker.runReplayHistories(
-    { workflowBundle: { code } },
+    { workflowBundle: { code: by } },
     histories,
   )) {
     return error;
@@ -50,6 +52,15 @@ describe('recorded histories', () => {
 
   it.each(NAMES)('%s is replayed by the workflows as they are', async (name) => {
     expect(await replay(name, read(name))).toBeUndefined();
+  });
+
+  it.each([
+    'merge-finished.json',
+    'release-cancelled.json',
+    'release-judged.json',
+    'release-resumed.json',
+  ])('%s is replayed by workers that begin to trace in the middle', async (name) => {
+    expect(await replay(name, read(name), tracedCode)).toBeUndefined();
   });
 
   it.each([

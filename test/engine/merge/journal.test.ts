@@ -1,6 +1,15 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { formatLine, type JournalHead, parseJournal } from '../../../engine/merge/journal.ts';
+import {
+  formatLine,
+  type JournalHead,
+  parseJournal,
+  readJournal,
+} from '../../../engine/merge/journal.ts';
+import { openJournal } from '../../../engine/merge/shard-file.ts';
+import { temporaryDirectory } from '../../doubles/temporary-directory.ts';
 
 const HEAD: JournalHead = { journal: 2, plan: 'a'.repeat(64), shard: 'model.safetensors' };
 
@@ -90,4 +99,36 @@ test('no text at all makes the parser throw, save another merge', () => {
   );
   const shard = formatLine({ ...HEAD, shard: 'other.safetensors' });
   expect(() => parseJournal(shard, 'journals/x', HEAD)).toThrow(/another merge/);
+});
+
+test.each(['begun', 'not there'])(
+  'attempts that overlap keep the lines of each other in a journal that was %s',
+  async (was) => {
+    const path = join(await temporaryDirectory(), 'journal');
+    const prefixes = [1, 2].map((end) => ({
+      end: end * 4096,
+      sha256: 'd'.repeat(64),
+      inputs: 'i',
+    }));
+    if (was === 'begun') await (await openJournal(path, HEAD, undefined)).close();
+    // Both read it before either opens it.
+    const state = await readJournal(path, HEAD);
+    const one = await openJournal(path, HEAD, state);
+    await one.appendFile(formatLine(prefixes[0]!));
+    const other = await openJournal(path, HEAD, state);
+    await other.appendFile(formatLine(prefixes[1]!));
+    await one.appendFile(formatLine(COMPLETE));
+    await Promise.all([one.close(), other.close()]);
+    expect(await readJournal(path, HEAD)).toEqual({ prefixes, complete: COMPLETE });
+  },
+);
+
+test('a line that a crash has cut does not swallow the next one', async () => {
+  const path = join(await temporaryDirectory(), 'journal');
+  const cut = formatLine(COMPLETE).slice(0, 30);
+  await writeFile(path, `${formatLine(HEAD)}${cut}`);
+  const journal = await openJournal(path, HEAD, await readJournal(path, HEAD));
+  await journal.appendFile(formatLine(COMPLETE));
+  await journal.close();
+  expect(await readJournal(path, HEAD)).toEqual({ prefixes: [], complete: COMPLETE });
 });

@@ -29,6 +29,10 @@ export class ServiceProcess {
     return child !== undefined && child.exitCode === null && child.signalCode === null;
   }
 
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
   start(): void {
     const { program, args, env, logPath, user } = this.#options;
     const log = openSync(logPath, 'a');

@@ -1,0 +1,45 @@
+/** What every line has, and nobody reads for. */
+const OMITTED = [
+  'release',
+  'run',
+  'taskQueue',
+  'trace_id',
+  'span_id',
+  'trace_flags',
+  'workflowType',
+];
+
+/** Lines are written by programs and may quote others: nothing in them may steer a terminal. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for.
+const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+
+/**
+ * A line of a log as a person reads it: time, level, stage, message, then what else it says.
+ * @param line JSON as workers write it; anything else stays as it is
+ */
+export function logLine(line: string): string {
+  return readable(line).replaceAll(CONTROLS, '\ufffd');
+}
+
+function readable(line: string): string {
+  let entry: Readonly<Record<string, unknown>>;
+  try {
+    entry = Object(JSON.parse(line)) as Readonly<Record<string, unknown>>;
+  } catch {
+    return line;
+  }
+  const { time, level, message, stage, activity, attempt, ...rest } = entry;
+  if (typeof time !== 'string' || typeof message !== 'string') return line;
+  const others = Object.entries(rest)
+    .filter(([name]) => !OMITTED.includes(name))
+    .map(([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`);
+  const which = [stage, activity === stage ? undefined : activity];
+  return [
+    time.slice(0, 19).replace('T', ' '),
+    String(level ?? '').padEnd(5),
+    which.filter(Boolean).join('/'),
+    message,
+    ...(attempt === undefined || attempt === 1 ? [] : [`attempt=${String(attempt)}`]),
+    ...others,
+  ].join('  ');
+}

@@ -1,0 +1,148 @@
+/** A month of nights whose clock jumps: what waits for hours here waits for no time at all. */
+import { mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { WorkflowFailedError, type WorkflowHandle } from '@temporalio/client';
+import type { TestWorkflowEnvironment } from '@temporalio/testing';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { TASK_QUEUE } from '../../workers/task-queues.ts';
+import { approveUpdate, statusQuery } from '../../workflows/messages.ts';
+import { NIGHT_MEMO, type NightlyInput, type NightMemo } from '../../workflows/nightly-messages.ts';
+import type { nightlyRelease } from '../../workflows/nightly-release.ts';
+import type { releaseModel } from '../../workflows/release-model.ts';
+import { writeFiles } from '../doubles/merge-directories.ts';
+import { adapterFiles, tinyAdapter } from '../doubles/tiny-model.ts';
+import {
+  type RecipeChanges,
+  type ReleaseSetup,
+  recipeOf,
+  releaseInput,
+  setUpRelease,
+} from '../harness/release-setup.ts';
+import { startSkippingWorkers, startTimeSkipping } from '../harness/time-skipping.ts';
+import { waitFor } from '../harness/wait-for.ts';
+
+vi.setConfig({ testTimeout: 120_000 });
+
+const HOUR_MS = 3_600_000;
+
+let directory: string;
+let environment: TestWorkflowEnvironment;
+let setup: ReleaseSetup;
+let stopWorkers: () => Promise<void>;
+
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'weldline-nights-'));
+  setup = await setUpRelease(directory);
+  environment = await startTimeSkipping();
+  stopWorkers = await startSkippingWorkers(environment, setup);
+});
+afterAll(async () => {
+  await stopWorkers();
+  await environment.teardown();
+  await rm(directory, { recursive: true, force: true });
+});
+
+function nightly(changes: RecipeChanges, more: Partial<NightlyInput> = {}): NightlyInput {
+  const input = releaseInput(recipeOf(setup, { version: '1.{date}', ...changes }));
+  return { ...input, timeZone: 'UTC', cron: [], nightTimeoutMs: 20 * HOUR_MS, ...more };
+}
+
+function startNight(workflowId: string, input: NightlyInput) {
+  return environment.client.workflow.start<typeof nightlyRelease>('nightlyRelease', {
+    workflowId,
+    taskQueue: TASK_QUEUE,
+    args: [input],
+    workflowExecutionTimeout: '21h',
+  });
+}
+
+async function failureOf(night: Promise<unknown>): Promise<{ type: string; message: string }> {
+  const error: unknown = await night.catch((reason: unknown) => reason);
+  if (!(error instanceof WorkflowFailedError)) throw new Error('the night did not fail');
+  return error.cause as unknown as { type: string; message: string };
+}
+
+/** Waits until a release asks for a person's word. */
+function untilAsked(id: string): Promise<WorkflowHandle<typeof releaseModel>> {
+  return waitFor(`${id} to ask`, async () => {
+    const release = environment.client.workflow.getHandle<typeof releaseModel>(id);
+    const status = await release.query(statusQuery).catch(() => undefined);
+    return status?.waiting === undefined ? undefined : release;
+  });
+}
+
+describe('a month of nights', () => {
+  /** What happens before a night. */
+  const events: Readonly<Record<number, () => Promise<void>>> = {
+    10: () => writeFiles(setup.adapter, adapterFiles(tinyAdapter({ seed: 7 }))),
+    15: () => rename(setup.adapter, `${setup.adapter}-away`),
+    17: () => rename(`${setup.adapter}-away`, setup.adapter),
+  };
+
+  it('releases what is new, says "unchanged" of the rest, and fails where an input is gone', async () => {
+    const outcomes: string[] = [];
+    const versions = new Set<string>();
+    const begunAtMs = await environment.currentTimeMs();
+    for (let number = 0; number < 30; number++) {
+      await events[number]?.();
+      const night = await startNight(`night-${number}`, nightly({ name: 'month' }));
+      const result = await night.result().catch(() => undefined);
+      if (result !== undefined) versions.add(result.version);
+      outcomes.push(result?.outcome ?? 'failed');
+      await environment.sleep('24h');
+    }
+    const expected = outcomes.map((_, number) => {
+      if (number === 0 || number === 10) return 'released';
+      return number === 15 || number === 16 ? 'failed' : 'unchanged';
+    });
+    expect(outcomes).toEqual(expected);
+    expect(versions.size).toBe(28);
+    expect((await environment.currentTimeMs()) - begunAtMs).toBeGreaterThan(29 * 24 * HOUR_MS);
+    const releases = (await readdir(setup.target)).filter((name) => name.startsWith('merged-'));
+    expect(releases).toHaveLength(2);
+  });
+});
+
+describe('a night that waits', () => {
+  it('is given up before the server ends it, and says what a person would have had to mend', async () => {
+    const occupied = join(directory, 'occupied');
+    await writeFile(occupied, 'a file where a directory should be');
+    const targets = [join(occupied, 'releases')];
+    const night = await startNight('waiting', nightly({ name: 'waiting', targets }));
+    const { type, message } = await failureOf(night.result());
+    expect(type).toBe('release.timed-out');
+    expect(message).toMatch(/given up after 20 h: it waited \(preflight, publish\.not-writable\)/);
+    expect(message).toContain(occupied);
+    const { memo } = await night.describe();
+    const told = memo?.[NIGHT_MEMO] as NightMemo;
+    expect(told).toMatchObject({ state: 'failed', detail: message });
+    const release = environment.client.workflow.getHandle(`release-waiting-${told.version}`);
+    expect((await release.describe()).status.name).toBe('CANCELLED');
+  });
+
+  it('waits for approval where its recipe asks for it, and is then released', async () => {
+    const night = await startNight('asked', nightly({ name: 'asked', approval: 'required' }));
+    const id = await waitFor('the release to begin', async () => {
+      const { memo = {} } = await night.describe();
+      return ((memo[NIGHT_MEMO] ?? {}) as Partial<NightMemo>).release;
+    });
+    const release = await untilAsked(id);
+    await release.executeUpdate(approveUpdate, { args: [{ by: 'a person' }] });
+    expect(await night.result()).toMatchObject({ outcome: 'released' });
+  });
+
+  it('says so where its version is being released by hand', async () => {
+    const input = nightly({ name: 'taken', approval: 'required', version: '2.0.0' });
+    await environment.client.workflow.start<typeof releaseModel>('releaseModel', {
+      workflowId: 'release-taken-2.0.0',
+      taskQueue: TASK_QUEUE,
+      args: [input],
+    });
+    const release = await untilAsked('release-taken-2.0.0');
+    const { type, message } = await failureOf((await startNight('taken', input)).result());
+    expect(type).toBe('release.already-running');
+    expect(message).toContain('weldline status release-taken-2.0.0');
+    expect((await release.query(statusQuery)).waiting).toMatchObject({ needs: 'approval' });
+  });
+});
