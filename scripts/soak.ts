@@ -3,6 +3,7 @@
  *
  *     npm run soak -- --rounds 200 --seed 1
  *     npm run soak -- --seed 1 --only 17                 one round of that seed again
+ *     npm run soak -- --seed 1 --from 57 --rounds 144    the rest of one that was stopped
  *     npm run soak -- --faults kill-worker,freeze --shapes merge
  *     npm run soak -- --jobs 3 --keep-going              rounds side by side: most of one is waiting
  *     npm run soak -- --queued 50                        releases at once on two workers, nothing else
@@ -30,6 +31,7 @@ const { values } = parseArgs({
   options: {
     rounds: { type: 'string', default: '20' },
     seed: { type: 'string', default: '1' },
+    from: { type: 'string', default: '1' },
     only: { type: 'string' },
     faults: { type: 'string', default: FAULT_KINDS.join(',') },
     shapes: { type: 'string', default: SHAPES.join(',') },
@@ -40,6 +42,7 @@ const { values } = parseArgs({
   },
 });
 
+const TABLE_EVERY = 20;
 const MAIN = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 
 function wholeNumber(name: string, text: string): number {
@@ -97,6 +100,8 @@ class Soak {
     const outcome = await runRound({ world, name, drawn, expected });
     this.outcomes.push(outcome);
     console.log(`${name}: ${describe(outcome)}`);
+    // A soak that is stopped has told what it came to.
+    if (this.outcomes.length % TABLE_EVERY === 0) console.log(`\n${soakTable(this.outcomes)}\n`);
     for (const problem of outcome.problems) console.log(`  WRONG: ${problem}`);
     if (outcome.problems.length === 0) return true;
     console.log(`  seed ${this.#seed}, round ${round}; kept in ${outcome.directory}`);
@@ -156,9 +161,10 @@ async function main(): Promise<number> {
   if (values.queued !== undefined) return queued(wholeNumber('queued', values.queued));
   const seed = wholeNumber('seed', values.seed);
   const count = wholeNumber('rounds', values.rounds);
+  const first = wholeNumber('from', values.from);
   const rounds =
     values.only === undefined
-      ? Array.from({ length: count }, (_, index) => index + 1)
+      ? Array.from({ length: count }, (_, index) => first + index)
       : [wholeNumber('only', values.only)];
   const directory = values.directory ?? mkdtempSync(join(tmpdir(), 'weldline-soak-'));
   const soak = new Soak(seed, rounds);
