@@ -55,4 +55,4 @@ it('writes down how far it is, and the next one makes the same bytes', async () 
   } finally {
     await workers.stop();
   }
-}, 120_000);
+}, 240_000);

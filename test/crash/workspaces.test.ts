@@ -59,7 +59,7 @@ it(`${RELEASES} releases queued at once for two workers are all published, each 
   } finally {
     await Promise.all(workers.map((each) => each.stop()));
   }
-}, 120_000);
+}, 240_000);
 
 it('a workspace that was copied from another machine is gone on with, and its owner left alone', async () => {
   const setup = await setUpRelease(join(server.directory, 'copied'));
@@ -115,4 +115,4 @@ it('a workspace that was copied from another machine is gone on with, and its ow
   } finally {
     await workers.stop();
   }
-}, 120_000);
+}, 240_000);
