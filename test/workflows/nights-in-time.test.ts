@@ -104,6 +104,23 @@ describe('a month of nights', () => {
   });
 });
 
+describe('a release by hand', () => {
+  it('is what the next night finds unchanged', async () => {
+    const { recipe, digest } = recipeOf(setup, { name: 'by-hand', version: '1.0.0' });
+    const { client } = environment;
+    await client.workflow.execute<typeof releaseModel>('releaseModel', {
+      workflowId: 'release-by-hand-1.0.0',
+      taskQueue: TASK_QUEUE,
+      args: [releaseInput({ recipe, digest, path: '' })],
+    });
+    const night = await startNight('after-hand', nightly({ name: 'by-hand' }));
+    expect(await night.result()).toMatchObject({
+      outcome: 'unchanged',
+      last: { version: '1.0.0', inputs: { base: expect.stringMatching(/^[0-9a-f]{64}$/) } },
+    });
+  });
+});
+
 describe('a night that waits', () => {
   it('is given up before the server ends it, and says what a person would have had to mend', async () => {
     const occupied = join(directory, 'occupied');
