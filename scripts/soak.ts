@@ -3,8 +3,10 @@
  *
  *     npm run soak -- --rounds 200 --seed 1
  *     npm run soak -- --seed 1 --only 17                 one round of that seed again
+ *     npm run soak -- --seed 1 --from 57 --rounds 144    the rest of one that was stopped
  *     npm run soak -- --faults kill-worker,freeze --shapes merge
  *     npm run soak -- --jobs 3 --keep-going              rounds side by side: most of one is waiting
+ *     npm run soak -- --queued 50                        releases at once on two workers, nothing else
  *
  * Each round is the whole pipeline of a small real model: fetched from a hub, merged, converted in some
  * of them, published to a directory and a bucket. Ends with 1 at the first round that goes wrong, and
@@ -15,9 +17,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { Random } from '../test/doubles/random.ts';
+import { setUpRelease } from '../test/harness/release-setup.ts';
+import { startTestServer } from '../test/harness/temporal-server.ts';
+import { WorkerProcess } from '../test/harness/worker-process.ts';
 import { type Bytes, publishedBytes } from '../test/soak/check-round.ts';
-import { drawRound, FAULT_KINDS } from '../test/soak/draw-round.ts';
+import { drawRound, FAULT_KINDS, roundRandom } from '../test/soak/draw-round.ts';
+import { queueReleases } from '../test/soak/queued-releases.ts';
 import { type RoundOutcome, runRound } from '../test/soak/run-round.ts';
 import { soakTable } from '../test/soak/soak-table.ts';
 import { SHAPES, type Shape, type SoakWorld, startSoakWorld } from '../test/soak/soak-world.ts';
@@ -26,15 +31,18 @@ const { values } = parseArgs({
   options: {
     rounds: { type: 'string', default: '20' },
     seed: { type: 'string', default: '1' },
+    from: { type: 'string', default: '1' },
     only: { type: 'string' },
     faults: { type: 'string', default: FAULT_KINDS.join(',') },
     shapes: { type: 'string', default: SHAPES.join(',') },
     jobs: { type: 'string', default: '1' },
     directory: { type: 'string' },
+    queued: { type: 'string' },
     'keep-going': { type: 'boolean', default: false },
   },
 });
 
+const TABLE_EVERY = 20;
 const MAIN = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 
 function wholeNumber(name: string, text: string): number {
@@ -47,13 +55,6 @@ function someOf<T extends string>(name: string, text: string, known: readonly T[
   const unknown = wanted.filter((each) => !(known as readonly string[]).includes(each));
   if (unknown.length === 0) return wanted as T[];
   throw new Error(`--${name} has ${unknown.join(', ')}; known are ${known.join(', ')}`);
-}
-
-/** Rounds of a seed do not depend on how many come before: one alone is the same again. */
-function randomOf(seed: number, round: number): Random {
-  const random = new Random(seed * 100_003 + round * 7_919 + 1);
-  for (let each = 0; each < 8; each++) random.next();
-  return random;
 }
 
 function describe({ drawn, faults, stops, ms }: RoundOutcome): string {
@@ -93,12 +94,14 @@ class Soak {
 
   /** @returns whether it went well */
   async #round(world: SoakWorld, round: number): Promise<boolean> {
-    const drawn = drawRound(randomOf(this.#seed, round), kinds, shapes);
+    const drawn = drawRound(roundRandom(this.#seed, round), kinds, shapes);
     const expected = await this.#bytesOf(world, drawn.shape);
     const name = `round-${round}`;
     const outcome = await runRound({ world, name, drawn, expected });
     this.outcomes.push(outcome);
     console.log(`${name}: ${describe(outcome)}`);
+    // A soak that is stopped has told what it came to.
+    if (this.outcomes.length % TABLE_EVERY === 0) console.log(`\n${soakTable(this.outcomes)}\n`);
     for (const problem of outcome.problems) console.log(`  WRONG: ${problem}`);
     if (outcome.problems.length === 0) return true;
     console.log(`  seed ${this.#seed}, round ${round}; kept in ${outcome.directory}`);
@@ -131,12 +134,37 @@ async function undisturbed(world: SoakWorld, shape: Shape): Promise<Bytes> {
 const kinds = someOf('faults', values.faults, FAULT_KINDS);
 const shapes = someOf('shapes', values.shapes, SHAPES);
 
+/** Releases of one small model, all at once. @returns exit status */
+async function queued(count: number): Promise<number> {
+  const server = await startTestServer();
+  const setup = await setUpRelease(join(server.directory, 'queued'));
+  const workers = [0, 1].map(() => new WorkerProcess(server, setup.variables));
+  try {
+    await Promise.all(workers.map((worker) => worker.ready()));
+    const startedAt = performance.now();
+    const releases = await queueReleases(server, setup, count);
+    const seconds = (performance.now() - startedAt) / 1000;
+    const once = releases.filter(({ published, existed }) => published.length === 2 && !existed);
+    const kinds = new Set(releases.map(({ digests }) => JSON.stringify([...digests])));
+    console.log(
+      `${count} releases queued at once on two workers: ${once.length} published once each, ` +
+        `${kinds.size} kind(s) of bytes, ${seconds.toFixed(0)} s`,
+    );
+    return once.length === count && kinds.size === 1 ? 0 : 1;
+  } finally {
+    await Promise.all(workers.map((worker) => worker.kill()));
+    await server.stop();
+  }
+}
+
 async function main(): Promise<number> {
+  if (values.queued !== undefined) return queued(wholeNumber('queued', values.queued));
   const seed = wholeNumber('seed', values.seed);
   const count = wholeNumber('rounds', values.rounds);
+  const first = wholeNumber('from', values.from);
   const rounds =
     values.only === undefined
-      ? Array.from({ length: count }, (_, index) => index + 1)
+      ? Array.from({ length: count }, (_, index) => first + index)
       : [wholeNumber('only', values.only)];
   const directory = values.directory ?? mkdtempSync(join(tmpdir(), 'weldline-soak-'));
   const soak = new Soak(seed, rounds);

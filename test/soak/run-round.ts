@@ -45,7 +45,8 @@ export interface RoundOptions {
 }
 
 const COMMANDS_MAX = 25;
-const COMMAND_MS_MAX = { merge: 240_000, convert: 900_000, quality: 1_500_000 } as const;
+/** Far more than any takes on a busy machine. */
+const COMMAND_MS_MAX = { merge: 600_000, convert: 1_800_000, quality: 2_700_000 } as const;
 const LOOK_INTERVAL_MS = 10;
 /** What may end a command without the release: it says what to do, and the next one goes on. */
 const MAY_STOP = /^(temporal\.(start-failed|unreachable|worker-failed)|release\.not-found)$/;

@@ -96,6 +96,7 @@ export async function makePlace(
   const variables = {
     ...MOTO_VARIABLES,
     PATH: process.env['PATH'] ?? '',
+    NODE_COMPILE_CACHE: process.env['NODE_COMPILE_CACHE'] ?? '',
     WELDLINE_HOME: home,
     WELDLINE_TOOLS: TEST_TOOLS,
     WELDLINE_THREADS: '2',

@@ -1,4 +1,5 @@
-import { existsSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { appendFileSync, existsSync, rmSync } from 'node:fs';
 import { readFile, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -112,5 +113,38 @@ describe('what others left', () => {
       state: 'running',
       leaseHolders: [process.pid],
     });
+  });
+});
+
+describe('a process that ends on a full disk', () => {
+  /** Leaves no room for a single page. */
+  function fill(path: string): void {
+    const page = Buffer.alloc(4096);
+    try {
+      for (;;) appendFileSync(path, page);
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'ENOSPC' });
+    }
+  }
+
+  it('does so in order, and leaves the server to the next', async () => {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=32m', 'weldline-test', home.path]);
+    const filler = join(home.path, 'filler');
+    try {
+      const server = await home.acquire();
+      const pid = await home.serverPid();
+      fill(filler);
+      await server.release();
+      expect(home.leases()).toEqual([]);
+      rmSync(filler);
+      const next = await home.acquire();
+      expect(await home.serverPid()).toBe(pid);
+      await next.release();
+      expect(home.serverProcesses()).toEqual([]);
+    } finally {
+      rmSync(filler, { force: true });
+      await stopEmbeddedServer(home.path, { force: true });
+      execFileSync('umount', ['--lazy', home.path]);
+    }
   });
 });
