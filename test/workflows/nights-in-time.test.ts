@@ -22,7 +22,7 @@ import {
 import { startSkippingWorkers, startTimeSkipping } from '../harness/time-skipping.ts';
 import { waitFor } from '../harness/wait-for.ts';
 
-vi.setConfig({ testTimeout: 120_000 });
+vi.setConfig({ testTimeout: 240_000 });
 
 const HOUR_MS = 3_600_000;
 
