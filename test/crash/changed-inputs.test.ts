@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Role } from '../../activities/types.ts';
 import { dependencies } from '../../workers/main.ts';
 import { SHARED_QUEUES } from '../../workers/task-queues.ts';
-import { mergeStatusQuery, statusQuery } from '../../workflows/messages.ts';
+import { statusQuery } from '../../workflows/messages.ts';
 import { mergeDirectories } from '../doubles/merge-directories.ts';
 import { startActivityWorker } from '../harness/activity-worker.ts';
 import { checkpointDigests } from '../harness/checkpoint-digests.ts';
@@ -27,6 +27,9 @@ import { waitFor } from '../harness/wait-for.ts';
 
 const FIRST = 'model-00001-of-00002.safetensors';
 const SECOND = 'model-00002-of-00002.safetensors';
+/** Longer than a worker here holds what it never does: each attempt waits longer than the last. */
+const HEARTBEAT_TIMEOUT_MS = 60_000;
+const WAIT_MS = 120_000;
 
 let server: TestServer;
 
@@ -52,8 +55,7 @@ class Case {
   static async with(name: string, work: (each: Case) => Promise<void>): Promise<void> {
     const directory = join(server.directory, name);
     await mkdir(directory);
-    const variables = { WELDLINE_STORAGE: 'local', WELDLINE_HOST: name };
-    const each = new Case(name, await setUpRelease(directory, { variables }));
+    const each = new Case(name, await setUpRelease(directory));
     try {
       await each.#startWorkers(['control']);
       await work(each);
@@ -73,22 +75,27 @@ class Case {
 
   start(): Promise<TestRelease> {
     const recipe = recipeOf(this.setup, { name: this.#name });
-    return startRelease(server.client, releaseInput(recipe, { parallelShards: 1 }));
+    const input = releaseInput(recipe, {
+      parallelShards: 1,
+      heartbeatTimeoutMs: HEARTBEAT_TIMEOUT_MS,
+    });
+    return startRelease(server.client, input);
   }
 
   /** A release that has merged the first of its two shards when the last worker dies. */
   async halfMerged(): Promise<TestRelease> {
     const release = await this.start();
+    const secondBegun = Promise.withResolvers<void>();
     const die = await startActivityWorker(server, dependencies(this.setup.environment), {
-      taskQueue: `${SHARED_QUEUES.merge}@${this.#name}`,
+      taskQueue: SHARED_QUEUES.merge,
       only: ['mergeShard'],
-      holds: (_, input) => (input as { shard: number }).shard > 0,
+      holds: (_, { shard }: { readonly shard: number }) => {
+        if (shard > 0) secondBegun.resolve();
+        return shard > 0;
+      },
     });
-    await waitFor('the first shard', async () => {
-      const merge = mergeOf(release);
-      const status = await merge.query(mergeStatusQuery).catch(() => undefined);
-      return status?.shardsDone === 1 ? true : undefined;
-    });
+    // They are merged one after the other. A worker that stops does not end what comes in that moment.
+    await secondBegun.promise;
     await die();
     return release;
   }
@@ -129,7 +136,7 @@ async function change(path: string): Promise<void> {
   await file.close();
 }
 
-describe.concurrent('what changes between a crash and going on', { timeout: 240_000 }, () => {
+describe('what changes between a crash and going on', { timeout: 240_000 }, () => {
   it.each([
     ['base', (each: Case) => each.inBase(SECOND)],
     ['base-that-is-merged', (each: Case) => each.inBase(FIRST)],
@@ -142,8 +149,7 @@ describe.concurrent('what changes between a crash and going on', { timeout: 240_
       await each.goOn();
       const { code, message } = await failureOf(release);
       expect(code).toBe('merge.input-changed');
-      // By its name, or by that of the shard that was being made of it.
-      expect(message).toMatch(/model-0000|adapter_model/);
+      expect(message).toContain(path(each));
       expect(await each.published()).toEqual([]);
       await each.expectMadeAnew(plan?.digest);
     }),
@@ -171,12 +177,13 @@ describe.concurrent('what changes between a crash and going on', { timeout: 240_
       // Reading a directory fails as reading a bad sector does, and anybody can have one.
       await mkdir(path);
       await each.goOn();
-      await waitFor('an attempt that failed', async () => {
+      const failed = async (): Promise<true | undefined> => {
         const { raw } = await mergeOf(release).describe();
         const failures = (raw.pendingActivities ?? []).map(({ lastFailure }) => lastFailure);
         const codes = failures.map((failure) => failure?.applicationFailureInfo?.type);
         return codes.includes('disk.read-failed') || undefined;
-      });
+      };
+      await waitFor('an attempt that failed', failed, WAIT_MS);
       await rm(path, { recursive: true });
       await rename(away, path);
       const { publications } = await release.result();

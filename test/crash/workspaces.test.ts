@@ -21,7 +21,6 @@ import {
 } from '../harness/release-setup.ts';
 import { startRelease, startTestWorkers } from '../harness/running-release.ts';
 import { startTestServer, type TestServer } from '../harness/temporal-server.ts';
-import { waitFor } from '../harness/wait-for.ts';
 import { queueReleases } from '../soak/queued-releases.ts';
 import { testTemporalCli } from '../tools/test-temporal-cli.ts';
 
@@ -68,23 +67,24 @@ it('a workspace that was copied from another machine is gone on with, and its ow
   const cli = await testTemporalCli();
   const original = await acquireEmbeddedServer({ home: setup.home, cli, ui: false });
   const control = await startTestWorkers(server, setup.environment, ['control']);
-  const input = releaseInput(recipeOf(setup, { name: 'copied' }), { parallelShards: 1 });
+  const input = releaseInput(recipeOf(setup, { name: 'copied' }), {
+    parallelShards: 1,
+    heartbeatTimeoutMs: 60_000,
+  });
   const release = await startRelease(server.client, input);
+  const secondBegun = Promise.withResolvers<void>();
   const stopMerging = await startActivityWorker(server, dependencies(setup.environment), {
     taskQueue: SHARED_QUEUES.merge,
     only: ['mergeShard'],
-    holds: (_, shard) => (shard as { shard: number }).shard > 0,
+    holds: (_, { shard }: { readonly shard: number }) => {
+      if (shard > 0) secondBegun.resolve();
+      return shard > 0;
+    },
   });
-  const merges = join(setup.home, 'merges');
-  const [first, planDigest] = await waitFor('the first shard', async () => {
-    const [digest = ''] = await readdir(merges).catch(() => []);
-    const path = join(digest, 'staging', 'files', 'model-00001-of-00002.safetensors');
-    return stat(join(merges, path)).then(
-      () => [path, digest] as const,
-      () => undefined,
-    );
-  });
+  await secondBegun.promise;
   await stopMerging();
+  const [planDigest = ''] = await readdir(join(setup.home, 'merges'));
+  const first = join(planDigest, 'staging', 'files', 'model-00001-of-00002.safetensors');
   await release.terminate();
   await control.stop();
 

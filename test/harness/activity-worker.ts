@@ -12,7 +12,7 @@ export interface ActivityWorkerOptions {
   readonly only?: readonly string[];
   readonly taskQueue?: string;
   /** What it takes on and never begins, until it is stopped: as if it had died before. */
-  readonly holds?: (activity: string, input: unknown) => boolean;
+  readonly holds?: (activity: string, input: never) => boolean;
 }
 
 /**
@@ -43,7 +43,7 @@ export async function startActivityWorker(
         (context) => ({
           inbound: {
             async execute(input, next) {
-              if (holds(context.info.activityType, input.args[0])) await context.cancelled;
+              if (holds(context.info.activityType, input.args[0] as never)) await context.cancelled;
               return next(input);
             },
           },

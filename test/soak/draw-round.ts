@@ -67,6 +67,8 @@ const QUALITY_SHARE = 3;
 const FLEET_SHARE = 50;
 const FAULTS_MAX = 4;
 const DELAY_MS_MAX = 400;
+/** Times as long where there is more to hit: programs run for half a minute or more. */
+const STRETCH: Partial<Record<Point, number>> = { start: 5, convert: 60, evaluate: 150 };
 /** Some strike in the very moment. */
 const AT_ONCE_SHARE = 30;
 
@@ -125,8 +127,8 @@ function drawFault(random: Random, kinds: readonly FaultKind[], shape: Shape): D
   return {
     kind,
     point,
-    // Of the start most is Node's own; the rest of it takes a second or two.
-    delayMs: point === 'start' ? 5 * delayMs : isAtOnce ? 0 : delayMs,
+    // A start is mostly Node's own, in which nothing can be hit.
+    delayMs: isAtOnce && point !== 'start' ? 0 : delayMs * (STRETCH[point] ?? 1),
     variant: random.below(1 << 16),
   };
 }

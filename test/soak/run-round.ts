@@ -144,7 +144,7 @@ class Round {
   async #whileRunning(crew: Crew, command: RunningCommand): Promise<CommandResult | undefined> {
     const { world, drawn } = this.#options;
     for (let fault = this.#due[0]; fault !== undefined; fault = this.#due[0]) {
-      if (!(await this.#reaches(fault, command))) break;
+      if (!(await this.#reaches(fault, command, crew))) break;
       this.#due.shift();
       const { kind, point } = fault;
       const struck = await strike(fault, { world, place: this.#place, crew, command });
@@ -160,7 +160,8 @@ class Round {
   }
 
   /** Waits for the moment of a fault; false if the command has ended before. */
-  async #reaches({ point, delayMs }: DrawnFault, command: RunningCommand): Promise<boolean> {
+  async #reaches(fault: DrawnFault, command: RunningCommand, crew: Crew): Promise<boolean> {
+    const { kind, point, delayMs } = fault;
     const hasEnded = (): boolean =>
       command.child.exitCode !== null || command.child.signalCode !== null;
     const { world, drawn } = this.#options;
@@ -170,6 +171,11 @@ class Round {
       await sleep(LOOK_INTERVAL_MS);
     }
     if (!hasEnded()) await Promise.race([command.ended, sleep(delayMs)]);
+    // Between two programs there is none to kill.
+    while (kind === 'kill-tool' && !hasEnded() && (await crew.tools()).length === 0) {
+      if (Date.now() > deadline) return false;
+      await sleep(LOOK_INTERVAL_MS);
+    }
     return !hasEnded();
   }
 
