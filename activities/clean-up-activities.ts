@@ -2,20 +2,19 @@ import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Context } from '@temporalio/activity';
 import { removeAbandoned } from '../conversion/conversion-store.ts';
+import { isTemporary } from '../engine/durable-files.ts';
 import { systemErrorCode } from '../engine/errors.ts';
 import { createPublisher } from '../publishers/create-publisher.ts';
 import { artefactId } from './artefact-contents.ts';
 import { plannedTargets } from './check-targets.ts';
 import type { Dependencies } from './dependencies.ts';
+import { endDiskLease } from './disk-leases.ts';
 import { streamedMerge } from './streamed-merge.ts';
 import type { CleanedUp, CleanUpInput } from './types.ts';
 import { conversionDirectory, mergeWorkspace, reportDirectory } from './workspace.ts';
 
 /** Small files are written within moments; one that old was left by a process that was killed. */
 const TEMPORARY_AGE_MS = 10 * 60_000;
-
-/** Names that `temporaryBeside` gives, of whatever process. */
-const TEMPORARY = /^\..+\.\d+-\d+\.partial$/;
 
 /** A target that does not answer must not hold up the others. */
 const TARGET_TIMEOUT_MS = 60_000;
@@ -39,6 +38,13 @@ export function createCleanUpActivities({ home, publishing }: Dependencies) {
           left.push(`${what}: ${error instanceof Error ? error.message : String(error)}`);
         }
       };
+      const { plan } = input;
+      if (plan !== undefined) {
+        await tryTo('the lease of the disk', async () => {
+          await endDiskLease(home, plan.digest);
+          return [];
+        });
+      }
       await tryTo('conversions', () => removeAbandoned(conversionDirectory(home)));
       for (const directory of directoriesOf(home, input, workflowId)) {
         await tryTo(directory, () => removeTemporaries(directory));
@@ -85,7 +91,7 @@ function directoriesOf(
 async function removeTemporaries(directory: string): Promise<readonly string[]> {
   const removed: string[] = [];
   for (const entry of await entriesOf(directory)) {
-    if (!entry.isFile() || !TEMPORARY.test(entry.name)) continue;
+    if (!entry.isFile() || !isTemporary(entry.name)) continue;
     const path = join(entry.parentPath, entry.name);
     const written = await stat(path).catch(() => undefined);
     if (written === undefined || Date.now() - written.mtimeMs < TEMPORARY_AGE_MS) continue;

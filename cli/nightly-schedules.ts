@@ -45,7 +45,7 @@ export interface NightlySchedule {
   readonly input: NightlyInput;
 }
 
-/** Why a schedule that is not known of is not told as one of weldline's. */
+/** A server may have schedules of other workflows: those are none of weldline's. */
 const WORKFLOW_TYPE = 'nightlyRelease';
 
 /** All nightly schedules of the server, by their ids. */

@@ -34,7 +34,7 @@ export interface ScheduleCreateCommand {
 
 const MINUTE_MS = 60_000;
 const DAY_MS = 86_400_000;
-/** The server has less patience than a minute nowhere. */
+/** With less, a server that is busy for a moment would lose nights. */
 const CATCH_UP = { minMs: MINUTE_MS, maxMs: 365 * DAY_MS };
 /** A week: what takes longer is no nightly. */
 const TIMEOUT = { minMs: 10 * MINUTE_MS, maxMs: 7 * DAY_MS };

@@ -21,6 +21,11 @@ export function temporaryBeside(path: string): string {
   return join(dirname(path), `.${basename(path)}.${writer}.partial`);
 }
 
+/** Whether it is a name that `temporaryBeside` gives, of whatever writer. */
+export function isTemporary(name: string): boolean {
+  return /^\..+\.\d+-[0-9a-z]+-\d+\.partial$/.test(name);
+}
+
 /** Makes a directory's entries (a rename, a new file) survive a power cut. */
 export async function syncDirectory(path: string): Promise<void> {
   const handle = await open(path, 'r');

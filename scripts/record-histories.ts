@@ -1,7 +1,7 @@
 /**
  * Records the histories that `test/workflows/replay.test.ts` replays, by running real releases:
  *
- *   node scripts/record-histories.ts [finished|resumed|cancelled|failed|several|published|judged|approved …]
+ *   node scripts/record-histories.ts [finished|resumed|paused|cancelled|failed|several|published|continued|nightly|moved|judged|approved …]
  *
  * To be run when a change of the workflows is meant to change what they do, and committed with it.
  * A history that is recorded anew says nothing about releases that are under way: they go on with
@@ -12,6 +12,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { historyToJSON } from '@temporalio/common/lib/proto-utils.js';
+import { readEnvironment } from '../config/environment.ts';
 import { heavyModel } from '../test/harness/heavy-model.ts';
 import {
   copyExample,
@@ -31,19 +32,29 @@ import {
 import { startTestServer } from '../test/harness/temporal-server.ts';
 import { waitFor } from '../test/harness/wait-for.ts';
 import type { RunningWorkers } from '../workers/run-workers.ts';
-import { type ApprovalRequest, approveUpdate, resumeSignal } from '../workflows/messages.ts';
+import { TASK_QUEUE } from '../workers/task-queues.ts';
+import {
+  type ApprovalRequest,
+  approveUpdate,
+  pauseUpdate,
+  resumeSignal,
+} from '../workflows/messages.ts';
+import type { nightlyRelease } from '../workflows/nightly-release.ts';
 
 const HISTORIES = fileURLToPath(new URL('../test/histories', import.meta.url));
 
 /** What stands in the recorded histories in place of the directory they were made in. */
 const NEUTRAL_DIRECTORY = '/srv/weldline';
 
-const server = await startTestServer();
+/** So few that a merge of some shards is done in several runs. */
+const EVENTS = 40;
+
+const server = await startTestServer({ 'limit.historyCount.suggestContinueAsNew': EVENTS });
 const setup = await setUpRelease(
   join(server.directory, 'release'),
   heavyModel({ layers: 4, shards: 2, extent: 1024, rank: 1024 }),
 );
-const workers = await startTestWorkers(server, setup.environment);
+let workers = await startTestWorkers(server, setup.environment);
 
 async function record(name: string, workflowId: string, runId?: string): Promise<void> {
   const handle = server.client.workflow.getHandle(workflowId, runId);
@@ -95,6 +106,86 @@ async function recordResumed(): Promise<void> {
   await handle.signal(resumeSignal);
   await handle.result();
   await record('release-resumed', handle.workflowId);
+}
+
+/** Paused and resumed while it merges. */
+async function recordPaused(): Promise<void> {
+  await rm(setup.home, { recursive: true });
+  const handle = await release('paused', [setup.target]);
+  const merge = server.client.workflow.getHandle(`${handle.workflowId}/merge`);
+  await waitFor('the merge', async () => {
+    const beats = await heartbeatsOf(merge).catch(() => []);
+    return beats.length > 0 ? true : undefined;
+  });
+  await handle.executeUpdate(pauseUpdate, { args: [{ by: 'ada' }] });
+  await waitForStatus(handle, 'the pause', ({ stages }) =>
+    stages.some(({ stage, state }) => stage === 'merge' && state === 'paused'),
+  );
+  await handle.signal(resumeSignal);
+  await handle.result();
+  await record('release-paused', handle.workflowId);
+}
+
+/** A merge whose first run hands the rest to another. */
+async function recordContinued(): Promise<void> {
+  const model = heavyModel({ layers: 12, shards: 12, extent: 64, rank: 8 });
+  const many = await setUpRelease(join(server.directory, 'many'), model);
+  const recipe = recipeOf(many, { name: 'continued', targets: [setup.target] });
+  const handle = await startRelease(server.client, releaseInput(recipe, { parallelShards: 2 }));
+  await handle.result();
+  const { events } = await handle.fetchHistory();
+  const first = events?.find(({ childWorkflowExecutionStartedEventAttributes: each }) => each)
+    ?.childWorkflowExecutionStartedEventAttributes?.workflowExecution?.runId;
+  await record('merge-continued', `${handle.workflowId}/merge`, first ?? '');
+  await record('merge-followed', `${handle.workflowId}/merge`);
+}
+
+/** Two nights, the second of which finds nothing new. */
+async function recordNightly(): Promise<void> {
+  const recipe = recipeOf(setup, { name: 'nightly', version: '1.{date}' });
+  const input = { timeZone: 'UTC', cron: [], nightTimeoutMs: 3_600_000 };
+  for (const outcome of ['released', 'unchanged']) {
+    const workflowId = `nightly-${outcome}`;
+    await server.client.workflow.execute<typeof nightlyRelease>('nightlyRelease', {
+      workflowId,
+      taskQueue: TASK_QUEUE,
+      args: [{ ...releaseInput(recipe), ...input }],
+    });
+    await record(`nightly-${outcome}`, workflowId);
+  }
+}
+
+/** Approved on one host with a disk of its own, and then made again on another. */
+async function recordMoved(): Promise<void> {
+  const startHost = (host: string): Promise<RunningWorkers> => {
+    const variables = {
+      ...setup.variables,
+      WELDLINE_HOME: join(server.directory, host),
+      WELDLINE_STORAGE: 'local',
+      WELDLINE_HOST: host,
+      WELDLINE_HOST_TIMEOUT: '3',
+    };
+    return startTestWorkers(server, readEnvironment(variables));
+  };
+  await workers.stop();
+  workers = await startHost('one');
+  const recipe = recipeOf(setup, { name: 'moved', approval: 'required' });
+  const handle = await startRelease(server.client, releaseInput(recipe));
+  for (const host of ['one', 'two']) {
+    await waitForStatus(
+      handle,
+      'approval',
+      (status) => status.host === host && status.waiting?.needs === 'approval',
+      120_000,
+    );
+    if (host === 'one') {
+      await workers.stop();
+      workers = await startHost('two');
+    }
+    await handle.executeUpdate(approveUpdate, { args: [{ by: 'ada' }] });
+  }
+  await handle.result();
+  await record('release-moved', handle.workflowId);
 }
 
 async function recordCancelled(): Promise<void> {
@@ -178,10 +269,14 @@ async function releaseOfExample(recipe: QualityRecipe): Promise<TestRelease> {
 const RECORDINGS: Readonly<Record<string, () => Promise<void>>> = {
   finished: recordFinished,
   resumed: recordResumed,
+  paused: recordPaused,
   cancelled: recordCancelled,
   failed: recordFailed,
   several: recordSeveral,
   published: recordPublished,
+  continued: recordContinued,
+  nightly: recordNightly,
+  moved: recordMoved,
   judged: recordJudged,
   approved: recordApproved,
 };

@@ -114,7 +114,9 @@ export async function startWorkers(options: WorkerOptions): Promise<RunningWorke
   if (metricsAddress !== undefined) {
     const stops = [startProcessMetrics(home)];
     if ((options.roles ?? ROLES).includes('control')) {
-      stops.push(startReleaseMetrics({ connection, namespace, logger }));
+      stops.push(
+        startReleaseMetrics({ connection, namespace, dataConverter: common.dataConverter, logger }),
+      );
     }
     const stopMetrics = (): void => {
       for (const stop of stops) stop();

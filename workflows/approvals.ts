@@ -21,6 +21,11 @@ export class Approvals {
     return this.#given;
   }
 
+  /** A word was given to what was looked at; what is made anew elsewhere is to be looked at anew. */
+  forget(): void {
+    this.#given = undefined;
+  }
+
   /** Waits, as long as it takes. A release that is cancelled waits for nobody any more. */
   async wait(waiting: Waiting): Promise<Approval> {
     this.#wanted = waiting;

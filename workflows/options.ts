@@ -17,7 +17,13 @@ const RETRY_LONG_WORK: RetryPolicy = { ...RETRY, maximumAttempts: 50 };
 
 /** Names, headers, small files. */
 export function shortWork(heartbeatTimeoutMs: number): ActivityOptions {
-  return { startToCloseTimeout: '1h', heartbeatTimeout: heartbeatTimeoutMs, retry: RETRY };
+  return {
+    startToCloseTimeout: '1h',
+    heartbeatTimeout: heartbeatTimeoutMs,
+    retry: RETRY,
+    // A release that counts as cancelled, or paused, must not move an alias after that.
+    cancellationType: 'WAIT_CANCELLATION_COMPLETED',
+  };
 }
 
 /** Everything that moves a checkpoint's bytes: hours for the largest, over slow networks days. */

@@ -43,6 +43,14 @@ export async function findPlace(earlier: EarlierQueues): Promise<Place> {
   return place();
 }
 
+/**
+ * Work that waits long behind other work is asked after ever more rarely, at last once in this time:
+ * each time takes eleven events, and a history that is full ends its workflow.
+ */
+const START_TIMEOUT_MAX_MS = 3_600_000;
+
+type Presence = NonNullable<Place['presence']>;
+
 type AnyActivity = ActivityFunctionWithOptions<(...input: unknown[]) => Promise<unknown>>;
 
 /** The activities of a role, where the release is done. */
@@ -55,17 +63,17 @@ export function activitiesAt(
   const activities = proxyActivities<Activities>({
     ...options,
     ...(taskQueue === undefined ? {} : { taskQueue }),
-    ...(presence === undefined ? {} : { scheduleToStartTimeout: presence.timeoutMs }),
   });
   if (presence === undefined) return activities;
-  const isPresent = (): Promise<boolean> => answers(presence);
   return new Proxy(activities, {
     get(target, name) {
       const activity = (target as unknown as Readonly<Record<string, AnyActivity>>)[String(name)];
       if (activity === undefined) return undefined;
-      const run = (...input: unknown[]) => whilePresent(() => activity(...input), isPresent);
       const executeWithOptions: AnyActivity['executeWithOptions'] = (own, input) =>
-        whilePresent(() => activity.executeWithOptions(own, input), isPresent);
+        whilePresent(presence, (scheduleToStartTimeout) =>
+          activity.executeWithOptions({ ...own, scheduleToStartTimeout }, input),
+        );
+      const run = (...input: unknown[]) => executeWithOptions({}, input);
       return Object.assign(run, { executeWithOptions });
     },
   });
@@ -76,15 +84,19 @@ export function activitiesAt(
  * host answers otherwise; if it does not, nobody will ever do it.
  */
 async function whilePresent<T>(
-  work: () => Promise<T>,
-  isPresent: () => Promise<boolean>,
+  presence: Presence,
+  work: (startTimeoutMs: number) => Promise<T>,
 ): Promise<T> {
-  for (;;) {
+  const { timeoutMs } = presence;
+  for (let startTimeoutMs = timeoutMs; ; ) {
     try {
-      return await work();
+      return await work(startTimeoutMs);
     } catch (error) {
       if (!hasNotStarted(error)) throw error;
-      if (await isPresent()) continue;
+      if (await answers(presence)) {
+        startTimeoutMs = Math.max(timeoutMs, Math.min(2 * startTimeoutMs, START_TIMEOUT_MAX_MS));
+        continue;
+      }
       throw ApplicationFailure.create({
         type: HOST_GONE,
         message: 'The host of this release does not answer any more.',
@@ -94,7 +106,7 @@ async function whilePresent<T>(
   }
 }
 
-async function answers({ queue, timeoutMs }: NonNullable<Place['presence']>): Promise<boolean> {
+async function answers({ queue, timeoutMs }: Presence): Promise<boolean> {
   const { answer } = proxyActivities<Activities>({
     taskQueue: queue,
     startToCloseTimeout: '10s',

@@ -1,10 +1,7 @@
 import {
   CancellationScope,
-  executeChild,
-  getExternalWorkflowHandle,
   isCancellation,
   log,
-  ParentClosePolicy,
   patched,
   setHandler,
   workflowInfo,
@@ -24,12 +21,11 @@ import type {
   Roots,
 } from '../activities/types.ts';
 import type { Recipe } from '../config/recipe.ts';
-import type { CompletedShard } from '../engine/merge/journal.ts';
 import type { Verification } from '../engine/verify/verify-merge.ts';
 import { allEnded } from './all-ended.ts';
 import { Approvals } from './approvals.ts';
 import { assessMerge } from './assess-merge.ts';
-import { mergeModel } from './merge-model.ts';
+import { mergeInChild, mergeWorkflowId } from './merge-in-child.ts';
 import {
   type ReleaseInput,
   type ReleaseResult,
@@ -86,6 +82,8 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
         // Inputs stay pinned; all else is done again on a host that is there.
         if (codeOf(error) !== HOST_GONE) throw error;
         log.warn('The host of the release is gone: it moves to another', { ...progress.place });
+        approvals.forget();
+        runner.beginAgain(progress.inputs === undefined ? [] : ['resolve']);
       }
     }
   } catch (error) {
@@ -99,16 +97,18 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
   }
 }
 
-/** A child of its own, so that its history does not grow with that of the release. */
-function mergeWorkflowId(): string {
-  return `${workflowInfo().workflowId}/merge`;
-}
+const CLEAN_UP_TIMEOUT_MS = 10 * 60_000;
 
 /** A release that is cancelled leaves its journals and nothing half done; trying is enough. */
 async function cleanUp(place: Place, input: CleanUpInput): Promise<CleanedUp> {
-  const activities = activitiesAt(place, 'control', {
+  const { queues, presence } = place;
+  // A host that is gone cleans nothing up, and nobody waits for it as for one that has work to do.
+  const activities = activitiesAt({ queues }, 'control', {
     startToCloseTimeout: '5m',
-    scheduleToCloseTimeout: '10m',
+    scheduleToCloseTimeout: CLEAN_UP_TIMEOUT_MS,
+    ...(presence && {
+      scheduleToStartTimeout: Math.min(2 * presence.timeoutMs, CLEAN_UP_TIMEOUT_MS),
+    }),
     retry: { maximumAttempts: 3 },
     summary: 'what a cancelled release leaves',
   });
@@ -212,7 +212,7 @@ async function makeMerge(
   progress.plan = plan;
   progress.warnings = [...plan.warnings, ...ofQuality];
 
-  const shards = await runner.run('merge', () => merge(input, place, plan, roots));
+  const shards = await runner.run('merge', () => mergeInChild(input, place, plan, roots));
   const planDigest = plan.digest;
   const streams = plan.streamed === undefined ? [] : [plan.streamed];
   const sealed = await runner.run('seal', () =>
@@ -231,57 +231,4 @@ function stagesOf({ conversions, evaluation, approval }: Recipe): readonly Stage
     approve: approval === 'required',
   };
   return STAGES.filter((stage) => isWanted[stage] ?? true);
-}
-
-async function merge(
-  input: ReleaseInput,
-  place: Place,
-  plan: PlanReference,
-  roots: Roots,
-): Promise<CompletedShard[]> {
-  const { threads, memoryBudgetBytes } = input.recipe.merge;
-  const limits = {
-    ...(threads === undefined ? {} : { threads }),
-    ...(memoryBudgetBytes === undefined ? {} : { memoryBudgetBytes }),
-  };
-  let isMerging = true;
-  let cancelled: Promise<void> | undefined;
-  CancellationScope.current().cancelRequested.catch(() => {
-    if (isMerging) cancelled = cancelMerge();
-  });
-  try {
-    return await executeChild(mergeModel, {
-      workflowId: mergeWorkflowId(),
-      args: [
-        {
-          plan,
-          roots,
-          place,
-          parallelShards: input.parallelShards,
-          heartbeatTimeoutMs: input.heartbeatTimeoutMs,
-          ...limits,
-        },
-      ],
-      cancellationType: 'WAIT_CANCELLATION_COMPLETED',
-      parentClosePolicy: ParentClosePolicy.REQUEST_CANCEL,
-    });
-  } finally {
-    isMerging = false;
-    // The stage may begin again, with a merge of the same id that this must not reach.
-    await cancelled;
-  }
-}
-
-/**
- * Temporal sends the cancellation of a child to the run that was started, which may have ended long
- * ago while a later one goes on with its work: this one is for whichever is there.
- */
-async function cancelMerge(): Promise<void> {
-  if (!patched('cancel-merge-runs')) return;
-  const merging = getExternalWorkflowHandle(mergeWorkflowId());
-  try {
-    await CancellationScope.nonCancellable(() => merging.cancel());
-  } catch {
-    // It has ended meanwhile.
-  }
 }

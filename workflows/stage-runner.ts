@@ -23,6 +23,9 @@ import {
 } from './messages.ts';
 import { type StageOutcome, stageEnded } from './metrics.ts';
 
+/** Space on the disk that merges before this one still need: they end, and nobody need be asked. */
+const SPACE_TAKEN = 'disk.reserved';
+
 /**
  * Runs the stages of a release and remembers how far it is. A stage that fails for a reason that a
  * person can mend does not throw the run away: it waits for the resume signal and runs again. A
@@ -70,6 +73,14 @@ export class StageRunner {
     return this.#paused;
   }
 
+  /** Where the release moves to another host all is done again, but what it keeps. */
+  beginAgain(kept: readonly Stage[]): void {
+    for (const stage of this.#stages.keys()) {
+      if (!kept.includes(stage)) this.#stages.set(stage, { stage, state: 'pending' });
+    }
+    this.#show();
+  }
+
   async run<T>(stage: Stage, work: () => Promise<T>): Promise<T> {
     const startedAtMs = Date.now();
     for (;;) {
@@ -92,6 +103,11 @@ export class StageRunner {
         // Work that is stopped between two attempts, or with its worker, ends with what went wrong.
         if (isInterrupted && (isCancellation(error) || waiting !== undefined)) {
           leave('interrupted');
+          continue;
+        }
+        if (waiting?.code === SPACE_TAKEN) {
+          leave('interrupted');
+          log.info('The stage begins again until other merges have left it space', { stage });
           continue;
         }
         leave(waiting === undefined ? 'failed' : 'waiting');

@@ -27,7 +27,7 @@ import { startTestServer, type TestServer } from '../harness/temporal-server.ts'
 import { ToldOutput } from '../harness/told-output.ts';
 import { waitFor } from '../harness/wait-for.ts';
 
-vi.setConfig({ testTimeout: 120_000 });
+vi.setConfig({ testTimeout: 240_000 });
 
 let server: TestServer;
 let workers: RunningWorkers;

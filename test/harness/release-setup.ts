@@ -47,6 +47,8 @@ export async function setUpRelease(
     WELDLINE_HOME: home,
     HF_HOME: path('huggingface'),
     WELDLINE_THREADS: '2',
+    // However many processors this machine has.
+    WELDLINE_MERGE_SLOTS: '1',
     WELDLINE_LOG_LEVEL: 'warn',
     ...options.variables,
   };

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Nothing in the tests takes that long; on a machine that swaps it might. */
-const WAIT_TIMEOUT_MS = 50_000;
+const WAIT_TIMEOUT_MS = 150_000;
 const POLL_MS = 30;
 
 /** Looks again and again until there is something to see. */

@@ -17,7 +17,7 @@ import {
   type TlsProxy,
 } from '../harness/tls-proxy.ts';
 
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
+vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
 
 const CANARY = 'canary-9d20';
 

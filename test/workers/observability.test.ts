@@ -71,7 +71,7 @@ beforeAll(async () => {
     ...setup.variables,
     ...SECRETS,
     HF_ENDPOINT: hub.endpoint,
-    WELDLINE_HOST: 'observed-host',
+    WELDLINE_HOST: 'gpu-7',
     WELDLINE_METRICS_ADDRESS: metricsAddress,
     OTEL_EXPORTER_OTLP_ENDPOINT: otlp.url,
   });
@@ -278,7 +278,7 @@ describe('traces', () => {
     expect(merge?.attributes).toMatchObject({ release: ID, stage: 'merge' });
     expect(otlp.resource).toMatchObject({
       'service.name': 'weldline',
-      'host.name': 'observed-host',
+      'host.name': 'gpu-7',
     });
     expect(otlp.spans.filter(({ name }) => /Query|Describe/.test(name))).toEqual([]);
   });
@@ -296,7 +296,7 @@ describe('the log of a release', () => {
       .map((line) => JSON.parse(line));
     expect(entries.length).toBeGreaterThan(30);
     for (const entry of entries) {
-      expect(entry).toMatchObject({ release: ID, host: 'observed-host' });
+      expect(entry).toMatchObject({ release: ID, host: 'gpu-7' });
       expect(Date.parse(entry.time)).toBeGreaterThan(0);
     }
     const about = { stage: 'merge', activity: 'mergeShard', attempt: 1 };

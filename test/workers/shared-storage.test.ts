@@ -1,6 +1,8 @@
 /** Several worker processes with roles of their own that share one home. */
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { presenceQueue } from '../../workers/task-queues.ts';
 import { mergeDirectories } from '../doubles/merge-directories.ts';
 import { checkpointDigests } from '../harness/checkpoint-digests.ts';
 import { heavyModel } from '../harness/heavy-model.ts';
@@ -43,9 +45,11 @@ it('merges the shards of one release in several processes, though some of them g
   const start = (...roles: string[]) => new StartedWorker(server, { roles, variables });
   const [control, killed, stopped] = [start('control', 'merge'), start('merge'), start('merge')];
   try {
-    const { queues } = await control.working();
-    expect(queues).toMatchObject({ weldline: 8, 'weldline-merge': 1 });
-    expect(await killed.working()).toMatchObject({ queues: { 'weldline-merge': 1 } });
+    const { queues } = (await control.working()) as { queues: Record<string, number> };
+    expect(queues['weldline-merge']).toBe(1);
+    expect(queues).toHaveProperty('weldline');
+    const { queues: merging } = await killed.working();
+    expect(merging).toEqual({ 'weldline-merge': 1, [presenceQueue(hostname())]: 1 });
     await stopped.working();
     const input = releaseInput(recipeOf(setup), {
       parallelShards: 3,

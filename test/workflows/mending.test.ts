@@ -257,3 +257,27 @@ describe('cancelling in the middle of the merge', () => {
     }
   });
 });
+
+describe('a release that was terminated in the middle of the merge', () => {
+  it('is begun again at once, though its merge ends only when its worker is taken for dead', async () => {
+    const setup = await setUpRelease(directory);
+    const workers = await startTestWorkers(server, setup.environment, ['control']);
+    let merges = 0;
+    const stopMerging = await startActivityWorker(server, dependencies(setup.environment), {
+      only: ['mergeShard'],
+      taskQueue: SHARED_QUEUES.merge,
+      holds: () => merges++ === 0,
+    });
+    try {
+      const input = releaseInput(recipeOf(setup, { name: 'terminated' }));
+      const lost = await startRelease(server.client, input);
+      await waitFor('the merge', async () => (merges > 0 ? true : undefined));
+      await lost.terminate('lost');
+      const { publications } = await (await startRelease(server.client, input)).result();
+      await expectSameWeights(publications[0]?.location ?? '', setup);
+    } finally {
+      await stopMerging();
+      await workers.stop();
+    }
+  });
+});

@@ -22,7 +22,7 @@ import {
 import { startSkippingWorkers, startTimeSkipping } from '../harness/time-skipping.ts';
 import { waitFor } from '../harness/wait-for.ts';
 
-vi.setConfig({ testTimeout: 120_000 });
+vi.setConfig({ testTimeout: 240_000 });
 
 const HOUR_MS = 3_600_000;
 
@@ -101,6 +101,23 @@ describe('a month of nights', () => {
     expect((await environment.currentTimeMs()) - begunAtMs).toBeGreaterThan(29 * 24 * HOUR_MS);
     const releases = (await readdir(setup.target)).filter((name) => name.startsWith('merged-'));
     expect(releases).toHaveLength(2);
+  });
+});
+
+describe('a release by hand', () => {
+  it('is what the next night finds unchanged', async () => {
+    const { recipe, digest } = recipeOf(setup, { name: 'by-hand', version: '1.0.0' });
+    const { client } = environment;
+    await client.workflow.execute<typeof releaseModel>('releaseModel', {
+      workflowId: 'release-by-hand-1.0.0',
+      taskQueue: TASK_QUEUE,
+      args: [releaseInput({ recipe, digest, path: '' })],
+    });
+    const night = await startNight('after-hand', nightly({ name: 'by-hand' }));
+    expect(await night.result()).toMatchObject({
+      outcome: 'unchanged',
+      last: { version: '1.0.0', inputs: { base: expect.stringMatching(/^[0-9a-f]{64}$/) } },
+    });
   });
 });
 
