@@ -53,11 +53,16 @@ export async function withDiskLease<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   const renew = await takeLease(home, space);
-  const timer = setInterval(() => void renew().catch(() => undefined), RENEWAL_MS);
+  let renewal = Promise.resolve();
+  const timer = setInterval(() => {
+    renewal = renew().catch(() => undefined);
+  }, RENEWAL_MS);
   try {
     return await work();
   } finally {
     clearInterval(timer);
+    // One under way would bring a lease back that is ended next.
+    await renewal;
   }
 }
 

@@ -1,5 +1,5 @@
 /** A month of nights whose clock jumps: what waits for hours here waits for no time at all. */
-import { mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rename, rm, statfs, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { WorkflowFailedError, type WorkflowHandle } from '@temporalio/client';
@@ -19,6 +19,7 @@ import {
   releaseInput,
   setUpRelease,
 } from '../harness/release-setup.ts';
+import { activityRuns } from '../harness/running-release.ts';
 import { startSkippingWorkers, startTimeSkipping } from '../harness/time-skipping.ts';
 import { waitFor } from '../harness/wait-for.ts';
 
@@ -161,5 +162,35 @@ describe('a night that waits', () => {
     expect(type).toBe('release.already-running');
     expect(message).toContain('weldline status release-taken-2.0.0');
     expect((await release.query(statusQuery)).waiting).toMatchObject({ needs: 'approval' });
+  });
+});
+
+describe('a release that another merge leaves no space', () => {
+  it('begins its stage again until there is space, and asks nobody', async () => {
+    const { bavail, bsize } = await statfs(setup.home);
+    const lease = join(setup.home, 'leases', 'other.json');
+    await mkdir(join(setup.home, 'leases'), { recursive: true });
+    await writeFile(
+      lease,
+      JSON.stringify({ since: 1, bytes: 10 * bavail * bsize, files: 'other' }),
+    );
+    const release = await environment.client.workflow.start<typeof releaseModel>('releaseModel', {
+      workflowId: 'release-crowded-1.0.0',
+      taskQueue: TASK_QUEUE,
+      args: [releaseInput(recipeOf(setup, { name: 'crowded', version: '1.0.0' }))],
+    });
+    const preflights = async () =>
+      (await activityRuns(release)).filter(({ type }) => type === 'preflight');
+    // The clock jumps for whoever waits for a result.
+    const result = release.result();
+    await waitFor(
+      'the stage to begin again',
+      async () => (await preflights()).length > 1 || undefined,
+      60_000,
+    );
+    expect((await release.query(statusQuery)).waiting).toBeUndefined();
+    await rm(lease);
+    expect((await result).publications).toHaveLength(1);
+    expect((await preflights())[0]?.failures).toEqual(['disk.reserved']);
   });
 });

@@ -35,15 +35,21 @@ async function replay(name: string, text: string, by = code): Promise<Error | un
 }
 
 describe('recorded histories', () => {
-  it('are of a release that finished, waited and went on, was cancelled, failed, was judged or approved, of several adapters and of aliases', () => {
+  it('are of nights, of merges in several runs, and of releases with all that may happen to them', () => {
     expect(NAMES).toEqual([
       'merge-cancelled.json',
+      'merge-continued.json',
       'merge-finished.json',
+      'merge-followed.json',
+      'nightly-released.json',
+      'nightly-unchanged.json',
       'release-approved.json',
       'release-cancelled.json',
       'release-failed.json',
       'release-finished.json',
       'release-judged.json',
+      'release-moved.json',
+      'release-paused.json',
       'release-published.json',
       'release-resumed.json',
       'release-several.json',
@@ -69,6 +75,8 @@ describe('recorded histories', () => {
     ['merge-finished.json', '"mergeShard"', '"mergeTensor"'],
     ['release-judged.json', '"convert"', '"converse"'],
     ['release-published.json', '"moveAliases"', '"moveNames"'],
+    ['release-moved.json', '"answer"', '"reply"'],
+    ['nightly-unchanged.json', '"lookAtNight"', '"lookAtDay"'],
   ])('%s would not be replayed by workflows that do something else', async (name, now, then) => {
     const text = read(name);
     expect(text).toContain(now);
