@@ -55,6 +55,12 @@ describe('a release whose work nobody takes on', () => {
       { activity: 'mergeShard', subject: 'shard 2 of 2', queue: SHARED_QUEUES.merge },
     ]);
 
+    const merge = await weldlineHere('cancel', `${id}/merge`);
+    expect(merge.stderr).toContain(`There is no release ${id}/merge. There are ${id}`);
+    for (const none of ['', 'x'.repeat(1001)]) {
+      expect((await json('status', none)).error.code).toBe('cli.usage');
+    }
+
     const paused = await weldlineHere('pause', 'tone-model-1.0.0', '--by', 'ann');
     expect(paused.stdout).toBe(`Paused ${id}. To go on: weldline resume ${id}\n`);
     const again = await weldlineHere('pause', '--json');
