@@ -10,6 +10,7 @@ import {
   recipeOf,
   releaseInput,
   setUpRelease,
+  writeRecipe,
 } from '../harness/release-setup.ts';
 import { startRelease, startTestWorkers, waitForStatus } from '../harness/running-release.ts';
 import { startTestServer, type TestServer } from '../harness/temporal-server.ts';
@@ -125,5 +126,8 @@ describe('retry', () => {
     expect(unanswered.status).toBe(1);
     expect(unanswered.stdout).toMatch(/^release-tone-model-2\.0\.0 {2}waiting$/m);
     expect(unanswered.stderr).toContain('No worker answers for this release');
+    const recipe = await writeRecipe(setup, { version: '3.0.0' });
+    const begun = await json('release', recipe, '--detach');
+    expect(begun.error.message).toMatch(/^release-tone-model-3\.0\.0 is on the server, but no /);
   });
 });
