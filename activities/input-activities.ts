@@ -39,7 +39,9 @@ function fetchedOf(model: ResolvedBase): LocatedModel {
 
 /** So that a release can go on whose server has forgotten it. */
 async function keepRun(home: string, context: ReleaseContext): Promise<void> {
-  const { workflowId = '' } = Context.current().info.workflowExecution ?? {};
+  const { workflowExecution: { workflowId = '' } = {}, workflowType } = Context.current().info;
+  // A night that looks whether anything has changed is none; the release that it begins is.
+  if (workflowType === 'nightlyRelease') return;
   const file = runFile(home, workflowId);
   await mkdir(dirname(file), { recursive: true });
   await writeFileDurably(file, `${JSON.stringify(context, null, 2)}\n`);

@@ -1,10 +1,10 @@
-import { userInfo } from 'node:os';
 import { WeldlineError } from '../engine/errors.ts';
 import { approveUpdate } from '../workflows/messages.ts';
 import type { Output } from './output.ts';
 import { withSession } from './release.ts';
 import { awaitStatus, findRelease } from './release-handle.ts';
 import { updateRelease } from './update-release.ts';
+import { userName } from './user-name.ts';
 import { isRunning, watchRelease } from './watch-release.ts';
 
 export interface ApproveCommand {
@@ -43,7 +43,7 @@ export function runApprove(
           : `waits for something else: ${waiting.message}`;
       throw new WeldlineError('release.not-waiting', `${handle.workflowId} ${what}`);
     }
-    const by = options.by ?? userInfo().username;
+    const by = options.by ?? userName();
     const { override } = options;
     const args: [{ by: string; override?: string }] = [
       { by, ...(override === undefined ? {} : { override: override.trim() }) },

@@ -1,3 +1,5 @@
+import { printable } from './printable.ts';
+
 /** What every line has, and nobody reads for. */
 const OMITTED = [
   'release',
@@ -9,16 +11,12 @@ const OMITTED = [
   'workflowType',
 ];
 
-/** Lines are written by programs and may quote others: nothing in them may steer a terminal. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for.
-const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
-
 /**
  * A line of a log as a person reads it: time, level, stage, message, then what else it says.
  * @param line JSON as workers write it; anything else stays as it is
  */
 export function logLine(line: string): string {
-  return readable(line).replaceAll(CONTROLS, '\ufffd');
+  return printable(readable(line));
 }
 
 function readable(line: string): string {

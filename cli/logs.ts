@@ -40,12 +40,12 @@ export async function runLogs(
     }
   };
   // What was written before the file became too long.
-  show((await readFrom(`${path}.1`, 0)) ?? '');
-  const text = (await readFrom(path, 0)) ?? '';
-  show(text);
+  show((await readFrom(`${path}.1`, 0))?.text ?? '');
+  const last = await readFrom(path, 0);
+  show(last?.text ?? '');
   if (options.tools === true) await showTools(wanted ?? nameOf(path), home, output);
   if (options.follow !== true) return EXIT.ok;
-  return follow(path, Buffer.byteLength(text), show);
+  return follow(path, last, show);
 }
 
 /** The log of a release, or of the one that was written to last. */
@@ -78,16 +78,26 @@ function nameOf(path: string): string {
   return decodeURIComponent(path.replace(/^.*[/\\]|\.log$/g, ''));
 }
 
-/** @returns undefined if there is no such file; whole lines only */
-async function readFrom(path: string, begin: number): Promise<string | undefined> {
+interface Piece {
+  /** Whole lines only. */
+  readonly text: string;
+  /** Where the next one begins, in bytes. */
+  readonly end: number;
+  /** Of the file that it is of. */
+  readonly inode: number;
+}
+
+/** @returns undefined if there is no such file */
+async function readFrom(path: string, begin: number): Promise<Piece | undefined> {
   try {
     const handle = await open(path, 'r');
     try {
-      const { size } = await handle.stat();
+      const { size, ino: inode } = await handle.stat();
       const buffer = Buffer.alloc(Math.max(0, size - begin));
       const { bytesRead } = await handle.read(buffer, 0, buffer.length, begin);
-      const end = buffer.subarray(0, bytesRead).lastIndexOf('\n') + 1;
-      return buffer.subarray(0, end).toString('utf8');
+      const length = buffer.subarray(0, bytesRead).lastIndexOf('\n') + 1;
+      const text = buffer.subarray(0, length).toString('utf8');
+      return { text, end: begin + length, inode };
     } finally {
       await handle.close();
     }
@@ -97,16 +107,22 @@ async function readFrom(path: string, begin: number): Promise<string | undefined
   }
 }
 
-async function follow(path: string, from: number, show: (text: string) => void): Promise<number> {
+async function follow(
+  path: string,
+  from: Piece | undefined,
+  show: (text: string) => void,
+): Promise<number> {
   const signal = interruptionSignal();
-  let begin = from;
+  let last = from;
   while (!signal.aborted) {
-    const size = (await stat(path).catch(() => undefined))?.size ?? 0;
-    // A new file was begun.
-    if (size < begin) begin = 0;
-    const text = (await readFrom(path, begin)) ?? '';
-    begin += Buffer.byteLength(text);
-    show(text);
+    let next = await readFrom(path, last?.end ?? 0);
+    if (next !== undefined && last !== undefined && next.inode !== last.inode) {
+      // A new file was begun. What came into the other one since is where that one is now.
+      show((await readFrom(`${path}.1`, last.end))?.text ?? '');
+      next = await readFrom(path, 0);
+    }
+    show(next?.text ?? '');
+    last = next ?? last;
     await setTimeout(POLL_INTERVAL_MS, undefined, { signal }).catch(() => undefined);
   }
   return EXIT.ok;
@@ -126,7 +142,8 @@ async function showTools(wanted: string, home: string, output: Output): Promise<
       const path = join(directory ?? '', name);
       const { size } = await stat(path);
       output.line(`==> ${path}`);
-      output.line(((await readFrom(path, Math.max(0, size - TOOL_BYTES_SHOWN))) ?? '').trimEnd());
+      const piece = await readFrom(path, Math.max(0, size - TOOL_BYTES_SHOWN));
+      output.line((piece?.text ?? '').trimEnd());
     }
     return EXIT.ok;
   };

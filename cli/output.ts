@@ -2,6 +2,7 @@ import { toKnownError } from '../engine/disk-errors.ts';
 import type { WeldlineError } from '../engine/errors.ts';
 import { EXIT } from './exit-codes.ts';
 import { Interrupted } from './interruption.ts';
+import { printable } from './printable.ts';
 
 /** How a command speaks: people read standard error and output, scripts read one JSON object. */
 export class Output {
@@ -13,12 +14,12 @@ export class Output {
 
   /** A line of the result, for people. */
   line(text = ''): void {
-    if (!this.json) process.stdout.write(`${text}\n`);
+    if (!this.json) process.stdout.write(`${printable(text)}\n`);
   }
 
   /** A line about what goes on; never mixed into what a script reads. */
   note(text: string): void {
-    process.stderr.write(`${text}\n`);
+    process.stderr.write(`${printable(text)}\n`);
   }
 
   warn(text: string): void {

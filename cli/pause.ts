@@ -1,4 +1,3 @@
-import { userInfo } from 'node:os';
 import { setTimeout } from 'node:timers/promises';
 import { pauseUpdate } from '../workflows/messages.ts';
 import { EXIT } from './exit-codes.ts';
@@ -7,6 +6,7 @@ import { STOPPED_WATCHING, withSession } from './release.ts';
 import { awaitStatus, findRelease, type ReleaseHandle } from './release-handle.ts';
 import type { TemporalSession } from './temporal-session.ts';
 import { requireRunning, updateRelease } from './update-release.ts';
+import { userName } from './user-name.ts';
 
 export interface PauseCommand {
   readonly by?: string;
@@ -27,7 +27,7 @@ export function runPause(
     requireRunning({ ...description });
     // Somebody has to pass it on; what it stops must not begin here first.
     if (session.embedded) await session.startWorkers({ workflowsOnly: true });
-    const by = options.by ?? userInfo().username;
+    const by = options.by ?? userName();
     const request = { args: [{ by }] as [{ by: string }], refused: 'release.refused' as const };
     await updateRelease(session.client, handle, pauseUpdate, request);
     const id = handle.workflowId;

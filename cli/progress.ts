@@ -1,4 +1,5 @@
 import { formatBytes, formatDuration } from './format.ts';
+import { printable } from './printable.ts';
 
 /** Redraws and lines no more often than this: a terminal is not a video. */
 const REDRAW_INTERVAL_MS = 100;
@@ -46,8 +47,7 @@ export class Progress {
     const interval = this.#stream.isTTY ? REDRAW_INTERVAL_MS : LINE_INTERVAL_MS;
     if (now - this.#drawnAt < interval) return;
     this.#drawnAt = now;
-    const line = this.#format(state, now);
-    this.show(line);
+    this.show(printable(this.#format(state, now)));
   }
 
   /** A line as it is: redrawn in a terminal, plain in a pipe. */

@@ -27,6 +27,9 @@ const QUERY_AFTER_CRASH_TIMEOUT_MS = 30_000;
 /** Bringing the embedded server back takes seconds; on a machine that swaps, more of them. */
 const RESTART_TIMEOUT_MS = 60_000;
 
+/** Temporal's own limit is 1000. */
+const ID_LENGTH_MAX = 900;
+
 /** So many releases are named to a person who asks for one that is not there. */
 const KNOWN_MAX = 5;
 
@@ -38,12 +41,15 @@ export function releaseId(name: string, version: string): string {
 /**
  * Finds a release by its id, or by the name and version it is made of.
  * @param wanted undefined for the one that was started last
- * @throws WeldlineError `release.not-found`
+ * @throws WeldlineError `release.not-found`, `cli.usage`
  */
 export async function findRelease(
   client: Client,
   wanted: string | undefined,
 ): Promise<WorkflowExecutionDescription & { readonly handle: ReleaseHandle }> {
+  if (wanted !== undefined && !isId(wanted)) {
+    throw new WeldlineError('cli.usage', `"${wanted.slice(0, 80)}" is no id of a release.`);
+  }
   const id = wanted ?? (await latestReleaseId(client));
   if (id !== undefined) {
     // A release may be called release-notes, so the prefix says nothing.
@@ -51,7 +57,9 @@ export async function findRelease(
     for (const candidate of candidates) {
       const handle = client.workflow.getHandle<typeof releaseModel>(candidate);
       try {
-        return { ...(await handle.describe()), handle };
+        const description = await handle.describe();
+        // Merges and nights have ids too, but answer to nothing that releases are asked.
+        if (description.type === RELEASE_TYPE) return { ...description, handle };
       } catch (error) {
         if (!(error instanceof WorkflowNotFoundError)) throw error;
       }
@@ -73,8 +81,15 @@ export async function findRelease(
   );
 }
 
+const RELEASE_TYPE = 'releaseModel';
+
 /** Selects releases among all workflows. */
-export const RELEASES = "WorkflowType = 'releaseModel'";
+export const RELEASES = `WorkflowType = '${RELEASE_TYPE}'`;
+
+/** What the server takes for an id, with `release-` before it. */
+function isId(text: string): boolean {
+  return text !== '' && text.length <= ID_LENGTH_MAX;
+}
 
 async function latestReleaseId(client: Client): Promise<string | undefined> {
   for await (const { workflowId } of client.workflow.list({ query: RELEASES, pageSize: 1 })) {

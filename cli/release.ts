@@ -82,7 +82,9 @@ export async function startRelease(
     workflowIdConflictPolicy: WorkflowIdConflictPolicy.USE_EXISTING,
     staticSummary: `${recipe.name} ${recipe.version}`,
   });
-  const status = await awaitStatus(session, handle);
+  const status = await awaitStatus(session, handle).catch((error: unknown) => {
+    throw unanswered(handle.workflowId, error);
+  });
   if (status.recipeDigest !== recipeDigest) {
     throw new WeldlineError(
       'release.already-running',
@@ -92,6 +94,17 @@ export async function startRelease(
   }
   if (isMendable(status.waiting)) await handle.signal(resumeSignal);
   return handle;
+}
+
+/** It is on the server by then: who reads of an error would not expect it to begin later. */
+function unanswered(id: string, error: unknown): unknown {
+  if (!(error instanceof WeldlineError) || error.code !== 'temporal.worker-failed') return error;
+  return new WeldlineError(
+    error.code,
+    `${id} is on the server, but no worker answers for it. It begins when one does: start one with ` +
+      'weldline worker.',
+    { cause: error },
+  );
 }
 
 export const STOPPED_WATCHING =

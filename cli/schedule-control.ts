@@ -1,4 +1,4 @@
-import { ScheduleOverlapPolicy } from '@temporalio/client';
+import { type ScheduleDescription, ScheduleOverlapPolicy } from '@temporalio/client';
 import { WeldlineError } from '../engine/errors.ts';
 import { EXIT } from './exit-codes.ts';
 import { findSchedule, type NightlySchedule, shortTime } from './nightly-schedules.ts';
@@ -6,6 +6,7 @@ import type { Output } from './output.ts';
 import { readMoment } from './read-moment.ts';
 import { withSession } from './release.ts';
 import { usage } from './usage.ts';
+import { userName } from './user-name.ts';
 
 export interface ScheduleNoteCommand {
   readonly note?: string;
@@ -26,8 +27,8 @@ export function runSchedulePause(
   { note }: ScheduleNoteCommand,
   output: Output,
 ): Promise<number> {
-  return withSchedule(wanted, output, async ({ id, handle }) => {
-    await handle.pause(note);
+  return withSchedule(wanted, output, async ({ id, handle, description }) => {
+    await handle.pause(noteOf('paused', note, description));
     output.line(`Paused ${id}. weldline schedule resume ${id} goes on with it.`);
     output.result({ id, paused: true });
   });
@@ -39,8 +40,8 @@ export function runScheduleResume(
   { note }: ScheduleNoteCommand,
   output: Output,
 ): Promise<number> {
-  return withSchedule(wanted, output, async ({ id, handle, input }) => {
-    await handle.unpause(note);
+  return withSchedule(wanted, output, async ({ id, handle, input, description }) => {
+    await handle.unpause(noteOf('resumed', note, description));
     const { info } = await handle.describe();
     const [next] = info.nextActionTimes;
     const when = next === undefined ? 'never' : shortTime(next, input.timeZone);
@@ -97,6 +98,11 @@ export function runScheduleDelete(wanted: string, output: Output): Promise<numbe
     output.line(`Deleted ${id}. What it released stays.`);
     output.result({ id, deleted: true });
   });
+}
+
+/** A schedule has one note, and a new one is in the place of the old one. */
+function noteOf(verb: string, note: string | undefined, { state }: ScheduleDescription): string {
+  return note || state.note || `${verb} by ${userName()}`;
 }
 
 function withSchedule(

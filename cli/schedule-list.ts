@@ -76,10 +76,9 @@ export function runScheduleShow(wanted: string, output: Output): Promise<number>
     const missed = await missedNights(client, schedule);
     const { description, input } = schedule;
     const { timeZone } = input;
-    const { note, paused } = description.state;
+    const { paused } = description.state;
     output.line(`${schedule.id}${paused ? '  paused' : ''}`);
     output.line(formatTable(settings(schedule, missed)));
-    if (note !== undefined && note !== '') output.line(`  note      ${note}`);
     output.line(nights.length === 0 ? 'no nights yet' : 'nights, the newest first');
     const rows = nights.map((night) => [
       '',
@@ -109,6 +108,7 @@ function settings({ description, input }: NightlySchedule, missed: MissedNights)
     ['', 'next', times.join(', ') || 'never'],
     ['', 'policy', rest.join(', ')],
     ['', 'missed', describeMissed(missed) || 'none'],
+    ...(description.state.note ? [['', 'note', description.state.note]] : []),
   ];
 }
 

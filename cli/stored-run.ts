@@ -31,7 +31,8 @@ export async function readStoredRun(home: string, id: string): Promise<ReleaseCo
     try {
       text = await readFile(path, 'utf8');
     } catch (error) {
-      if (systemErrorCode(error) === 'ENOENT') continue;
+      // No run has a name that is too long for a file.
+      if (['ENOENT', 'ENAMETOOLONG'].includes(systemErrorCode(error) ?? '')) continue;
       throw toReadError(error, path);
     }
     return parse(text, path);

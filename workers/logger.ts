@@ -1,9 +1,9 @@
-import { createWriteStream, mkdirSync } from 'node:fs';
+import { createWriteStream, mkdirSync, renameSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DefaultLogger, type LogEntry, type Logger } from '@temporalio/worker';
 import type { LogLevel } from '../config/environment.ts';
 
-/** A log file is started anew when it is larger than this at start. */
+/** A process writes no more than this; a file that is larger at its start goes to `.1`. */
 const LOG_BYTES_MAX = 16 * 1024 * 1024;
 /** Of one text in an entry: what programs print last may be long. */
 const TEXT_LENGTH_MAX = 8_000;
@@ -35,6 +35,8 @@ function writeToStderr(line: string): void {
 
 function fileWriter(path: string): (line: string) => void {
   mkdirSync(dirname(path), { recursive: true });
+  const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+  if (size > LOG_BYTES_MAX) renameSync(path, `${path}.1`);
   const stream = createWriteStream(path, { flags: 'a' });
   // A full disk must not take the worker down with its log.
   stream.on('error', () => undefined);

@@ -10,6 +10,7 @@ import {
   recipeOf,
   releaseInput,
   setUpRelease,
+  writeRecipe,
 } from '../harness/release-setup.ts';
 import { startRelease, startTestWorkers, waitForStatus } from '../harness/running-release.ts';
 import { startTestServer, type TestServer } from '../harness/temporal-server.ts';
@@ -54,6 +55,12 @@ describe('a release whose work nobody takes on', () => {
       { activity: 'mergeShard', state: 'queued', attempt: 1, queueIsServed: false },
       { activity: 'mergeShard', subject: 'shard 2 of 2', queue: SHARED_QUEUES.merge },
     ]);
+
+    const merge = await weldlineHere('cancel', `${id}/merge`);
+    expect(merge.stderr).toContain(`There is no release ${id}/merge. There are ${id}`);
+    for (const none of ['', 'x'.repeat(1001)]) {
+      expect((await json('status', none)).error.code).toBe('cli.usage');
+    }
 
     const paused = await weldlineHere('pause', 'tone-model-1.0.0', '--by', 'ann');
     expect(paused.stdout).toBe(`Paused ${id}. To go on: weldline resume ${id}\n`);
@@ -119,5 +126,8 @@ describe('retry', () => {
     expect(unanswered.status).toBe(1);
     expect(unanswered.stdout).toMatch(/^release-tone-model-2\.0\.0 {2}waiting$/m);
     expect(unanswered.stderr).toContain('No worker answers for this release');
+    const recipe = await writeRecipe(setup, { version: '3.0.0' });
+    const begun = await json('release', recipe, '--detach');
+    expect(begun.error.message).toMatch(/^release-tone-model-3\.0\.0 is on the server, but no /);
   });
 });

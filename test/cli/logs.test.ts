@@ -1,9 +1,10 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { logLine } from '../../cli/log-line.ts';
 import { releaseLogPath } from '../../workers/release-logs.ts';
 import { temporaryDirectory } from '../doubles/temporary-directory.ts';
+import { startCommand } from '../harness/command.ts';
 import { weldlineHere } from '../harness/command-here.ts';
 
 const line = (message: string, more: object = {}): string =>
@@ -62,5 +63,28 @@ describe('the log of a release', () => {
     expect(logLine(line('a\u001b[31mred').trimEnd())).toContain('a\ufffd[31mred');
     expect(logLine('{"time": 1}')).toBe('{"time": 1}');
     expect(logLine('null')).toBe('null');
+  });
+
+  it('is followed from one file into the next', async () => {
+    const path = releaseLogPath(home, 'release-tone-1.0.0');
+    await writeLog('release-tone-1.0.0', line('one'));
+    const running = await startCommand(['logs', '--follow'], {
+      variables: { WELDLINE_HOME: home },
+    });
+    await running.hasWritten(/ one /);
+    // As a worker does it: a last line, and the next one goes into a new file.
+    await appendFile(path, line('two'));
+    await rename(path, `${path}.1`);
+    await appendFile(path, line('three') + line('four'));
+    await running.hasWritten(/ four /);
+    running.child.kill('SIGINT');
+    const { stdout, status } = await running.ended;
+    expect(status).toBe(0);
+    expect(stdout.match(/one|two|three|four/g)).toEqual(['one', 'two', 'three', 'four']);
+  });
+
+  it('an error cannot steer a terminal either', async () => {
+    const { stderr } = await weldlineHere('logs', 'a\u001b[31mred\u009b2J');
+    expect(stderr).toContain('has no log of a\ufffd[31mred\ufffd2J.');
   });
 });

@@ -127,7 +127,8 @@ describe('a schedule', () => {
     await create(await write({ name: 'tone' }), { replace: true });
     expect((await show(id)).as<object>()).toMatchObject({ paused: true });
     await said((output) => runScheduleResume(id, {}, output));
-    expect((await show(id)).as<object>()).toMatchObject({ paused: false });
+    const resumed = (await show(id)).as<object>();
+    expect(resumed).toMatchObject({ paused: false, note: 'the base moves' });
   });
 
   it('is deleted, and then not known; those that are, are named', async () => {

@@ -1,6 +1,15 @@
-import { appendFile, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import {
+  appendFile,
+  mkdir,
+  readdir,
+  readFile,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { createLogger } from '../../workers/logger.ts';
 import { observedLogger } from '../../workers/observed-logger.ts';
 import { appendToReleaseLog, releaseLogPath } from '../../workers/release-logs.ts';
@@ -135,4 +144,13 @@ describe('entries of workers', () => {
     expect(JSON.stringify(entry).length).toBeLessThan(10_000);
     expect(JSON.stringify(entry)).not.toContain('secret-token');
   });
+});
+
+it('the log of a process that begins goes into a new file where the old one is large', async () => {
+  const path = join(await temporaryDirectory(), 'worker.log');
+  await writeFile(path, '');
+  await truncate(path, 17 * 1024 * 1024);
+  createLogger('info', path).info('Working');
+  await vi.waitFor(async () => expect(await readFile(path, 'utf8')).toContain('"Working"'));
+  expect((await stat(`${path}.1`)).size).toBe(17 * 1024 * 1024);
 });
