@@ -162,8 +162,10 @@ export function shortTime(moment: Date, timeZone: string): string {
 /** A night in a line: `released 1.2.20261128`, `failed 1.2.20261128: …`. */
 export function describeNight({ state, version = '', detail }: ScheduledNight): string {
   const said = state === 'looking' ? 'running' : `${state} ${version}`.trimEnd();
-  const [line = ''] = (detail ?? '').split('\n', 1);
-  return line === '' ? said : `${said}: ${line}`;
+  const [line = '', next = ''] = (detail ?? '').split('\n', 2);
+  if (line === '') return said;
+  // What a list is introduced with says nothing by itself.
+  return `${said}: ${line.endsWith(':') ? `${line} ${next.trim()}`.trimEnd() : line}`;
 }
 
 /** `2 skipped (overlap), 1 failed`, or nothing. */

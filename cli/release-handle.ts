@@ -138,7 +138,7 @@ export async function awaitStatus(
       return await queryStatus(session, handle);
     } catch (error) {
       session.lost.throwIfAborted();
-      if (Date.now() > deadline) throw error;
+      if (Date.now() > deadline) throw session.embedded ? error : begunUnanswered(handle, error);
     }
   }
 }
@@ -150,6 +150,17 @@ function queryOnce(
 ): Promise<ReleaseStatus> {
   const deadline = Date.now() + timeoutMs;
   return session.client.withDeadline(deadline, () => handle.query(statusQuery));
+}
+
+/** Whoever reads only that nobody answers begins it again, or takes it not to have begun. */
+function begunUnanswered(handle: ReleaseHandle, cause: unknown): unknown {
+  if (!(cause instanceof WeldlineError && cause.code === 'temporal.worker-failed')) return cause;
+  return new WeldlineError(
+    cause.code,
+    `${handle.workflowId} has begun, but no worker answers for it yet. It goes on as soon as one does: ` +
+      'start one with weldline worker, and if workers have a WELDLINE_DEPLOYMENT, make its version current.',
+    { cause },
+  );
 }
 
 export function noWorker(cause: unknown): WeldlineError {

@@ -118,7 +118,8 @@ export function withoutCredentials(what: string, side: S3Side): WeldlineError {
   return new WeldlineError(
     `${side}.unauthorized`,
     `${what}: there are no credentials for S3. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ` +
-      'AWS_PROFILE for a profile of ~/.aws, or run where a role of the machine gives them.',
+      'AWS_PROFILE for a profile of ~/.aws, or run where a role of the machine gives them. Workers ' +
+      'need them in their own environment, from their start.',
   );
 }
 
