@@ -15,3 +15,8 @@ export function formatTable(rows: readonly (readonly string[])[]): string {
     )
     .join('\n');
 }
+
+/** `2026-11-28 23:18 UTC` for a moment in ISO 8601 and UTC. */
+export function formatMoment(moment: string): string {
+  return `${moment.slice(0, 16).replace('T', ' ')} UTC`;
+}

@@ -1,7 +1,7 @@
 import type { WorkflowExecutionInfo } from '@temporalio/client';
 import { WeldlineError } from '../engine/errors.ts';
 import { EXIT } from './exit-codes.ts';
-import { formatDuration, formatTable } from './format.ts';
+import { formatDuration, formatMoment, formatTable } from './format.ts';
 import type { Output } from './output.ts';
 import { withSession } from './release.ts';
 import { RELEASES } from './release-handle.ts';
@@ -86,7 +86,7 @@ function toListed(execution: WorkflowExecutionInfo, isRun: boolean): ListedRelea
 function toRow({ id, state, stages, code, startedAt, runs }: ListedRelease): string[] {
   const where = [stages.join(', '), code === undefined ? '' : `[${code}]`].filter(Boolean);
   const age = formatDuration(Math.max(0, Date.now() - Date.parse(startedAt)));
-  const started = `${startedAt.slice(0, 16).replace('T', ' ')} UTC`;
+  const started = formatMoment(startedAt);
   return [id, state, where.join(' '), started, age, runs === undefined ? '' : String(runs)];
 }
 

@@ -89,7 +89,12 @@ export async function runRollback(
     },
   );
   const isDone = failures.length > 0 || changes.some(({ isMoved }) => isMoved);
-  if (!isDone) output.note(`${alias} points at no release of ${what}: nothing was rolled back.`);
+  if (!isDone) {
+    output.note(
+      `${alias} points at no release of ${what}: nothing was rolled back. A recipe with {date} in its ` +
+        'version means today in UTC; name the release for another day.',
+    );
+  }
   const { status, left } = tellLeft(failures, ['rollback', subject, alias], output);
   output.result({ alias, release: what, changes, failures, ...(left && { left }) });
   return isDone ? status : EXIT.failed;

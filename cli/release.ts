@@ -47,16 +47,20 @@ export async function runRelease(
       );
     }
     if (session.embedded) await session.startWorkers();
-    const handle = await startRelease(
+    const started = startRelease(
       session,
       inputFor(session, { recipe, recipeDigest: loaded.digest }),
     );
-    if (options.detach === true) {
-      output.line(`Release ${handle.workflowId}`);
-      output.result({ id: handle.workflowId });
-      return EXIT.ok;
-    }
-    return watchRelease(session, handle, output, signal);
+    if (options.detach !== true) return watchRelease(session, await started, output, signal);
+    await started.catch((error: unknown) => {
+      // Begun it is: whoever starts releases by scripts must not take that for a failure.
+      if (!isUnanswered(error)) throw error;
+      output.warn(error.message);
+    });
+    const id = releaseId(recipe.name, recipe.version);
+    output.line(`Release ${id}`);
+    output.result({ id });
+    return EXIT.ok;
   });
 }
 
@@ -98,13 +102,17 @@ export async function startRelease(
 
 /** It is on the server by then: who reads of an error would not expect it to begin later. */
 function unanswered(id: string, error: unknown): unknown {
-  if (!(error instanceof WeldlineError) || error.code !== 'temporal.worker-failed') return error;
+  if (!isUnanswered(error)) return error;
   return new WeldlineError(
     error.code,
     `${id} is on the server, but no worker answers for it. It begins when one does: start one with ` +
-      'weldline worker.',
+      'weldline worker, or make the version of those that run the current one (docs/scaling.md).',
     { cause: error },
   );
+}
+
+function isUnanswered(error: unknown): error is WeldlineError {
+  return error instanceof WeldlineError && error.code === 'temporal.worker-failed';
 }
 
 export const STOPPED_WATCHING =

@@ -1,6 +1,6 @@
 import type { Listed, ReleaseStatus, Waiting } from '../workflows/messages.ts';
 import { EXIT } from './exit-codes.ts';
-import { formatDuration, formatTable } from './format.ts';
+import { formatDuration, formatMoment, formatTable } from './format.ts';
 import type { Output } from './output.ts';
 import { type PendingWork, pendingWork } from './pending-work.ts';
 import { withSession } from './release.ts';
@@ -104,7 +104,9 @@ export function waitingLines(
   return [
     ...(paused === undefined
       ? []
-      : [`paused by ${paused.by} since ${paused.at}. To go on: weldline resume ${id}`]),
+      : [
+          `paused by ${paused.by} since ${formatMoment(paused.at)}. To go on: weldline resume ${id}`,
+        ]),
     ...all.flatMap((each) => [
       `waits (${each.stage}) [${each.code}]: ${each.message}`,
       howToGoOn(id, each),

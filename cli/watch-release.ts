@@ -7,7 +7,7 @@ import {
 import { isErrorCode, WeldlineError } from '../engine/errors.ts';
 import type { ReleaseResult, ReleaseStatus, Stage, Waiting } from '../workflows/messages.ts';
 import { EXIT } from './exit-codes.ts';
-import { formatDuration } from './format.ts';
+import { formatDuration, formatMoment } from './format.ts';
 import type { Output } from './output.ts';
 import { Progress } from './progress.ts';
 import { liveProgress, queryStatus, type ReleaseHandle } from './release-handle.ts';
@@ -181,7 +181,7 @@ function noteStopped(
   output: Output,
 ): void {
   if (paused !== undefined) {
-    output.note(`The release is paused by ${paused.by} since ${paused.at}.`);
+    output.note(`The release is paused by ${paused.by} since ${formatMoment(paused.at)}.`);
     output.note(`To go on: weldline resume ${id}`);
   }
   for (const each of waitings ?? (waiting === undefined ? [] : [waiting])) {
