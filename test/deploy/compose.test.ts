@@ -4,7 +4,6 @@ import { join } from 'node:path';
 import { DCLinter } from 'dclint';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
-import { readEnvironment } from '../../config/environment.ts';
 import { ROLES } from '../../workers/roles.ts';
 import { presenceQueue } from '../../workers/task-queues.ts';
 import {

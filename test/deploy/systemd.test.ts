@@ -26,8 +26,9 @@ afterAll(() => rmSync(directory, { recursive: true }));
 /** What systemd has to say of a unit. */
 async function problemsOf(unit: string): Promise<string> {
   const verify = ['verify', '--man=no', join(directory, unit)];
-  const { all } = await execa('systemd-analyze', verify, { all: true, reject: false });
-  return all;
+  const result = await execa('systemd-analyze', verify, { all: true, reject: false });
+  if (result.code === 'ENOENT') throw new Error('systemd-analyze is missing: install systemd');
+  return result.all;
 }
 
 describe('systemd', () => {
