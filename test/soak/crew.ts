@@ -37,8 +37,7 @@ export interface Crew {
 
 export async function gatherCrew(world: SoakWorld, place: RoundPlace, mode: Mode): Promise<Crew> {
   const cli = await testTemporalCli();
-  // Not on a volume that will be full: a server of its own has a disk of its own.
-  const serverHome = mode === 'fleet' ? `${place.directory}-server` : place.home;
+  const serverHome = mode === 'fleet' ? place.serverHome : place.home;
   const server = mode === 'fleet' ? await startServer(serverHome, cli) : undefined;
   const variables: Record<string, string> = { ...place.variables, WELDLINE_TEMPORAL_CLI: cli.path };
   if (server !== undefined) variables['TEMPORAL_ADDRESS'] = server.address;

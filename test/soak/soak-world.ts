@@ -67,6 +67,8 @@ export interface RoundPlace {
   readonly shape: Shape;
   readonly directory: string;
   readonly home: string;
+  /** Of a server that is no part of it: on another disk, when its own is full. */
+  readonly serverHome: string;
   readonly recipe: string;
   /** Where the recipe publishes, and below which prefix of the bucket. */
   readonly target: string;
@@ -106,13 +108,15 @@ export async function makePlace(
     AWS_ENDPOINT_URL_S3: world.s3.origin,
     AWS_ENDPOINT_URL: world.s3.origin,
   };
-  return { shape, directory, home, recipe, target, prefix: `${name}/`, variables };
+  const serverHome = `${directory}-server`;
+  return { shape, directory, home, serverHome, recipe, target, prefix: `${name}/`, variables };
 }
 
 /** Forgets a round that went well. */
 export async function removePlace(world: SoakWorld, place: RoundPlace): Promise<void> {
   for (const key of await world.bucket.keys(place.prefix)) await world.bucket.remove(key);
   await rm(place.directory, { recursive: true, force: true });
+  await rm(place.serverHome, { recursive: true, force: true });
 }
 
 /** The recipe as a person would write it, in YAML's JSON. */

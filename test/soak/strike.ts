@@ -87,8 +87,9 @@ async function end(
   if (status === null && stdout + stderr === '') return { victim, problems: [] };
   const alive = tools.length === 0 ? [] : await survivors(tools);
   const problems = alive.map((pid) => `program ${pid} has outlived its worker`);
-  // Zero where it was finished in that moment; a worker that is told to stop has done all it should.
-  if (signal === 'SIGTERM' && status !== 0 && status !== EXIT.interrupted) {
+  // In that moment it may have been finished, or have found that the release waits for a person.
+  const isInOrder = [EXIT.ok, EXIT.waiting, EXIT.interrupted].some((each) => each === status);
+  if (signal === 'SIGTERM' && !isInOrder) {
     problems.push(`ended with ${status} when it was told to stop: ${stderr}`);
   }
   return { victim, problems };
