@@ -44,6 +44,11 @@ export function runStatus(wanted: string | undefined, output: Output): Promise<n
     const running = isRunning ? await runningWork(session, handle, status) : undefined;
     const failure = isRunning ? undefined : await failureOf(handle.result());
     output.line(`${handle.workflowId}  ${shown}${status.host ? `  on ${status.host}` : ''}`);
+    if (status.movedFrom !== undefined) {
+      output.line(
+        `moved here from ${status.movedFrom.join(', ')}, gone; what was approved there is asked again`,
+      );
+    }
     output.line(stageTable(status, isRunning));
     if (running !== undefined) {
       for (const line of linesOf(running, session)) output.line(line);

@@ -98,6 +98,8 @@ export interface ReleaseStatus {
   readonly paused?: Paused;
   /** The host that does all of it, where hosts have disks of their own. */
   readonly host?: string;
+  /** Hosts that did it before, and are gone. What was approved there has to be approved again. */
+  readonly movedFrom?: readonly string[];
   readonly judged?: Judged;
   readonly inputs?: ResolvedInputs;
   readonly plan?: PlanReference;

@@ -46,6 +46,7 @@ interface Progress {
   plan?: PlanReference;
   judged?: Judged;
   cleanedUp?: CleanedUp;
+  movedFrom?: readonly string[];
   warnings: readonly string[];
 }
 
@@ -82,6 +83,8 @@ export async function releaseModel(input: ReleaseInput): Promise<ReleaseResult> 
         // Inputs stay pinned; all else is done again on a host that is there.
         if (codeOf(error) !== HOST_GONE) throw error;
         log.warn('The host of the release is gone: it moves to another', { ...progress.place });
+        const { movedFrom = [], place } = progress;
+        progress.movedFrom = [...movedFrom, place.host ?? ''];
         approvals.forget();
         runner.beginAgain(progress.inputs === undefined ? [] : ['resolve']);
       }

@@ -54,7 +54,7 @@ async function startHost(name: string): Promise<RunningWorkers> {
 }
 
 it('asks again for an override of what another host has made, and is cancelled without its host', {
-  timeout: 120_000,
+  timeout: 240_000,
 }, async () => {
   host = await startHost('one');
   const text = `${recipeText(setup)}evaluate: ${JSON.stringify(endpoint.evaluate)}\n`;
@@ -65,13 +65,13 @@ it('asks again for an override of what another host has made, and is cancelled w
       release,
       `the question of ${name}`,
       (status) => status.host === name && status.waiting?.needs === 'override',
-      60_000,
     );
   await isAsking('one');
   await host.stop();
   host = await startHost('two');
   await release.executeUpdate(approveUpdate, { args: [{ by: 'ada', override: 'a known gap' }] });
-  const { stages } = await isAsking('two');
+  const { stages, movedFrom } = await isAsking('two');
+  expect(movedFrom).toEqual(['one']);
   expect(stages.find(({ stage }) => stage === 'report')?.state).toBe('pending');
   // The one that found the host gone; nothing was published by a word that was given to other files.
   const runs = await activityRuns(release);
