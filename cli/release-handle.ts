@@ -24,6 +24,9 @@ const QUERY_TIMEOUT_MS = 5_000;
 /** The server offers a query to the worker that died for 10 s before it asks another. */
 const QUERY_AFTER_CRASH_TIMEOUT_MS = 30_000;
 
+/** After those 10 s, for another worker to answer. */
+const OTHER_WORKER_TIMEOUT_MS = 12_000;
+
 /** Bringing the embedded server back takes seconds; on a machine that swaps, more of them. */
 const RESTART_TIMEOUT_MS = 60_000;
 
@@ -126,13 +129,15 @@ export async function queryStatus(
 
 /**
  * As `queryStatus`, for a release that was just started or joined. On weldline's own server this
- * process works on it: no answer means that the machine is busy or the server is being restarted.
+ * process works on it: no answer means that the machine is busy or the server is being restarted. On
+ * another, its worker may just have died.
  */
 export async function awaitStatus(
   session: TemporalSession,
   handle: ReleaseHandle,
 ): Promise<ReleaseStatus> {
-  const deadline = Date.now() + (session.embedded ? RESTART_TIMEOUT_MS : 0);
+  const patienceMs = session.embedded ? RESTART_TIMEOUT_MS : OTHER_WORKER_TIMEOUT_MS;
+  const deadline = Date.now() + patienceMs;
   for (;;) {
     try {
       return await queryStatus(session, handle);
