@@ -80,7 +80,7 @@ describe('a merge that is paused', () => {
   beforeAll(async () => {
     await stop();
     heavy = await setUpRelease(join(server.directory, 'heavy'), {
-      ...heavyModel({ layers: 4, shards: 1, extent: 2048, rank: 768 }),
+      ...heavyModel({ layers: 6, shards: 1, extent: 2048, rank: 1536 }),
       variables: { WELDLINE_THREADS: '1' },
     });
     const workers = await startTestWorkers(server, heavy.environment);
@@ -92,19 +92,18 @@ describe('a merge that is paused', () => {
     stop = () => workers.stop();
   });
 
-  /** What the merge says of itself, once it is in the middle. */
-  const beatOf = (release: TestRelease): Promise<ActivityProgress> =>
-    waitFor('a heartbeat of the merge', async () => {
-      const { mergeWorkflowId } = await release.query(statusQuery);
-      if (mergeWorkflowId === undefined) return undefined;
-      const child = server.client.workflow.getHandle(mergeWorkflowId);
-      const beats = await heartbeatsOf(child).catch(() => []);
-      return beats.find(({ item }) => item !== '');
-    });
+  /** What the merge says of itself in the middle. */
+  const beatOf = async (release: TestRelease): Promise<ActivityProgress | undefined> => {
+    const { mergeWorkflowId } = await release.query(statusQuery);
+    if (mergeWorkflowId === undefined) return undefined;
+    const child = server.client.workflow.getHandle(mergeWorkflowId);
+    const beats = await heartbeatsOf(child).catch(() => []);
+    return beats.find(({ item }) => item !== '');
+  };
 
-  it('stops, keeps its journal, and goes on where it was; so does one that is retried', async () => {
+  it('stops, keeps its journal, and goes on where it was', async () => {
     const release = await start(heavy);
-    await beatOf(release);
+    await waitFor('a heartbeat of the merge', () => beatOf(release));
     await pause(release);
     expect(await reasonOf(pause(release))).toBe('The release is paused already.');
     expect(await reasonOf(retry(release, 'merge'))).toContain('is paused');
@@ -124,18 +123,39 @@ describe('a merge that is paused', () => {
     expect(written).toBeGreaterThan(0);
 
     await release.signal(resumeSignal);
-    const again = await beatOf(release);
-    expect(again.bytesDone).toBeGreaterThanOrEqual(written);
-    const going = await release.query(statusQuery);
-    expect(going.paused).toBeUndefined();
-    const { runId } = await child.describe();
-    await retry(release, 'merge');
-    await waitFor('another run of the merge', async () => {
-      const now = await child.describe();
-      return now.runId !== runId || now.status.name === 'COMPLETED' ? true : undefined;
+    // What is left may be merged before it says anything.
+    const bytes = await waitFor('the merge to go on', async () => {
+      const status = await release.query(statusQuery);
+      expect(status.paused).toBeUndefined();
+      if (stateOf(status, 'merge') === 'done') return Infinity;
+      return (await beatOf(release))?.bytesDone;
     });
-    const { publications } = await release.result();
-    expect(publications).toHaveLength(1);
+    expect(bytes).toBeGreaterThanOrEqual(written);
+    expect((await release.result()).publications).toHaveLength(1);
+  });
+});
+
+describe('a merge that is retried', () => {
+  it('begins again, and is done once', async () => {
+    await stop();
+    const control = await startTestWorkers(server, setup.environment, ['control']);
+    const target = join(server.directory, 'retried');
+    const release = await start(setup, { targets: [target] });
+    const { mergeWorkflowId = '' } = await waitForStatus(
+      release,
+      'the merge',
+      (status) => stateOf(status, 'merge') === 'running' && status.mergeWorkflowId !== undefined,
+    );
+    const child = server.client.workflow.getHandle(mergeWorkflowId);
+    const first = await waitFor('the merge', () => child.describe().catch(() => undefined));
+    await retry(release, 'merge');
+    await waitFor('another run of the merge', async () =>
+      (await child.describe()).runId === first.runId ? undefined : true,
+    );
+    await control.stop();
+    const workers = await startTestWorkers(server, setup.environment);
+    stop = () => workers.stop();
+    expect((await release.result()).publications).toHaveLength(1);
   });
 });
 
