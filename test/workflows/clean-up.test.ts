@@ -143,8 +143,8 @@ describe('temporary files', () => {
       stages.some(({ stage, state }) => stage === 'publish' && state === 'running'),
     );
     const { root } = mergeWorkspace(setup.home, plan?.digest ?? '');
-    const old = join(root, '.plan.json.1-0.partial');
-    const young = join(root, '.plan.json.1-1.partial');
+    const old = join(root, '.plan.json.1-mfk3x-0.partial');
+    const young = join(root, '.plan.json.1-mfk3x-1.partial');
     for (const path of [old, young]) await writeFile(path, '');
     await utimes(old, 1, 1);
     const conversions = join(setup.home, 'conversions');
@@ -156,6 +156,6 @@ describe('temporary files', () => {
     const { removed } = (await cancelled(release)) ?? {};
     expect(removed).toEqual(expect.arrayContaining([old, killed]));
     expect(await readdir(conversions)).toEqual([`gguf.${host}-1-0.partial`]);
-    expect(await readdir(root)).toContain('.plan.json.1-1.partial');
+    expect(await readdir(root)).toContain('.plan.json.1-mfk3x-1.partial');
   });
 });
