@@ -29,7 +29,7 @@ MARKER = "weldline-environment.json"
 # Downloads that take long enough to be announced.
 LARGE_DOWNLOAD = re.compile(r"\((\d{2,}\.\d MB|[\d.]+ GB)\)")
 # From an index, or a wheel of a directory that the user has pip look into.
-PACKAGE = re.compile(r"(?:Collecting |Processing (?:.*/)?)([\w.]+(?:-[\w.]+)*?)(?:==|-)(\d[^-\s]*)")
+PACKAGE = re.compile(r"(?:Collecting |Processing (?:\S*/)?)([\w.]+(?:-[\w.]+)*?)(?:==|-)(\d[^-\s]*)")
 BAR_LENGTH = 20
 LAST_LINES = 15
 
