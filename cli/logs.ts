@@ -6,6 +6,7 @@ import { readEnvironment } from '../config/environment.ts';
 import { toReadError } from '../engine/disk-errors.ts';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
 import { releaseLogPath } from '../workers/release-logs.ts';
+import { possibleIds } from '../workflows/release-id.ts';
 import { EXIT } from './exit-codes.ts';
 import { interruptionSignal } from './interruption.ts';
 import { logLine } from './log-line.ts';
@@ -54,7 +55,7 @@ async function findLog(home: string, wanted: string | undefined): Promise<string
   const candidates =
     wanted === undefined
       ? (await namesOf(directory)).map((name) => join(directory, name))
-      : [wanted, `release-${wanted}`].map((id) => releaseLogPath(home, id));
+      : possibleIds(wanted).map((id) => releaseLogPath(home, id));
   const found: { readonly path: string; readonly mtimeMs: number }[] = [];
   for (const path of candidates) {
     const stats = await stat(path).catch(() => undefined);

@@ -10,6 +10,7 @@ import { toReadError } from '../engine/disk-errors.ts';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
 import type { FoundArtefact } from '../publishers/publisher.ts';
 import { targetOfLocation } from '../publishers/target-of-location.ts';
+import { possibleIds } from '../workflows/release-id.ts';
 import { usage } from './usage.ts';
 
 /** What is known of an artefact: all, if it was found, or only what an alias says. */
@@ -88,7 +89,7 @@ function ofLocation(subject: string): NamedReleases {
 /** What the report of a release says of where it was published. */
 async function ofRelease(id: string, home: string): Promise<NamedReleases> {
   if (!/^[\w.-]+$/.test(id)) throw usage(`"${id}" is no id of a release.`);
-  for (const candidate of [id, `release-${id}`]) {
+  for (const candidate of possibleIds(id)) {
     const path = join(reportDirectory(home, candidate), 'report.json');
     const text = await readFile(path, 'utf8').catch((error: unknown) => {
       if (systemErrorCode(error) === 'ENOENT') return undefined;

@@ -12,6 +12,7 @@ import {
   type ReleaseStatus,
   statusQuery,
 } from '../workflows/messages.ts';
+import { possibleIds } from '../workflows/release-id.ts';
 import type { releaseModel } from '../workflows/release-model.ts';
 import { decodePayload } from './payloads.ts';
 import type { TemporalSession } from './temporal-session.ts';
@@ -36,11 +37,6 @@ const ID_LENGTH_MAX = 900;
 /** So many releases are named to a person who asks for one that is not there. */
 const KNOWN_MAX = 5;
 
-/** The workflow id of a release: one run at a time for each name and version. */
-export function releaseId(name: string, version: string): string {
-  return `release-${name}-${version}`;
-}
-
 /**
  * Finds a release by its id, or by the name and version it is made of.
  * @param wanted undefined for the one that was started last
@@ -55,9 +51,7 @@ export async function findRelease(
   }
   const id = wanted ?? (await latestReleaseId(client));
   if (id !== undefined) {
-    // A release may be called release-notes, so the prefix says nothing.
-    const candidates = [id, `release-${id}`];
-    for (const candidate of candidates) {
+    for (const candidate of possibleIds(id)) {
       const handle = client.workflow.getHandle<typeof releaseModel>(candidate);
       try {
         const description = await handle.describe();

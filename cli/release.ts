@@ -6,11 +6,12 @@ import { withVersion } from '../config/version-rule.ts';
 import { WeldlineError } from '../engine/errors.ts';
 import { TASK_QUEUE } from '../workers/task-queues.ts';
 import { type ReleaseInput, resumeSignal, type Waiting } from '../workflows/messages.ts';
+import { releaseId } from '../workflows/release-id.ts';
 import type { releaseModel } from '../workflows/release-model.ts';
 import { EXIT } from './exit-codes.ts';
 import { Interrupted, interruptionSignal } from './interruption.ts';
 import type { Output } from './output.ts';
-import { awaitStatus, type ReleaseHandle, releaseId } from './release-handle.ts';
+import { awaitStatus, type ReleaseHandle } from './release-handle.ts';
 import { openSession, type TemporalSession } from './temporal-session.ts';
 import { watchRelease } from './watch-release.ts';
 

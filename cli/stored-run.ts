@@ -4,6 +4,7 @@ import type { ReleaseContext } from '../activities/types.ts';
 import { runFile, runsDirectory } from '../activities/workspace.ts';
 import { toReadError } from '../engine/disk-errors.ts';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
+import { possibleIds } from '../workflows/release-id.ts';
 
 /** What everything else depends on; the rest was checked when the recipe was read. */
 const schema = z.looseObject({
@@ -25,7 +26,7 @@ const schema = z.looseObject({
  * @throws WeldlineError `disk.read-failed`, `release.not-found` if the file is not what was written
  */
 export async function readStoredRun(home: string, id: string): Promise<ReleaseContext | undefined> {
-  for (const candidate of [id, `release-${id}`]) {
+  for (const candidate of possibleIds(id)) {
     const path = runFile(home, candidate);
     let text: string;
     try {

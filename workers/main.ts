@@ -21,7 +21,6 @@ import { placeOf, TASK_QUEUE } from './task-queues.ts';
 import { startTracing } from './tracing.ts';
 import { type WorkerSpec, workerSpecs } from './worker-specs.ts';
 import { deploymentOptions, type WorkerVersion, workerVersion } from './worker-version.ts';
-
 import { loadWorkflowBundle } from './workflow-bundle.ts';
 
 /** Often enough for a live progress bar, and for little to be lost with a worker. */

@@ -21,6 +21,7 @@ import {
 } from './nightly-messages.ts';
 import { longWork } from './options.ts';
 import { activitiesAt, findPlace, HOST_GONE } from './placement.ts';
+import { releaseId } from './release-id.ts';
 import { releaseModel } from './release-model.ts';
 import { codeOf, withCode } from './stage-runner.ts';
 
@@ -87,7 +88,7 @@ async function doNight(
     show({ state: 'unchanged', version, release: unchangedSince.artefact, detail });
     return { outcome: 'unchanged', version, last: unchangedSince };
   }
-  const workflowId = `release-${recipe.name}-${version}`;
+  const workflowId = releaseId(recipe.name, version);
   const startedAt = new Date().toISOString();
   show({ state: 'releasing', version, release: workflowId, detail: night.reason });
   progress.releaseId = workflowId;
