@@ -1,4 +1,5 @@
 import { WeldlineError } from '../../engine/errors.ts';
+import { pauseAfter } from '../http.ts';
 import {
   type Descriptor,
   digestOfBytes,
@@ -78,17 +79,42 @@ export async function putManifest(
   bytes: Uint8Array,
   signal: AbortSignal,
 ): Promise<void> {
-  const response = await client.ask({
-    method: 'PUT',
-    to: `manifests/${version}`,
-    headers: { 'content-type': MANIFEST_TYPE },
-    body: bytes,
-    ...{ signal, what: version },
-  });
+  const response = await askForManifest(client, version, bytes, signal);
   await response.body?.cancel();
   const digest = digestOfBytes(bytes);
   const stored = response.headers.get('docker-content-digest') ?? digest;
   if (stored !== digest) throw broken(client, version, `stored ${stored} in place of ${digest}`);
+}
+
+/**
+ * A registry on a file system writes in place which blobs a repository has. Where another upload brings
+ * one of this manifest's just then, the registry reads nothing, and calls the digest invalid: asked
+ * again, it takes the manifest (github.com/distribution/distribution issue 4489).
+ */
+async function askForManifest(
+  client: RegistryClient,
+  version: string,
+  bytes: Uint8Array,
+  signal: AbortSignal,
+): Promise<Response> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await client.ask({
+        method: 'PUT',
+        to: `manifests/${version}`,
+        headers: { 'content-type': MANIFEST_TYPE },
+        body: bytes,
+        ...{ signal, what: version },
+      });
+    } catch (error) {
+      const mayPass =
+        error instanceof WeldlineError &&
+        error.details['status'] === 400 &&
+        error.message.includes('DIGEST_INVALID');
+      if (!mayPass) throw error;
+      await pauseAfter(attempt, error, client.patience, signal);
+    }
+  }
 }
 
 /**

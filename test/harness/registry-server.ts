@@ -25,6 +25,8 @@ export interface RegistryServer {
   readonly origin: string;
   /** The header that it asks for, if it does. */
   readonly authorization: string;
+  /** Directory of its repositories, as the registry keeps them. */
+  readonly repositories: string;
   close(): Promise<void>;
 }
 
@@ -38,11 +40,12 @@ export interface RegistryOptions {
 /** The CNCF registry with its data in a directory of its own; ends with this process. */
 export async function startRegistry(options: RegistryOptions = {}): Promise<RegistryServer> {
   const directory = await mkdtemp(join(tmpdir(), 'weldline-registry-'));
+  const data = join(directory, 'data');
   const config: Record<string, unknown> = {
     version: 0.1,
     log: { level: 'info', accesslog: { disabled: true } },
     storage: {
-      filesystem: { rootdirectory: join(directory, 'data') },
+      filesystem: { rootdirectory: data },
       delete: { enabled: options.keepsAll !== true },
       maintenance: { uploadpurging: { enabled: false } },
     },
@@ -69,6 +72,7 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Regi
     return {
       origin: `http://127.0.0.1:${port}`,
       authorization: `Basic ${PAIR}`,
+      repositories: join(data, 'docker', 'registry', 'v2', 'repositories'),
       async close() {
         kill();
         await ended;

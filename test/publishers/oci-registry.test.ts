@@ -1,5 +1,5 @@
 /** What is peculiar to registries; the rest is in the conformance suite. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -7,7 +7,9 @@ import { openOciPublisher } from '../../publishers/oci/oci-publisher.ts';
 import { aliasTagOf, tagOf } from '../../publishers/oci/tags.ts';
 import type { Artefact, Published, Publisher } from '../../publishers/publisher.ts';
 import { MANIFEST_TYPE } from '../../remote/oci/manifest.ts';
+import { getManifest, putManifest } from '../../remote/oci/manifests.ts';
 import { parseOciUri, parsePlace } from '../../remote/oci/oci-place.ts';
+import { registryClient } from '../../remote/oci/registry-client.ts';
 import { TEST_PATIENCE } from '../conformance/publisher-stage.ts';
 import { type FaultyProxy, startFaultyProxy } from '../harness/faulty-proxy.ts';
 import { type RegistryServer, startRegistry } from '../harness/registry-server.ts';
@@ -78,6 +80,34 @@ describe('a registry', () => {
     await tagByHand(publisher, RELEASE, 'production');
     await refused;
     expect(await publisher.find(artefact, signal)).toMatchObject({ isPruned: false, pinned });
+    proxy.clear();
+  });
+
+  it('is asked again where another upload hides a file from it for a moment', async () => {
+    const publisher = openRepository();
+    await publish(publisher, await testArtefact(directory, { release: RELEASE }));
+    const place = parsePlace(publisher.name.slice('oci://'.length))!;
+    const client = registryClient({
+      place,
+      dockerConfig: directory,
+      patience: { ...TEST_PATIENCE, attemptsMax: 8, backoffMs: 50 },
+      codeOf: () => 'publish.unavailable',
+    });
+    const { bytes, manifest } = (await getManifest(client, RELEASE, signal))!;
+    const [kind, hex = ''] = manifest!.layers[0]!.digest.split(':');
+    const link = join(registry.repositories, place.repository, '_layers', kind!, hex, 'link');
+    const linked = await readFile(link);
+    // As the registry has it while it writes it again.
+    await writeFile(link, '');
+    proxy.clear();
+    const put = putManifest(client, `${RELEASE}.1`, bytes, signal);
+    const refusal = await waitFor('a refusal', async () =>
+      proxy.requests.find(({ method, status }) => method === 'PUT' && status !== undefined),
+    );
+    await writeFile(link, linked);
+    await put;
+    expect(refusal.status).toBe(400);
+    expect((await getManifest(client, `${RELEASE}.1`, signal))?.bytes).toEqual(bytes);
     proxy.clear();
   });
 
