@@ -52,8 +52,14 @@ export async function pendingWork(
     served.set(queue, known);
     return known;
   };
+  // The server lists them in no order.
+  const ids = [...scheduled.keys()];
+  const placeOf = (id: string | null | undefined): number => ids.indexOf(id ?? '');
+  const inOrder = pendingActivities.toSorted(
+    (a, b) => placeOf(a.activityId) - placeOf(b.activityId),
+  );
   return Promise.all(
-    pendingActivities.map(async (pending): Promise<PendingWork> => {
+    inOrder.map(async (pending): Promise<PendingWork> => {
       const { subject, queue } = scheduled.get(pending.activityId ?? '') ?? {};
       const nextAttemptAt = toIso(pending.nextAttemptScheduleTime);
       const startedAt = toIso(pending.lastStartedTime);
