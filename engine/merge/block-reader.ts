@@ -116,7 +116,13 @@ export class BlockReader {
     for (const source of await Promise.allSettled(this.#sources.values())) {
       if (source.status === 'fulfilled') await source.value.close();
     }
-    await Promise.allSettled([...this.#blocks.values()].map(({ loaded }) => loaded));
+    const blocks = [...this.#blocks.values()];
+    await Promise.allSettled(blocks.map(({ loaded }) => loaded));
+    // A block that could not be loaded has given its room back already.
+    const rooms = new Set([...this.#free, ...blocks.map(({ room }) => room)]);
+    this.#blocks.clear();
+    this.#free.length = 0;
+    for (const room of rooms) release(room);
   }
 
   /** A block, pinned; loads it if it is not there. */
@@ -228,6 +234,14 @@ export class BlockReader {
     this.#waiting = [];
     for (const resume of waiting) resume();
   }
+}
+
+/**
+ * Gives memory back at once. The collector leaves it for as long as little else is made, and the next shard
+ * has as much again. Node 20 cannot.
+ */
+function release({ buffer }: Uint8Array): void {
+  if (buffer instanceof ArrayBuffer) buffer.transfer?.(0);
 }
 
 function keyOf({ input, file, index }: BlockPlace): string {

@@ -33,8 +33,11 @@ const WAITING_THREADS = 2;
 /** Parts of a shard that is sent away: one is filled while others are on their way. */
 const PARTS = { least: 2, most: 5 };
 
-/** Sockets, libraries, and bytes that were taken from them and not collected yet: measured on Node 24. */
-const NETWORK_BYTES = 80_000_000;
+/**
+ * Sockets, libraries, and bytes that were taken from them and not collected yet: 55 to 85 MB were measured on
+ * Node 24, by the moods of its collector.
+ */
+const NETWORK_BYTES = 100_000_000;
 
 export const MEMORY_BUDGET_BYTES_DEFAULT = 200_000_000;
 

@@ -40,6 +40,7 @@ const dependencies: Dependencies = {
   home: environment.home,
   access: modelAccess(environment),
   threads: environment.threads,
+  memoryBudgetBytes: environment.memoryBudgetBytes,
   publishing: environment,
   tools: environment,
   identity: environment,

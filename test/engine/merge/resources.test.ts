@@ -57,7 +57,7 @@ test.each([
   const buffers = 4_194_304 * least.blocks + 8_388_608 * least.parts;
   expect(roomy.memoryBytes).toBeGreaterThan(plain + buffers);
   // What is left of a small budget goes to the threads first.
-  const memoryBudgetBytes = plain + buffers + 80_000_000;
+  const memoryBudgetBytes = plain + buffers + 100_000_000;
   expect(chooseResources(plan, { threads: 2, memoryBudgetBytes, ...streams })).toMatchObject({
     ...{ threads: 2, memoryBytes: memoryBudgetBytes, streaming: least },
   });
