@@ -58,7 +58,7 @@ const mergeOf = ({ activities, plan, roots }: Prepared, shard = 0) =>
 
 describe('merging a shard as an activity', () => {
   it('reports tensor and bytes, hears its cancellation, keeps what it has and goes on with it', async () => {
-    const model = heavyModel({ layers: 4, shards: 1, extent: 2048, rank: 1536 });
+    const model = heavyModel({ layers: 10, shards: 1, extent: 2048, rank: 1536 });
     const prepared = await prepare(model);
     const workspace = mergeWorkspace(prepared.setup.home, prepared.plan.digest);
     const beats: ActivityProgress[] = [];

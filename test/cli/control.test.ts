@@ -2,9 +2,11 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { pendingWork } from '../../cli/pending-work.ts';
 import { SHARED_QUEUES } from '../../workers/task-queues.ts';
 import type { ReleaseStatus } from '../../workflows/messages.ts';
 import { weldlineHere } from '../harness/command-here.ts';
+import { mergeOf } from '../harness/merge-work.ts';
 import {
   type ReleaseSetup,
   recipeOf,
@@ -14,6 +16,7 @@ import {
 } from '../harness/release-setup.ts';
 import { startRelease, startTestWorkers, waitForStatus } from '../harness/running-release.ts';
 import { startTestServer, type TestServer } from '../harness/temporal-server.ts';
+import { waitFor } from '../harness/wait-for.ts';
 
 let server: TestServer;
 let setup: ReleaseSetup;
@@ -36,6 +39,12 @@ afterAll(async () => {
 const json = async (...args: string[]) =>
   JSON.parse((await weldlineHere(...args, '--json')).stdout);
 
+/** Lists follow a little behind. */
+const LISTED = { timeout: 60_000, interval: 200 };
+
+const untilListed = (releases: readonly object[]) =>
+  vi.waitFor(async () => expect(await json('list')).toMatchObject(releases), LISTED);
+
 const isAwaited = ({ waiting }: ReleaseStatus) => waiting !== undefined;
 
 describe('a release whose work nobody takes on', () => {
@@ -43,6 +52,10 @@ describe('a release whose work nobody takes on', () => {
     const release = await startRelease(server.client, releaseInput(recipeOf(setup)));
     const id = 'release-tone-model-1.0.0';
     await waitForStatus(release, 'merging', ({ mergeWorkflowId }) => mergeWorkflowId !== undefined);
+    await waitFor('both shards to be asked for', async () => {
+      const work = await pendingWork(server.client, mergeOf(server, id)).catch(() => []);
+      return work.length === 2 ? work : undefined;
+    });
     const status = await weldlineHere('status');
     expect(status.stdout).toMatch(/^release-tone-model-1\.0\.0 {2}running$/m);
     expect(status.stdout).toMatch(/^ {2}mergeShard \(shard 1 of 2\) {2}waits for a worker on /m);
@@ -73,7 +86,7 @@ describe('a release whose work nobody takes on', () => {
     const watched = await weldlineHere('watch');
     expect(watched.status).toBe(3);
     expect(watched.stderr).toMatch(/^The release is paused by ann since 20.* UTC\.$/m);
-    expect(await json('list')).toMatchObject([{ id, state: 'paused', stages: ['merge'] }]);
+    await untilListed([{ id, state: 'paused', stages: ['merge'] }]);
     expect((await weldlineHere('status')).stdout).toMatch(/^paused by ann since /m);
 
     const resumed = weldlineHere('resume');
@@ -83,7 +96,7 @@ describe('a release whose work nobody takes on', () => {
       status: 1,
       stderr: expect.stringContaining('cancelled'),
     });
-    expect(await json('list')).toMatchObject([{ id, state: 'cancelled', runs: 1 }]);
+    await untilListed([{ id, state: 'cancelled', runs: 1 }]);
     for (const command of ['pause', 'cancel']) {
       const { error } = await json(command, id);
       expect(error.message).toContain(`${id} is not running (cancelled)`);
@@ -95,7 +108,7 @@ describe('a release whose work nobody takes on', () => {
     await startRelease(server.client, releaseInput(recipeOf(setup)));
     const cancelled = await weldlineHere('cancel', id);
     expect(cancelled.stdout).toBe(`Cancelled ${id}\n`);
-    expect(await json('list')).toMatchObject([{ id, state: 'cancelled', runs: 2 }]);
+    await untilListed([{ id, state: 'cancelled', runs: 2 }]);
     expect(await json('list', '--all')).toHaveLength(2);
   });
 });
@@ -118,8 +131,10 @@ describe('retry', () => {
     const retried = await weldlineHere('retry', 'preflight', 'tone-model-2.0.0');
     expect(retried.status).toBe(3);
     expect(retried.stderr).toContain('The release waits (preflight)');
-    const { stdout } = await weldlineHere('list', '--limit', '1');
-    expect(stdout).toMatch(/^release-tone-model-2\.0\.0 +waiting +preflight \[publish\.not-wri/m);
+    await vi.waitFor(async () => {
+      const { stdout } = await weldlineHere('list', '--limit', '1');
+      expect(stdout).toMatch(/^release-tone-model-2\.0\.0 +waiting +preflight \[publish\.not-wri/m);
+    }, LISTED);
     await stop();
     const unanswered = await weldlineHere('status');
     stop = async () => {};

@@ -1,14 +1,16 @@
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
+import { temporaryDirectory } from '../doubles/temporary-directory.ts';
 import { runCommand } from '../harness/command.ts';
 
 const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 
 /** The packages, or their scopes, that a run of the command loads. */
 async function packagesOf(...args: string[]): Promise<string[]> {
+  const variables = { WELDLINE_HOME: await temporaryDirectory() };
   const hook = at('../harness/log-modules.ts');
   const program = [process.execPath, '--import', hook, at('../../cli/main.ts')] as const;
-  const { stderr } = await runCommand(args, { program: [...program] });
+  const { stderr } = await runCommand(args, { program: [...program], variables });
   const found = stderr.matchAll(/^resolved file:.*\/node_modules\/([^/]+)/gm);
   return [...new Set([...found].map(([, name]) => name ?? ''))];
 }

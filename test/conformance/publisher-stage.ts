@@ -64,7 +64,7 @@ export interface PublisherTraits {
 export const TEST_PATIENCE = {
   attemptsMax: 4,
   backoffMs: 5,
-  stallTimeoutMs: 700,
+  stallTimeoutMs: 1500,
   retryAfterMaxMs: 2_000,
 } as const;
 

@@ -220,7 +220,9 @@ function testEnd(kind: RunnerKind, get: () => RunnerUnderTest): void {
     for (const pid of pids) process.kill(pid, 'SIGKILL');
     await runner.close();
     await runner.close();
-    for (const pid of pids) await expect.poll(() => isRunning(pid)).toBe(false);
+    for (const pid of pids) {
+      await expect.poll(() => isRunning(pid), { timeout: 30_000 }).toBe(false);
+    }
     const error = await collect(runner.answer(requests, signal)).catch((thrown: unknown) => thrown);
     expect(error).toMatchObject({ code: expect.stringMatching(/^(tool|evaluate)\./) });
     expect((error as Error).message).not.toContain('\n    at ');

@@ -28,7 +28,7 @@ const SHARDS = 8;
 /** Longer than a busy machine keeps a worker from its heartbeats, and no longer. */
 const HEARTBEAT_TIMEOUT_MS = 4_000;
 /** A kill strikes within this time after its victim was seen at work. */
-const DELAY_MS_MAX = 250;
+const DELAY_MS_MAX = 100;
 
 /** `PENDING_ACTIVITY_STATE_STARTED` of Temporal's API: a worker has taken it and is at work. */
 const STARTED = 2;
@@ -40,7 +40,7 @@ let expected: ReadonlyMap<string, string>;
 beforeAll(async () => {
   server = await startTestServer();
   // Files of 6.5 MB, each the work of half a second or more on a fast idle machine.
-  const model = heavyModel({ layers: SHARDS, shards: SHARDS, extent: 1280, rank: 1536 });
+  const model = heavyModel({ layers: SHARDS, shards: SHARDS, extent: 1280, rank: 3072 });
   setup = await setUpRelease(join(server.directory, 'release'), model);
   const output = join(server.directory, 'expected');
   await mergeDirectories({ base: setup.base, adapter: setup.adapter, output, threads: 2 });

@@ -92,7 +92,14 @@ it('a workspace that was copied from another machine is gone on with, and its ow
   const directory = join(server.directory, 'elsewhere');
   await mkdir(directory);
   const home = join(directory, 'home');
-  await cp(setup.home, home, { recursive: true });
+  // Its database is copied as a machine that stands still has it.
+  const { pid } = await embeddedServerStatus(setup.home);
+  process.kill(pid!, 'SIGSTOP');
+  try {
+    await cp(setup.home, home, { recursive: true });
+  } finally {
+    process.kill(pid!, 'SIGCONT');
+  }
   const copied = await stat(join(home, 'merges', first));
   const there = await acquireEmbeddedServer({ home, cli, ui: false });
   expect(there.address).not.toBe(original.address);

@@ -27,6 +27,7 @@ export class RunningCommand {
   readonly ended: Promise<CommandResult>;
   stdout = '';
   stderr = '';
+  #hasEnded = false;
 
   constructor(args: readonly string[], variables: NodeJS.ProcessEnv, options: CommandOptions) {
     const startedAt = performance.now();
@@ -43,19 +44,18 @@ export class RunningCommand {
     this.child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.stderr += text;
     });
-    this.ended = once(this.child, 'close').then(([status]) => ({
-      status: status as number | null,
-      stdout: this.stdout,
-      stderr: this.stderr,
-      ms: performance.now() - startedAt,
-    }));
+    this.ended = once(this.child, 'close').then(([status]) => {
+      this.#hasEnded = true;
+      const { stdout, stderr } = this;
+      return { status: status as number | null, stdout, stderr, ms: performance.now() - startedAt };
+    });
   }
 
   /** Waits until the command has written something that matches, to either stream. */
   async hasWritten(pattern: RegExp): Promise<void> {
     await waitFor(`${pattern} in the output`, async () => {
       if (pattern.test(this.stdout) || pattern.test(this.stderr)) return true;
-      if (this.child.exitCode === null && this.child.signalCode === null) return undefined;
+      if (!this.#hasEnded) return undefined;
       throw new Error(`ended without ${pattern}:\n${this.stdout}\n${this.stderr}`);
     });
   }

@@ -58,7 +58,9 @@ describe('the faulty proxy', () => {
       proxy.fail({ kind: 'drop-request', afterBytes });
       await expect(put()).rejects.toThrow('fetch failed');
     }
-    await expect.poll(() => done).toEqual(['PUT /a?b=c cut', 'PUT /a?b=c cut']);
+    await expect
+      .poll(() => done, { timeout: 30_000 })
+      .toEqual(['PUT /a?b=c cut', 'PUT /a?b=c cut']);
     expect((await put()).status).toBe(201);
   });
 

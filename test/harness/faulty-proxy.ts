@@ -13,7 +13,7 @@ export type ProxyFaultKind =
   | 'status'
   /** Passed on and done; then answered with `status` all the same. */
   | 'status-after'
-  /** Passed on; the answer comes after `delayMs`. */
+  /** Passed on; the answer comes after `delayMs`, or once `until` is settled. */
   | 'slow'
   /** Taken, never passed on and never answered. The connection stays open. */
   | 'stall';
@@ -33,6 +33,7 @@ export interface ProxyFault {
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: string;
   readonly delayMs?: number;
+  readonly until?: Promise<unknown>;
 }
 
 /** A request as it went by. */
@@ -67,6 +68,8 @@ export interface FaultyProxy {
   readonly requests: readonly SeenRequest[];
   /** Adds a fault; of several that match a request, the first that is due hits it. */
   fail(fault: ProxyFault): void;
+  /** Passes the first request that matches on and keeps its answer. @returns gives it */
+  hold(matching: Pick<ProxyFault, 'method' | 'path' | 'skip'>): () => void;
   /** Forgets faults. */
   calm(): void;
   /** Forgets faults and requests. */
@@ -117,6 +120,12 @@ export async function startFaultyProxy(upstream: string): Promise<FaultyProxy> {
     origin: originOf(server),
     requests,
     fail: (fault) => faults.push({ fault, skip: fault.skip ?? 0, left: fault.times ?? 1 }),
+    hold(matching) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const fault: ProxyFault = { kind: 'slow', ...matching, until: promise };
+      faults.push({ fault, skip: fault.skip ?? 0, left: 1 });
+      return resolve;
+    },
     calm: () => {
       faults.length = 0;
     },
@@ -161,7 +170,7 @@ async function pass(passage: Passage, fault: ProxyFault | undefined): Promise<vo
     answer(passage, fault);
     return;
   }
-  if (fault?.kind === 'slow') await sleep(fault.delayMs ?? 100);
+  if (fault?.kind === 'slow') await (fault.until ?? sleep(fault.delayMs ?? 100));
   seen.status = arrived.status;
   response.writeHead(arrived.status, arrived.headers);
   response.end(arrived.body);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { downloadFile, listFiles } from '@huggingface/hub';
 import { Secret } from '../../config/secret.ts';
 import { HubPublisher, type HubTarget } from '../../publishers/hub/hub-publisher.ts';
+import type { Patience } from '../../remote/patience.ts';
 import { TEST_PATIENCE } from '../conformance/publisher.ts';
 import { type HubServer, type HubServerOptions, startHubServer } from '../hub-server/hub-server.ts';
 import { type FaultyProxy, startFaultyProxy } from './faulty-proxy.ts';
@@ -15,7 +16,7 @@ export const READER = 'hf_canary_of_the_reader';
 export interface HubUnderTest {
   readonly server: HubServer;
   readonly proxy: FaultyProxy;
-  publisher(target: HubTarget, token?: string): HubPublisher;
+  publisher(target: HubTarget, token?: string, patience?: Patience): HubPublisher;
   /** Files at a revision as `@huggingface/hub` finds them, less `.gitattributes`. */
   filesAt(repo: string, revision: string): Promise<Map<string, Buffer> | undefined>;
   /** JSON of the hub's API. */
@@ -36,11 +37,11 @@ export async function startHubUnderTest(
   return {
     server,
     proxy,
-    publisher: (target, token = WRITER) =>
+    publisher: (target, token = WRITER, patience = TEST_PATIENCE) =>
       new HubPublisher(target, {
         endpoint: proxy.origin,
         token: token === '' ? undefined : new Secret(token),
-        patience: TEST_PATIENCE,
+        patience,
       }),
     filesAt: (repo, revision) => filesAt(server.endpoint, repo, revision),
     async get(path) {

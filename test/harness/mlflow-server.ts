@@ -1,9 +1,9 @@
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { findFreePort } from '../../workers/free-port.ts';
 import { waitFor } from './wait-for.ts';
 
 /** A real MLflow with a database of its own. */
@@ -21,7 +21,7 @@ const START_LIMIT_MS = 150_000;
 
 export async function startMlflowServer(): Promise<MlflowServer> {
   const directory = await mkdtemp(join(tmpdir(), 'weldline-mlflow-'));
-  const port = await freePort();
+  const port = await findFreePort();
   const args = ['server', '--host', '127.0.0.1', '--port', String(port), '--workers', '1'];
   const store = ['--backend-store-uri', `sqlite:///${join(directory, 'mlflow.db')}`];
   const output: Buffer[] = [];
@@ -68,13 +68,4 @@ export async function startMlflowServer(): Promise<MlflowServer> {
     throw error;
   }
   return { origin, close };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
 }

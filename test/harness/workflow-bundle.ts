@@ -1,6 +1,7 @@
 import { copyFile, mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { isTemporary } from '../../engine/durable-files.ts';
 import { createLogger } from '../../workers/logger.ts';
 import { loadWorkflowBundle } from '../../workers/workflow-bundle.ts';
 
@@ -15,6 +16,8 @@ export async function shareWorkflowBundle(home: string): Promise<void> {
   const cache = join(home, 'cache');
   await mkdir(cache, { recursive: true });
   for (const name of await readdir(SHARED_BUNDLES)) {
+    // Another process may be writing one.
+    if (isTemporary(name)) continue;
     await copyFile(join(SHARED_BUNDLES, name), join(cache, name));
   }
 }

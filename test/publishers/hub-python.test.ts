@@ -72,7 +72,7 @@ beforeAll(async () => {
     ...{ endpoint: hub.server.endpoint, token: WRITER, home: join(directory, 'home') },
     ...{ repo: REPO, tag: RELEASE, alias: 'production', upload, uploadRepo: 'acme/by-python' },
   })) as Seen;
-}, 60_000);
+});
 
 afterAll(async () => {
   await hub.close();

@@ -12,7 +12,7 @@ import type {
   Published,
   PublishProgress,
 } from '../../publishers/publisher.ts';
-import { RELEASE, signal } from '../conformance/publisher.ts';
+import { RELEASE, signal, TEST_PATIENCE } from '../conformance/publisher.ts';
 import { type HubUnderTest, READER, startHubUnderTest, WRITER } from '../harness/hub-target.ts';
 import { bytesOf, testArtefact } from '../harness/test-artefact.ts';
 
@@ -151,14 +151,15 @@ describe('a release on the hub', () => {
     const next = await artefactOf(NEXT);
     hub.proxy.clear();
     // Until the weights are there somebody else has committed on the parent that was found.
-    hub.proxy.fail({ kind: 'slow', path: /complete_multipart/, delayMs: 200 });
+    const answer = hub.proxy.hold({ path: /complete_multipart/ });
     let meanwhile: Promise<void> | undefined;
-    await publisher.publish(next, {
+    const patient = hub.publisher({ repo }, WRITER, { ...TEST_PATIENCE, stallTimeoutMs: 15_000 });
+    await patient.publish(next, {
       signal: signal(),
       publishedAt: [],
       onProgress: ({ item, bytesDone }) => {
         if (item !== 'model.safetensors' || bytesDone === 0) return;
-        meanwhile ??= commitByHand('NOTES.md', 'ours');
+        meanwhile ??= commitByHand('NOTES.md', 'ours').finally(answer);
       },
     });
     await meanwhile;

@@ -29,8 +29,8 @@ const RELEASE = 'merged-tiny-1.0.0-adapter-tone-3';
 const PART = MOTO_PART_BYTES_MIN;
 /** Five parts, the last of them short. */
 const WEIGHTS = randomBytes(4 * PART + 1000);
-/** Long enough for others to do something meanwhile, and no longer than the publisher waits. */
-const SLOW = { kind: 'slow', delayMs: 500 } as const;
+/** Longer than others need for what they do while an answer is held back. */
+const PATIENCE = { ...TEST_PATIENCE, stallTimeoutMs: 15_000 };
 const PARTS = /PUT .*partNumber=/;
 
 let moto: MotoServer;
@@ -47,7 +47,7 @@ beforeAll(async () => {
   moto = await startMoto();
   proxy = await startFaultyProxy(moto.url);
   bucket = await S3Bucket.create(moto.url, 'models');
-  const patience = TEST_PATIENCE;
+  const patience = PATIENCE;
   s3 = await connectS3({ bucket: 'models', endpoint: moto.url, side: 'publish', patience });
 });
 afterAll(async () => {
@@ -61,7 +61,7 @@ beforeEach(async () => {
   const prefix = `upload/${targets++}`;
   const target = { bucket: 'models', prefix, endpoint: proxy.origin };
   publisher = await createS3Publisher(target, {
-    patience: TEST_PATIENCE,
+    patience: PATIENCE,
     partBytesFor: () => PART,
   });
   objects = new S3Objects(s3, `${prefix}/`, signal);
@@ -148,7 +148,7 @@ describe('a file in parts', () => {
       const artefact = await artefactOf(randomBytes(3 * PART));
       const weights = weightsOf(artefact);
       proxy.clear();
-      proxy.fail({ ...SLOW, path: /partNumber=2/ });
+      const answer = proxy.hold({ path: /partNumber=2/ });
       const publishing = publish(artefact);
       const others = (async () => {
         await waitFor('a slow part', async () => proxy.requests.find(({ fault }) => fault));
@@ -158,7 +158,7 @@ describe('a file in parts', () => {
         const bytes = await readFile(weights.source);
         const parts = [1, 2, 3].map((number) => upload.put(number, partOf(number, bytes)));
         await upload.complete(await Promise.all(parts));
-      })();
+      })().finally(answer);
       await Promise.all([publishing, others]);
       await expectOnly(artefact, await readFile(weights.source));
       await publisher.withdraw(artefact, signal);
@@ -167,13 +167,14 @@ describe('a file in parts', () => {
 
   it('is sent again when something else than was sent is there', async () => {
     const artefact = await artefactOf();
-    proxy.fail({ ...SLOW, method: /POST/, path: /uploadId=/ });
+    const answer = proxy.hold({ method: /POST/, path: /uploadId=/ });
     const publishing = publish(artefact);
     const object = await waitFor('the object', async () => {
       const [key] = await bucket.keys(keyOf(WEIGHTS_FILE));
       return key;
     });
     await bucket.put(object, Buffer.alloc(WEIGHTS.length));
+    answer();
     await publishing;
     expect(proxy.uploadedBytes(PARTS)).toBe(2 * WEIGHTS.length);
     await expectOnly(artefact);
@@ -181,7 +182,7 @@ describe('a file in parts', () => {
 
   it('is begun anew where somebody replaced a part of the upload', async () => {
     const artefact = await artefactOf();
-    proxy.fail({ ...SLOW, path: /partNumber=5/ });
+    const answer = proxy.hold({ path: /partNumber=5/ });
     const publishing = publish(artefact);
     const [found] = await waitFor('the last part', async () =>
       proxy.requests.some((seen) => seen.fault)
@@ -191,6 +192,7 @@ describe('a file in parts', () => {
     const other = await openMultipart(s3, { ...found!, signal });
     await waitFor('the first part', async () => (await other.parts()).has(1) || undefined);
     await other.put(1, partOf(2));
+    answer();
     await publishing;
     expect(proxy.uploadedBytes(PARTS)).toBe(2 * WEIGHTS.length);
     await expectOnly(artefact);
@@ -243,11 +245,11 @@ describe('a file that is there', () => {
   it('keeps the version unseen if it is replaced before that is written', async () => {
     const artefact = await artefactOf();
     const { path } = artefact.files.at(-2)!;
-    proxy.fail({ ...SLOW, delayMs: 2000, method: /PUT/, path: new RegExp(`${path}\\?`) });
+    const answer = proxy.hold({ method: /PUT/, path: new RegExp(`${path}\\?`) });
     let replacing: Promise<void> | undefined;
     const publishing = publish(artefact, (item) => {
       if (item !== path) return;
-      replacing ??= bucket.put(keyOf(WEIGHTS_FILE), Buffer.alloc(WEIGHTS.length));
+      replacing ??= bucket.put(keyOf(WEIGHTS_FILE), Buffer.alloc(WEIGHTS.length)).then(answer);
     });
     await expect(publishing).rejects.toMatchObject({
       code: 'publish.verify-failed',
@@ -335,10 +337,13 @@ describe('the claim of a version', () => {
   it('keeps another artefact out while one is published, and lets it in when that fails', async () => {
     const [one, other] = [await artefactOf(), await artefactOf(randomBytes(PART))];
     let refused: Promise<unknown> | undefined;
-    proxy.fail({ ...SLOW, path: /partNumber=2/ });
+    const answer = proxy.hold({ path: /partNumber=2/ });
     proxy.fail({ kind: 'status', status: 403, path: /partNumber=3/ });
     const failing = publish(one, (item) => {
-      if (item === WEIGHTS_FILE) refused ??= publish(other).catch((error: Error) => error);
+      if (item !== WEIGHTS_FILE) return;
+      refused ??= publish(other)
+        .catch((error: Error) => error)
+        .finally(answer);
     });
     await expect(failing).rejects.toMatchObject({ code: 'publish.unauthorized' });
     expect(await refused).toMatchObject({ code: 'publish.conflict' });

@@ -146,20 +146,20 @@ describe('run', () => {
          setInterval(() => {}, 1000)`,
       ],
       env,
-      stallTimeoutMs: 700,
+      stallTimeoutMs: 3000,
       onLine: (line) => pids.push(Number(line)),
     });
     await expect(running).rejects.toMatchObject({
       code: 'tool.stalled',
-      message: expect.stringMatching(/printed nothing for 0\.7 s and was stopped\.\n {2}\d+/),
+      message: expect.stringMatching(/printed nothing for 3 s and was stopped\.\n {2}\d+/),
     });
     expect(pids).toHaveLength(3);
     expect(await survivors(pids)).toEqual([]);
-  }, 20_000);
+  });
 
   it('does not call it a stall while something is printed', async () => {
-    const script = 'for i in 1 2 3 4 5 6; do sleep 0.2; printf .; done';
-    expect(await shell(script, { stallTimeoutMs: 900 })).toBe('......\n');
+    const script = 'for i in 1 2 3 4 5 6 7 8; do sleep 0.5; printf .; done';
+    expect(await shell(script, { stallTimeoutMs: 3000 })).toBe('........\n');
   });
 
   it('leaves nothing behind that a program has started, nor waits for it', async () => {

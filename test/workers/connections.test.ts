@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { connectClient } from '../../cli/connect-client.ts';
 import type { TemporalTarget } from '../../config/temporal-connection.ts';
 import { connect } from '../../workers/connect.ts';
+import { findFreePort } from '../../workers/free-port.ts';
 import { startTestServer, type TestServer } from '../harness/temporal-server.ts';
 import {
   makeCertificates,
@@ -39,9 +40,7 @@ beforeAll(async () => {
   expired = await startTlsProxy(server.address, { certificates, certificate: 'expired-server' });
   web = await listening(createHttpServer((_request, response) => response.end('hello')));
   closing = await listening(createServer((socket) => socket.destroy()));
-  const gone = await listening(createServer());
-  nobody = addressOf(gone);
-  await once(gone.close(), 'close');
+  nobody = `127.0.0.1:${await findFreePort()}`;
 });
 afterAll(async () => {
   for (const proxy of [mutual, keyed, expired]) await proxy.close();

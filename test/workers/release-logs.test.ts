@@ -151,6 +151,6 @@ it('the log of a process that begins goes into a new file where the old one is l
   await writeFile(path, '');
   await truncate(path, 17 * 1024 * 1024);
   createLogger('info', path).info('Working');
-  await vi.waitFor(async () => expect(await readFile(path, 'utf8')).toContain('"Working"'));
+  await vi.waitFor(async () => expect(await readFile(path, 'utf8')).toContain('"Working"'), 30_000);
   expect((await stat(`${path}.1`)).size).toBe(17 * 1024 * 1024);
 });

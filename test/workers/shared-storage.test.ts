@@ -18,7 +18,7 @@ import { StartedWorker } from '../harness/started-worker.ts';
 import { startTestServer, type TestServer } from '../harness/temporal-server.ts';
 import { waitFor } from '../harness/wait-for.ts';
 
-const SHARDS = 9;
+const SHARDS = 12;
 /** Longer than a busy machine keeps a worker from its heartbeats, and no longer. */
 const HEARTBEAT_TIMEOUT_MS = 4_000;
 const EXIT_USAGE = 2;
@@ -30,7 +30,7 @@ let expected: ReadonlyMap<string, string>;
 beforeAll(async () => {
   server = await startTestServer();
   // Files of 4 MB, each the work of a quarter of a second or more on a fast idle machine.
-  const model = heavyModel({ layers: SHARDS, shards: SHARDS, extent: 1024, rank: 768 });
+  const model = heavyModel({ layers: SHARDS, shards: SHARDS, extent: 1024, rank: 2048 });
   setup = await setUpRelease(join(server.directory, 'release'), model);
   const output = join(server.directory, 'expected');
   await mergeDirectories({ base: setup.base, adapter: setup.adapter, output, threads: 2 });

@@ -115,7 +115,9 @@ describe('a target that does not answer', () => {
     const release = await startPublishing('busy');
     const look = async () => {
       const [work] = await pendingWork(server.client, release);
-      return work?.state === 'retrying' ? work : undefined;
+      if (work?.state !== 'retrying') return undefined;
+      // So late that only the person can be the reason for one before it.
+      return Date.parse(work.nextAttemptAt ?? '') - Date.now() > 5_000 ? work : undefined;
     };
     const work = await waitFor('another attempt', look);
     expect(work).toMatchObject({
@@ -125,7 +127,6 @@ describe('a target that does not answer', () => {
       lastError: { code: 'publish.unavailable', message: expect.stringContaining('s3://models') },
     });
     expect(work.attempt).toBeGreaterThan(1);
-    expect(Date.parse(work.nextAttemptAt ?? '')).not.toBeNaN();
     s3.clear();
     await release.executeUpdate(retryUpdate, { args: ['publish'] });
     await release.result();

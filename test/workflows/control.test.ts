@@ -5,7 +5,8 @@ import { WithStartWorkflowOperation } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ActivityProgress } from '../../activities/heartbeat.ts';
 import { mergeWorkspace } from '../../activities/workspace.ts';
-import { TASK_QUEUE } from '../../workers/task-queues.ts';
+import { dependencies } from '../../workers/main.ts';
+import { SHARED_QUEUES, TASK_QUEUE } from '../../workers/task-queues.ts';
 import {
   approveUpdate,
   pauseUpdate,
@@ -16,6 +17,7 @@ import {
   statusQuery,
 } from '../../workflows/messages.ts';
 import type { releaseModel } from '../../workflows/release-model.ts';
+import { startActivityWorker } from '../harness/activity-worker.ts';
 import { heavyModel } from '../harness/heavy-model.ts';
 import {
   type RecipeChanges,
@@ -80,11 +82,19 @@ describe('a merge that is paused', () => {
   beforeAll(async () => {
     await stop();
     heavy = await setUpRelease(join(server.directory, 'heavy'), {
-      ...heavyModel({ layers: 6, shards: 1, extent: 2048, rank: 1536 }),
+      ...heavyModel({ layers: 8, shards: 1, extent: 2048, rank: 1536 }),
       variables: { WELDLINE_THREADS: '1' },
     });
-    const workers = await startTestWorkers(server, heavy.environment);
-    stopHeavy = () => workers.stop();
+    const workers = await startTestWorkers(server, heavy.environment, ['control']);
+    // Its heartbeats, by whose answers it hears of a pause, are four a second.
+    const stopMerging = await startActivityWorker(server, dependencies(heavy.environment), {
+      only: ['mergeShard'],
+      taskQueue: SHARED_QUEUES.merge,
+    });
+    stopHeavy = async () => {
+      await stopMerging();
+      await workers.stop();
+    };
   });
   afterAll(async () => {
     await stopHeavy();

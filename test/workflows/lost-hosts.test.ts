@@ -22,7 +22,7 @@ import { startTestServer, type TestServer } from '../harness/temporal-server.ts'
 import { shareWorkflowBundle } from '../harness/workflow-bundle.ts';
 
 /** A host that is there answers within this, also on a busy machine. */
-const HOST_TIMEOUT_SECONDS = 3;
+const HOST_TIMEOUT_SECONDS = 6;
 
 let server: TestServer;
 let setup: ReleaseSetup;

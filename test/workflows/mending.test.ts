@@ -1,6 +1,6 @@
 /** Releases that meet trouble on the way: a full disk, a hub that fails, a person who cancels. */
 import { execFileSync } from 'node:child_process';
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { mergeWorkspace } from '../../activities/workspace.ts';
@@ -75,7 +75,8 @@ describe('a full disk', () => {
   /** Takes all the room of the volume but this much. */
   async function fill(bytesLeft: number): Promise<() => Promise<void>> {
     const filler = join(volume, 'filler');
-    await writeFile(filler, Buffer.alloc(VOLUME_BYTES - bytesLeft));
+    const { bavail, bsize } = await statfs(volume);
+    await writeFile(filler, Buffer.alloc(bavail * bsize - bytesLeft));
     return () => rm(filler);
   }
 
@@ -224,17 +225,23 @@ describe('a hub', () => {
 describe('cancelling in the middle of the merge', () => {
   it('is heard, keeps what is merged, and the next release goes on with it', async () => {
     const setup = await setUpRelease(directory, {
-      ...heavyModel({ layers: 4, shards: 1, extent: 2048, rank: 1536 }),
+      ...heavyModel({ layers: 8, shards: 1, extent: 2048, rank: 1536 }),
       variables: { WELDLINE_THREADS: '1' },
     });
-    const workers = await startTestWorkers(server, setup.environment);
+    const workers = await startTestWorkers(server, setup.environment, ['control']);
+    // Its heartbeats, by whose answers it hears of the cancellation, are four a second.
+    const stopMerging = await startActivityWorker(server, dependencies(setup.environment), {
+      only: ['mergeShard'],
+      taskQueue: SHARED_QUEUES.merge,
+    });
     try {
       const handle = await startRelease(server.client, releaseInput(recipeOf(setup)));
       const beat = await waitFor('a heartbeat of the merge', async () => {
         const { mergeWorkflowId } = await handle.query(statusQuery);
         if (mergeWorkflowId === undefined) return undefined;
         const child = server.client.workflow.getHandle(mergeWorkflowId);
-        return (await heartbeatsOf(child)).find(({ item }) => item !== '');
+        const beats = await heartbeatsOf(child).catch(() => []);
+        return beats.find(({ item }) => item !== '');
       });
       expect(beat).toMatchObject({ stage: 'merge', item: expect.stringContaining('self_attn') });
       const { mergeWorkflowId = '', plan } = await handle.query(statusQuery);
@@ -253,6 +260,7 @@ describe('cancelling in the middle of the merge', () => {
       expect(planDigest).toBe(plan?.digest);
       await expectSameWeights(publications[0]?.location ?? '', setup);
     } finally {
+      await stopMerging();
       await workers.stop();
     }
   });

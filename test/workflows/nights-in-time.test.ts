@@ -186,7 +186,6 @@ describe('a release that another merge leaves no space', () => {
     await waitFor(
       'the stage to begin again',
       async () => (await preflights()).length > 1 || undefined,
-      60_000,
     );
     expect((await release.query(statusQuery)).waiting).toBeUndefined();
     await rm(lease);

@@ -70,7 +70,7 @@ beforeAll(async () => {
   const failing = { ...bare, WELDLINE_PYTHON: python, WELDLINE_LLAMA_CPP: llamaCpp };
   environments = {
     bare: readEnvironment(bare),
-    failing: readEnvironment({ ...failing, WELDLINE_STALL_TIMEOUT: '2' }),
+    failing: readEnvironment({ ...failing, WELDLINE_STALL_TIMEOUT: '5' }),
   };
   conversions = await mount('conversions');
   evaluations = await mount('evaluations');
@@ -215,7 +215,7 @@ it(
       ['run_converter', 'full', 'disk.full', /The disk is full: free some space/],
       ['run_converter', 'killed', 'tool.killed', /exit code 137\. .*out of memory/],
       ['run_converter', 'failed', 'tool.failed', /exit code 1\.\s+ValueError: no such thing/],
-      ['run_converter', 'hang', 'tool.stalled', /printed nothing for 2 s and was stopped/],
+      ['run_converter', 'hang', 'tool.stalled', /printed nothing for 5 s and was stopped/],
     ] as const;
     for (const [name, mode, expected, message] of cases) {
       const failure = await failureOf(converted, name, mode);
@@ -246,7 +246,7 @@ it(
         'convert.check-failed',
         /holds no GGUF file\. Nothing of this conversion is kept/,
       ],
-      ['hang', 'tool.stalled', /printed nothing for 2 s and was stopped/],
+      ['hang', 'tool.stalled', /printed nothing for 5 s and was stopped/],
       ['full', 'disk.full', /free some space/],
     ] as const;
     let sound: Buffer | undefined;
@@ -319,8 +319,8 @@ it(
       ['mute', 'evaluate.runner-failed', /left prompt 0 of calculator without an answer/],
       ['killed', 'tool.killed', /out of memory/],
       ['full', 'disk.full', /free some space/],
-      ['hang', 'tool.stalled', /was not ready after 2 s and was stopped/],
-      ['silent', 'tool.stalled', /printed nothing for 2 s and was stopped/],
+      ['hang', 'tool.stalled', /was not ready after 5 s and was stopped/],
+      ['silent', 'tool.stalled', /printed nothing for 5 s and was stopped/],
     ] as const;
     for (const [mode, expected, text] of cases) {
       const failure = await failureOf(evaluated, 'transformers_runner', mode);

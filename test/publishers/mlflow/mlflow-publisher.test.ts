@@ -159,7 +159,7 @@ print(json.dumps({"version": version.version, "source": version.source, "tags": 
     expect(await publisher.readAlias('latest', 'gguf-q4_k_m', signal)).toEqual({
       ...{ release: RELEASE, history: [] },
     });
-  }, 60_000);
+  });
 
   it('point at the target of the recipe, and are refused without one', async () => {
     const artefact = await testArtefact(directory, { release: RELEASE });
