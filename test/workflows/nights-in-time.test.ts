@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readdir, rename, rm, statfs, writeFile } from 'node:fs/
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { WorkflowFailedError, type WorkflowHandle } from '@temporalio/client';
+import type { Workflow } from '@temporalio/common';
 import type { TestWorkflowEnvironment } from '@temporalio/testing';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { TASK_QUEUE } from '../../workers/task-queues.ts';
@@ -64,6 +65,27 @@ async function failureOf(night: Promise<unknown>): Promise<{ type: string; messa
   return error.cause as unknown as { type: string; message: string };
 }
 
+/**
+ * The clock jumps while a result is awaited, also over the moment in which a busy worker has not taken up
+ * its work yet. So it is awaited only of what has ended, or of what waits for the clock.
+ */
+async function resultOf<T extends Workflow>(
+  run: WorkflowHandle<T>,
+): Promise<Awaited<ReturnType<T>>> {
+  await waitFor(`the end of ${run.workflowId}`, async () =>
+    (await run.describe()).status.name === 'RUNNING' ? undefined : true,
+  );
+  return (await run.result()) as Awaited<ReturnType<T>>;
+}
+
+/** The release that a night has begun. */
+function releaseOf(night: WorkflowHandle<typeof nightlyRelease>): Promise<string> {
+  return waitFor('the release to begin', async () => {
+    const { memo = {} } = await night.describe();
+    return ((memo[NIGHT_MEMO] ?? {}) as Partial<NightMemo>).release;
+  });
+}
+
 /** Waits until a release asks for a person's word. */
 function untilAsked(id: string): Promise<WorkflowHandle<typeof releaseModel>> {
   return waitFor(`${id} to ask`, async () => {
@@ -88,7 +110,7 @@ describe('a month of nights', () => {
     for (let number = 0; number < 30; number++) {
       await events[number]?.();
       const night = await startNight(`night-${number}`, nightly({ name: 'month' }));
-      const result = await night.result().catch(() => undefined);
+      const result = await resultOf(night).catch(() => undefined);
       if (result !== undefined) versions.add(result.version);
       outcomes.push(result?.outcome ?? 'failed');
       await environment.sleep('24h');
@@ -109,13 +131,14 @@ describe('a release by hand', () => {
   it('is what the next night finds unchanged', async () => {
     const { recipe, digest } = recipeOf(setup, { name: 'by-hand', version: '1.0.0' });
     const { client } = environment;
-    await client.workflow.execute<typeof releaseModel>('releaseModel', {
+    const release = await client.workflow.start<typeof releaseModel>('releaseModel', {
       workflowId: 'release-by-hand-1.0.0',
       taskQueue: TASK_QUEUE,
       args: [releaseInput({ recipe, digest, path: '' })],
     });
+    await resultOf(release);
     const night = await startNight('after-hand', nightly({ name: 'by-hand' }));
-    expect(await night.result()).toMatchObject({
+    expect(await resultOf(night)).toMatchObject({
       outcome: 'unchanged',
       last: { version: '1.0.0', inputs: { base: expect.stringMatching(/^[0-9a-f]{64}$/) } },
     });
@@ -128,6 +151,7 @@ describe('a night that waits', () => {
     await writeFile(occupied, 'a file where a directory should be');
     const targets = [join(occupied, 'releases')];
     const night = await startNight('waiting', nightly({ name: 'waiting', targets }));
+    await untilAsked(await releaseOf(night));
     const { type, message } = await failureOf(night.result());
     expect(type).toBe('release.timed-out');
     expect(message).toMatch(/given up after 20 h: it waited \(preflight, publish\.not-writable\)/);
@@ -141,13 +165,9 @@ describe('a night that waits', () => {
 
   it('waits for approval where its recipe asks for it, and is then released', async () => {
     const night = await startNight('asked', nightly({ name: 'asked', approval: 'required' }));
-    const id = await waitFor('the release to begin', async () => {
-      const { memo = {} } = await night.describe();
-      return ((memo[NIGHT_MEMO] ?? {}) as Partial<NightMemo>).release;
-    });
-    const release = await untilAsked(id);
+    const release = await untilAsked(await releaseOf(night));
     await release.executeUpdate(approveUpdate, { args: [{ by: 'a person' }] });
-    expect(await night.result()).toMatchObject({ outcome: 'released' });
+    expect(await resultOf(night)).toMatchObject({ outcome: 'released' });
   });
 
   it('says so where its version is being released by hand', async () => {
@@ -158,7 +178,7 @@ describe('a night that waits', () => {
       args: [input],
     });
     const release = await untilAsked('release-taken-2.0.0');
-    const { type, message } = await failureOf((await startNight('taken', input)).result());
+    const { type, message } = await failureOf(resultOf(await startNight('taken', input)));
     expect(type).toBe('release.already-running');
     expect(message).toContain('weldline status release-taken-2.0.0');
     expect((await release.query(statusQuery)).waiting).toMatchObject({ needs: 'approval' });
@@ -181,6 +201,10 @@ describe('a release that another merge leaves no space', () => {
     });
     const preflights = async () =>
       (await activityRuns(release)).filter(({ type }) => type === 'preflight');
+    await waitFor('the stage to be tried', async () => {
+      const { pendingActivities } = (await release.describe()).raw;
+      return pendingActivities?.some(({ lastFailure }) => lastFailure != null) || undefined;
+    });
     // The clock jumps for whoever waits for a result.
     const result = release.result();
     await waitFor(
