@@ -180,11 +180,14 @@ test(
     await expectMerged(report);
     expect(partsSent(1)[0]).toBe(3);
     const [first = 0, second = 0] = weights().map(([, { length }]) => length);
-    // Behind the third part of the first shard there is a fourth, which may have arrived.
+    // Behind the third part of the first shard there is a short fourth, which may have arrived, or be on
+    // its way when its process is killed and be sent again.
+    const fourth = first - 3 * PART_BYTES;
     const left = first - 2 * PART_BYTES + second;
     // What was sent is neither sent nor read again, but for the rest of a block and sampled rows.
     const sent = proxy.uploadedBytes(/PUT .*partNumber/);
-    expect(left - sent).toBeGreaterThanOrEqual(0);
+    expect(fourth).toBeLessThan(1000);
+    expect(left - sent).toBeGreaterThanOrEqual(-fourth);
     expect(left - sent).toBeLessThan(MIB);
     expect(hub.contentBytes() - readBefore).toBeLessThan(left + BLOCK_BYTES + MIB);
   },
