@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { link, mkdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -54,7 +54,8 @@ async function take(path: string): Promise<boolean> {
     if (systemErrorCode(error) !== 'EEXIST') throw error;
   }
   const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Date.now() }));
-  if (Date.now() - mtimeMs < STALE_AFTER_MS && !(await isHolderDead(path))) return false;
+  const holder = await readFile(path, 'utf8').catch(() => '');
+  if (Date.now() - mtimeMs < STALE_AFTER_MS && !isDead(holder)) return false;
   // Renamed, since of two that find it stale only one can.
   const stale = `${path}-stale-${randomBytes(4).toString('hex')}`;
   try {
@@ -62,13 +63,16 @@ async function take(path: string): Promise<boolean> {
   } catch {
     return false;
   }
+  const moved = await readFile(stale, 'utf8').catch(() => holder);
+  // The other one was so fast that this is its new lock.
+  if (moved !== holder) await link(stale, path).catch(() => undefined);
   await rm(stale, { force: true });
-  return take(path);
+  return moved === holder ? take(path) : false;
 }
 
 /** True only where it is certain: a process of this machine that no longer runs. */
-async function isHolderDead(path: string): Promise<boolean> {
-  const [, host, pid] = /^(\S+) (\d+)\n$/.exec(await readFile(path, 'utf8').catch(() => '')) ?? [];
+function isDead(holder: string): boolean {
+  const [, host, pid] = /^(\S+) (\d+)\n$/.exec(holder) ?? [];
   if (host !== hostname()) return false;
   try {
     process.kill(Number(pid), 0);

@@ -34,7 +34,7 @@ beforeAll(async () => {
     questions,
   )) as unknown[];
   replies = new Map(questions.map(({ id }, index) => [id, answers[index]]));
-}, 60_000);
+});
 
 /** As many licences as ids, which are accepted only where SPDX has them, spelled like that. */
 function withLicenses(ids: readonly string[]): string {

@@ -71,7 +71,7 @@ beforeAll(async () => {
       ...{ token: TOKEN, oidcIssuer: sigstore.url },
     },
   ])) as unknown[];
-}, 60_000);
+});
 
 afterEach(() => {
   sigstore.fault = () => undefined;

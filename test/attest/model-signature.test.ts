@@ -135,7 +135,7 @@ beforeAll(async () => {
   for (const [index, names] of sets.entries()) {
     orders.push({ names, theirs: replies[questions.length + index] as Order });
   }
-}, 60_000);
+});
 
 afterAll(() => rm(home, { recursive: true, force: true }));
 

@@ -115,14 +115,14 @@ describe('pruning the workspace', () => {
         const running = async () => (await workflow.count("ExecutionStatus = 'Running'")).count;
         const started = { taskQueue: 'nobody', workflowId: 'release-a-1.0.0' };
         const handle = await workflow.start('releaseModel', started);
-        await expect.poll(running).toBe(1);
+        await expect.poll(running, { timeout: 60_000 }).toBe(1);
         const refused = await prune(home.path, '--yes');
         expect(refused).toMatchObject({ status: 1, stdout: '' });
         expect(refused.stderr).toMatch(/release-a-1\.0\.0 may need what is in the workspace/);
         expect(await readdir(join(home.path, 'merges'))).toEqual(['new', 'old']);
 
         await handle.terminate();
-        await expect.poll(running).toBe(0);
+        await expect.poll(running, { timeout: 60_000 }).toBe(0);
         expect(await prune(home.path, '--yes')).toMatchObject({ status: 0 });
         expect(await readdir(join(home.path, 'merges'))).toEqual(['new']);
       });

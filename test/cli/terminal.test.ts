@@ -58,7 +58,7 @@ describe('in a terminal', () => {
     expect(bars.some((line) => /\[#+\.+\].*MB\/s.* left/.test(line))).toBe(true);
     for (const line of bars) expect(line.length).toBeLessThan(80);
     expect(drawn.at(-1)).toMatch(/^Merged 8 of 8 tensors/);
-  }, 120_000);
+  });
 
   it('Ctrl-C stops a merge with one clear line', async () => {
     const output = join(root, 'stopped');
@@ -70,7 +70,7 @@ describe('in a terminal', () => {
     expect(stdout).toContain('Stopped. Run the same command to go on where it stopped.');
     expect(stdout).not.toMatch(/error|bug/);
     expect(await readdir(root)).not.toContain('stopped');
-  }, 120_000);
+  });
 
   it('Ctrl-C stops a release, and its server with it', async () => {
     const running = await inTerminal('release', await writeRecipe(setup));
@@ -80,5 +80,5 @@ describe('in a terminal', () => {
     expect(stdout).toContain('Stopped. The same command, or weldline resume, goes on');
     expect(stdout).not.toMatch(/error|bug/);
     expect((await embeddedServerStatus(setup.home)).state).toBe('stopped');
-  }, 120_000);
+  });
 });

@@ -51,7 +51,7 @@ describe('a llama-server', () => {
     const abort = new AbortController();
     const reason = new Error('never mind');
     const { program, starting } = await startWith('sleep 600', abort.signal);
-    await expect.poll(() => descendantsWith(program)).not.toEqual([]);
+    await expect.poll(() => descendantsWith(program), { timeout: 30_000 }).not.toEqual([]);
     abort.abort(reason);
     await expect(starting).rejects.toBe(reason);
     expect(await descendantsWith(program)).toEqual([]);

@@ -62,7 +62,7 @@ describe('matchers', () => {
   ] as const)('judge the longest answers at once: %s', (matcher, answer) => {
     const started = Date.now();
     expect(judge(matcher, '{"a": 1}', answer)).toBe(false);
-    expect(Date.now() - started).toBeLessThan(1000);
+    expect(Date.now() - started).toBeLessThan(15_000);
   });
 
   it.each<[Matcher, string, RegExp | undefined]>([

@@ -75,7 +75,7 @@ testRunner({
 
 describe('an endpoint', () => {
   it('is left in peace by a runner that was closed', async () => {
-    await expect.poll(() => server!.open()).toBe(0);
+    await expect.poll(() => server!.open(), { timeout: 30_000 }).toBe(0);
   });
 
   it('is asked for what the model goes on with, and for nothing at random', () => {

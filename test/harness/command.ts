@@ -65,13 +65,16 @@ export class RunningCommand {
   }
 }
 
-/** The environment of a user with nothing set up but what `variables` say. */
+/**
+ * The environment of a user with nothing set up but what `variables` say. The cache is for threads that
+ * load TypeScript, which no user does: see compile-threads.ts.
+ */
 export async function userVariables(
   variables: Readonly<Record<string, string>> = {},
 ): Promise<NodeJS.ProcessEnv> {
   const { path } = await testTemporalCli();
-  const { PATH, HOME } = process.env;
-  return { PATH, HOME, WELDLINE_TEMPORAL_CLI: path, ...variables };
+  const { PATH, HOME, NODE_COMPILE_CACHE } = process.env;
+  return { PATH, HOME, NODE_COMPILE_CACHE, WELDLINE_TEMPORAL_CLI: path, ...variables };
 }
 
 export async function startCommand(

@@ -23,7 +23,7 @@ const PATIENCE: HubPatience = {
   delayMs: 10,
   delayMsMax: 50,
   retryAfterMsMax: 2_000,
-  stallTimeoutMs: 400,
+  stallTimeoutMs: 1500,
 };
 
 export async function startTestHub(

@@ -6,7 +6,7 @@ import { codeOfStatus } from '../../publishers/publisher.ts';
 import { type HttpRequest, httpRequest } from '../../remote/http.ts';
 
 const CANARY = 'canary-7f3a';
-const PATIENCE = { attemptsMax: 3, backoffMs: 5, stallTimeoutMs: 300, retryAfterMaxMs: 2000 };
+const PATIENCE = { attemptsMax: 3, backoffMs: 5, stallTimeoutMs: 1500, retryAfterMaxMs: 2000 };
 
 type Handler = (request: IncomingMessage, response: ServerResponse, count: number) => void;
 
@@ -169,7 +169,7 @@ describe('a connection', () => {
     const { origin, requests } = await serve(() => undefined);
     const error = await failureOf(ask(origin));
     expect(error.code).toBe('publish.unavailable');
-    expect(error.message).toContain('nothing moved for 0.3 s');
+    expect(error.message).toContain('nothing moved for 1.5 s');
     expect(requests).toHaveLength(3);
   });
 
@@ -198,7 +198,7 @@ describe('a connection', () => {
         if (sent < 5) return;
         clearInterval(timer);
         response.end();
-      }, 100);
+      }, 500);
     });
     expect(await (await ask(origin)).text()).toBe('.....');
   });

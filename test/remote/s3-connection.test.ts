@@ -7,7 +7,7 @@ import { connectS3, type S3Connection } from '../../remote/s3-connection.ts';
 import { MOTO_VARIABLES } from '../harness/moto-server.ts';
 import { closeServer, type Handler, listen, originOf } from '../hub-server/listen.ts';
 
-const PATIENCE = { attemptsMax: 3, backoffMs: 5, stallTimeoutMs: 500, retryAfterMaxMs: 1000 };
+const PATIENCE = { attemptsMax: 3, backoffMs: 5, stallTimeoutMs: 1500, retryAfterMaxMs: 1000 };
 const { signal } = new AbortController();
 const variables = { ...process.env };
 

@@ -75,7 +75,7 @@ beforeAll(async () => {
     ...Object.values(CARDS),
   ]);
   for (const [index, card] of (read as ReadCard[]).entries()) cards[names[index]!] = card;
-}, 60_000);
+});
 
 describe('the head of a card', () => {
   it('says what was merged, under which licence, for what', () => {

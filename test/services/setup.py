@@ -87,10 +87,10 @@ def unpack_registry(temporary: Path, program: Path) -> None:
     )
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise SetupError(f"this machine has no apt-get. {how}")
-    download = ["apt-get", "download", REGISTRY_PACKAGE]
+    download = ["apt-get", "-o", "Acquire::Retries=5", "download", REGISTRY_PACKAGE]
     if subprocess.run(download, cwd=temporary, capture_output=True).returncode != 0:
         # A machine that has no lists of packages yet: the lists go beside the download.
-        update = ["apt-get", "update"]
+        update = ["apt-get", "-o", "Acquire::Retries=5", "update"]
         subprocess.run(update, cwd=temporary, capture_output=True)
         done = subprocess.run(download, cwd=temporary, capture_output=True, text=True)
         if done.returncode != 0:

@@ -133,7 +133,7 @@ async function processesOf(
   return found;
 }
 
-const END_TIMEOUT_MS = 10_000;
+const END_TIMEOUT_MS = 60_000;
 
 /** Processes of a round that do not end by themselves, though all of it is over. */
 async function processesThatStay(place: RoundPlace): Promise<readonly number[]> {

@@ -126,7 +126,8 @@ describe('fetchModel gives up', () => {
   it('and keeps the ranges it has', async () => {
     // Three storage requests go well, all others fail.
     hub.inject({ kind: 'slow', target: 'storage', bytesPerSecond: 10_000_000, times: 3 });
-    hub.inject({ kind: 'status', target: 'storage', status: 502, times: ALWAYS });
+    const headers = { 'retry-after': '1' };
+    hub.inject({ kind: 'status', target: 'storage', status: 502, headers, times: ALWAYS });
     await expect(fetchAll()).rejects.toMatchObject({ code: 'hub.unavailable' });
     hub.clearFaults();
     hub.requests.length = 0;

@@ -38,7 +38,7 @@ describe('openHubSource', () => {
     const content = testBytes(100_000);
     hub = await startTestHub(
       { 'acme/tiny': { main: { 'model.safetensors': content } } },
-      { linkLifeMs: 150 },
+      { linkLifeMs: 3_000 },
     );
     const connection = hub.connection();
     const model = await resolveHubModel(connection, { repo: 'acme/tiny', revision: 'main' });
@@ -47,7 +47,7 @@ describe('openHubSource', () => {
     await source.read(0, 10);
     await source.read(10, 10);
     expect(lookUps()).toBe(1);
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    await new Promise((resolve) => setTimeout(resolve, 3_200));
     expect(Buffer.compare(await source.read(20, 10), content.subarray(20, 30))).toBe(0);
     expect(lookUps()).toBe(2);
   });

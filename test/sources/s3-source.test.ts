@@ -13,7 +13,7 @@ import { MOTO_PAGE, MOTO_VARIABLES, type MotoServer, startMoto } from '../harnes
 import { S3Bucket } from '../harness/s3-bucket.ts';
 import { testBytes } from '../hub-server/test-bytes.ts';
 
-const PATIENCE = { attemptsMax: 3, backoffMs: 5, stallTimeoutMs: 500, retryAfterMaxMs: 1000 };
+const PATIENCE = { attemptsMax: 3, backoffMs: 5, stallTimeoutMs: 2_000, retryAfterMaxMs: 1000 };
 const WEIGHTS = testBytes(300_000);
 
 let moto: MotoServer;

@@ -5,7 +5,7 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { childVariables } from '../../config/environment.ts';
 import { findPythonTools } from '../../tools/find-python-tools.ts';
 import { installPythonTools } from '../../tools/install-python-tools.ts';
@@ -13,9 +13,6 @@ import { findPython } from '../../tools/python.ts';
 import { pythonEnvironment, pythonFile } from '../../tools/python-environment.ts';
 import { run } from '../../tools/run.ts';
 import { TEST_TOOLS, testPythonTools } from './test-tools.ts';
-
-/** Each makes virtual environments, with pip in them. */
-vi.setConfig({ testTimeout: 120_000 });
 
 let home: string;
 let wheels: string;

@@ -18,7 +18,7 @@ function isAlive(pid: number): boolean {
 /** Those of the processes that still run after a moment for the news to spread. */
 export async function survivors(pids: readonly number[]): Promise<number[]> {
   if (pids.length === 0 || pids.some((pid) => !(pid > 1))) throw new Error(`no pids: ${pids}`);
-  const deadline = Date.now() + 5_000;
+  const deadline = Date.now() + 30_000;
   let alive = pids.filter(isAlive);
   while (alive.length > 0 && Date.now() < deadline) {
     await sleep(20);

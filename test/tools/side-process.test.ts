@@ -242,7 +242,7 @@ describe('a side process', () => {
     await ask(staying, { kind: 'stay' });
     await staying.close();
     expect(await survivors([...pidsOf(busy), ...pidsOf(staying)])).toEqual([]);
-  }, 15_000);
+  });
 
   it('closes while replies wait to be taken', async () => {
     const side = await start();

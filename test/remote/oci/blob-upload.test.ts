@@ -10,7 +10,7 @@ import { type FaultyProxy, startFaultyProxy } from '../../harness/faulty-proxy.t
 import { type RegistryServer, startRegistry } from '../../harness/registry-server.ts';
 import { testBytes } from '../../hub-server/test-bytes.ts';
 
-const PATIENCE = { attemptsMax: 3, backoffMs: 5, stallTimeoutMs: 500, retryAfterMaxMs: 1000 };
+const PATIENCE = { attemptsMax: 3, backoffMs: 5, stallTimeoutMs: 10_000, retryAfterMaxMs: 1000 };
 const CHUNK = 100_000;
 const SIZE = 350_000;
 
