@@ -9,7 +9,9 @@ export const TEST_TOOLS = fileURLToPath(new URL('../../.tools', import.meta.url)
 
 /** The real llama.cpp. Other processes use it too: it is not tried here, which could replace it. */
 export async function testLlamaCpp(): Promise<LlamaCpp> {
-  const found = await findLlamaCpp({ environment: { toolsDirectory: TEST_TOOLS } });
+  const environment = { toolsDirectory: TEST_TOOLS };
+  // Not one on PATH.
+  const found = await findLlamaCpp({ environment, variables: { PATH: '' } });
   if (found !== undefined) return found;
   throw new Error('llama.cpp is not there: run `node scripts/test-tools.ts`.');
 }
