@@ -89,7 +89,7 @@ export async function acquireEmbeddedServer(
       await withProcessLock(files.lock, lock, () => dropLease(files, lease));
     } catch (error) {
       if (toKnownError(error).code !== 'disk.full') throw error;
-      // There is no room for the lock. The server stays for the next command, as after a kill.
+      // Where even a lock needs room, the server stays for the next command, as after a kill.
       rmSync(lease, { force: true });
     }
   };

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { link, readFile, rm, writeFile } from 'node:fs/promises';
+import { readlink, rm, symlink } from 'node:fs/promises';
 import { systemErrorCode, WeldlineError } from '../engine/errors.ts';
 import { identityOf, isRunning, type ProcessIdentity } from './process-identity.ts';
 import { waitUntil } from './wait-until.ts';
@@ -19,7 +19,7 @@ export interface ProcessLockOptions {
 
 /**
  * Runs `body` while no other process (or other caller in this one) holds the lock `path`. The lock
- * of a process that died is taken over. `path` must be on a local file system with hard links.
+ * of a process that died is taken over. `path` must be on a local file system with symbolic links.
  *
  * @throws WeldlineError `temporal.start-failed` when a live process keeps it for `timeoutMs`
  */
@@ -55,19 +55,20 @@ async function acquire(path: string, options: ProcessLockOptions): Promise<strin
   );
 }
 
-/** Creates the lock whole or not at all: no reader ever sees one without its owner. */
+/**
+ * The lock is a symbolic link to nowhere, whose text names its owner: it is there whole or not at all, so that
+ * no reader ever sees one without its owner, and file systems keep a text this short beside its name, so
+ * that it needs no room on a disk that is full.
+ */
 async function tryAcquire(path: string): Promise<string | undefined> {
   const nonce = randomBytes(8).toString('hex');
-  const draft = `${path}.${nonce}.draft`;
-  await writeFile(draft, JSON.stringify({ ...identityOf(process.pid), nonce }));
+  const own = identityOf(process.pid);
   try {
-    await link(draft, path);
+    await symlink(`${process.pid} ${nonce} ${own?.start ?? ''}`, path);
     return nonce;
   } catch (error) {
     if (systemErrorCode(error) === 'EEXIST') return undefined;
     throw error;
-  } finally {
-    await rm(draft, { force: true });
   }
 }
 
@@ -85,22 +86,14 @@ async function breakLock(path: string, dead: Owner, options: ProcessLockOptions)
 async function ownerOf(path: string): Promise<Owner | undefined> {
   let text: string;
   try {
-    text = await readFile(path, 'utf8');
+    text = await readlink(path);
   } catch (error) {
     if (systemErrorCode(error) === 'ENOENT') return undefined;
-    throw error;
+    // What is no link is no lock of anybody's.
+    if (systemErrorCode(error) !== 'EINVAL') throw error;
+    text = '';
   }
-  try {
-    const { pid, start, nonce } = JSON.parse(text) as Partial<Owner>;
-    if (
-      typeof pid === 'number' &&
-      typeof start === 'string' &&
-      /^[0-9a-f]{16}$/.test(nonce ?? '')
-    ) {
-      return { pid, start, nonce: nonce ?? '' };
-    }
-  } catch {
-    // Falls through: a power cut can leave an empty file, and nobody owns that.
-  }
-  return { pid: 0, start: '', nonce: 'unreadable' };
+  const [, pid, nonce, start] = /^(\d+) ([0-9a-f]{16}) (.*)$/.exec(text) ?? [];
+  if (nonce === undefined) return { pid: 0, start: '', nonce: 'unreadable' };
+  return { pid: Number(pid), nonce, start: start ?? '' };
 }

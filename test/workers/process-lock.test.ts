@@ -1,6 +1,6 @@
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, statfs, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -57,13 +57,35 @@ describe('withProcessLock', () => {
 
   it('is not kept by a process that was given the id of a dead owner', async () => {
     const nonce = '0123456789abcdef';
-    await writeFile(lock, JSON.stringify({ pid: process.pid, start: 'long ago', nonce }));
+    await symlink(`${process.pid} ${nonce} long ago`, lock);
     expect(await withProcessLock(lock, { timeoutMs: 1000 }, async () => 'in')).toBe('in');
+  });
+
+  it('takes over what is no lock', async () => {
+    for (const text of ['', 'anything']) {
+      await writeFile(lock, text);
+      expect(await withProcessLock(lock, { timeoutMs: 1000 }, async () => 'in')).toBe('in');
+    }
+    await symlink('elsewhere', lock);
+    expect(await withProcessLock(lock, { timeoutMs: 1000 }, async () => 'in')).toBe('in');
+    expect(await readdir(directory)).toEqual([]);
+  });
+
+  it('needs no room on a disk that is full', async () => {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'weldline-test', directory]);
+    try {
+      const { bavail, bsize } = await statfs(directory);
+      await writeFile(join(directory, 'filler'), Buffer.alloc(bavail * bsize));
+      await expect(writeFile(join(directory, 'more'), 'x')).rejects.toThrow('ENOSPC');
+      expect(await withProcessLock(lock, { timeoutMs: 1000 }, async () => 'in')).toBe('in');
+    } finally {
+      execFileSync('umount', [directory]);
+    }
   });
 
   it('gives up in time on a live owner, and names it', async () => {
     const nonce = '0123456789abcdef';
-    await writeFile(lock, JSON.stringify({ ...identityOf(process.pid), nonce }));
+    await symlink(`${process.pid} ${nonce} ${identityOf(process.pid)?.start}`, lock);
     await expect(
       withProcessLock(lock, { timeoutMs: 200 }, async () => undefined),
     ).rejects.toMatchObject({
