@@ -1,6 +1,9 @@
+import { rmSync } from 'node:fs';
 import { WeldlineError } from '../engine/errors.ts';
+import { checkDiskSpace } from '../engine/plan/disk-space.ts';
 import { findFreePort, isPortFree } from './free-port.ts';
 import {
+  fileBytes,
   isServerAlive,
   readPorts,
   readState,
@@ -17,6 +20,8 @@ const UNRESPONSIVE_AFTER_MS = 20_000;
 /** A killed server's sockets outlive it by the moment the kernel needs to take it apart. */
 const PORT_FREE_TIMEOUT_MS = 3_000;
 const POLL_MS = 100;
+/** An empty one, with its tables. */
+const DATABASE_BYTES = 1_000_000;
 /** Another program can take a port between the check and the start; hardly twice. */
 const START_ATTEMPTS_MAX = 3;
 
@@ -75,7 +80,22 @@ async function launch(
   { port, uiPort }: ServerPorts,
   { cli, ui, signal }: StartOptions,
 ): Promise<ServerState> {
-  return await launchServer({ files, cli, port, signal, ...(ui ? { uiPort } : {}) });
+  const isFirst = fileBytes(files.database) === 0;
+  if (isFirst) {
+    const purpose = 'the database of the embedded Temporal server';
+    await checkDiskSpace([{ directory: files.directory, bytes: DATABASE_BYTES, purpose }]);
+  }
+  try {
+    return await launchServer({ files, cli, port, signal, ...(ui ? { uiPort } : {}) });
+  } catch (error) {
+    // One that was cut off while it was made would never work, and nothing is in it.
+    if (isFirst) removeDatabase(files);
+    throw error;
+  }
+}
+
+function removeDatabase({ database }: ServerFiles): void {
+  for (const ending of ['', '-journal', '-wal', '-shm']) rmSync(database + ending, { force: true });
 }
 
 /** Whether the server answers, or will within its start; one that hangs is ended. */

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
-import { appendFileSync, existsSync, rmSync } from 'node:fs';
-import { readFile, symlink, writeFile } from 'node:fs/promises';
+import { appendFileSync, existsSync, rmSync, statSync, truncateSync } from 'node:fs';
+import { readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -116,34 +116,60 @@ describe('what others left', () => {
   });
 });
 
-describe('a process that ends on a full disk', () => {
-  /** Leaves no room for a single page. */
-  function fill(path: string): void {
+describe('on a full disk', () => {
+  let filler: string;
+  beforeEach(() => {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=32m', 'weldline-test', home.path]);
+    filler = join(home.path, 'filler');
+  });
+  afterEach(async () => {
+    rmSync(filler, { force: true });
+    await stopEmbeddedServer(home.path, { force: true });
+    execFileSync('umount', ['--lazy', home.path]);
+  });
+
+  /** Leaves no room for a single page, or some. */
+  function fill(path: string, bytesLeft = 0): void {
     const page = Buffer.alloc(4096);
     try {
       for (;;) appendFileSync(path, page);
     } catch (error) {
       expect(error).toMatchObject({ code: 'ENOSPC' });
     }
+    truncateSync(path, statSync(path).size - bytesLeft);
   }
 
-  it('does so in order, and takes its server with it', async () => {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=32m', 'weldline-test', home.path]);
-    const filler = join(home.path, 'filler');
-    try {
-      const server = await home.acquire();
-      fill(filler);
-      await server.release();
-      expect(home.leases()).toEqual([]);
-      expect(home.serverProcesses()).toEqual([]);
-      rmSync(filler);
-      const next = await home.acquire();
-      expect(next.address).toBe(server.address);
-      await next.release();
-    } finally {
-      rmSync(filler, { force: true });
-      await stopEmbeddedServer(home.path, { force: true });
-      execFileSync('umount', ['--lazy', home.path]);
-    }
+  it('no database is begun that would not fit', async () => {
+    fill(filler, 256 * 1024);
+    await expect(home.acquire()).rejects.toMatchObject({
+      code: 'disk.full',
+      message: expect.stringContaining('the database of the embedded Temporal server'),
+    });
+    rmSync(filler);
+    await (await home.acquire()).release();
   });
+
+  it('a process ends in order, and takes its server with it', async () => {
+    const server = await home.acquire();
+    fill(filler);
+    await server.release();
+    expect(home.leases()).toEqual([]);
+    expect(home.serverProcesses()).toEqual([]);
+    rmSync(filler);
+    const next = await home.acquire();
+    expect(next.address).toBe(server.address);
+    await next.release();
+  });
+});
+
+it('a database whose first server fails while it makes it is begun again', async () => {
+  const failing = join(home.path, 'failing-temporal');
+  const script =
+    '#!/bin/sh\nfor each; do [ "$before" = --db-filename ] && printf half > "$each"; before=$each; done\n' +
+    'exit 1\n';
+  await writeFile(failing, script, { mode: 0o755 });
+  const cli = { ...home.cli, path: failing };
+  await expect(home.acquire({ cli })).rejects.toMatchObject({ code: 'temporal.start-failed' });
+  expect(await readdir(join(home.path, 'server'))).not.toContain('temporal.db');
+  await home.acquire();
 });
