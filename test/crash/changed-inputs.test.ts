@@ -4,11 +4,9 @@ import { join } from 'node:path';
 import type { WorkflowHandle } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Role } from '../../activities/types.ts';
-import { dependencies } from '../../workers/main.ts';
-import { SHARED_QUEUES } from '../../workers/task-queues.ts';
 import { statusQuery } from '../../workflows/messages.ts';
 import { mergeDirectories } from '../doubles/merge-directories.ts';
-import { startActivityWorker } from '../harness/activity-worker.ts';
+import { startMerging } from '../harness/activity-worker.ts';
 import { checkpointDigests } from '../harness/checkpoint-digests.ts';
 import {
   type ReleaseSetup,
@@ -86,9 +84,7 @@ class Case {
   async halfMerged(): Promise<TestRelease> {
     const release = await this.start();
     const secondBegun = Promise.withResolvers<void>();
-    const die = await startActivityWorker(server, dependencies(this.setup.environment), {
-      taskQueue: SHARED_QUEUES.merge,
-      only: ['mergeShard'],
+    const die = await startMerging(server, this.setup.environment, {
       holds: (_, { shard }: { readonly shard: number }) => {
         if (shard > 0) secondBegun.resolve();
         return shard > 0;

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { systemErrorCode } from '../../engine/errors.ts';
 import { embeddedServerStatus, stopEmbeddedServer } from '../../workers/embedded-server.ts';
 import { mergeDirectories } from '../doubles/merge-directories.ts';
 import { Random } from '../doubles/random.ts';
@@ -56,7 +57,8 @@ describe.each([1, 4])('a release with %i threads whose server is killed', (threa
       if (hasEnded() || pid === 0) break;
       try {
         process.kill(pid, 'SIGKILL');
-      } catch {
+      } catch (error) {
+        if (systemErrorCode(error) !== 'ESRCH') throw error;
         // The release is done, and has stopped its server.
         break;
       }

@@ -8,10 +8,8 @@ import {
   embeddedServerStatus,
   stopEmbeddedServer,
 } from '../../workers/embedded-server.ts';
-import { dependencies } from '../../workers/main.ts';
-import { SHARED_QUEUES } from '../../workers/task-queues.ts';
 import { mergeDirectories } from '../doubles/merge-directories.ts';
-import { startActivityWorker } from '../harness/activity-worker.ts';
+import { startMerging } from '../harness/activity-worker.ts';
 import { checkpointDigests } from '../harness/checkpoint-digests.ts';
 import {
   type ReleaseSetup,
@@ -73,9 +71,7 @@ it('a workspace that was copied from another machine is gone on with, and its ow
   });
   const release = await startRelease(server.client, input);
   const secondBegun = Promise.withResolvers<void>();
-  const stopMerging = await startActivityWorker(server, dependencies(setup.environment), {
-    taskQueue: SHARED_QUEUES.merge,
-    only: ['mergeShard'],
+  const stopMerging = await startMerging(server, setup.environment, {
     holds: (_, { shard }: { readonly shard: number }) => {
       if (shard > 0) secondBegun.resolve();
       return shard > 0;

@@ -1,8 +1,10 @@
 import { NativeConnection, Worker } from '@temporalio/worker';
 import { createActivities } from '../../activities/create-activities.ts';
 import type { Dependencies } from '../../activities/dependencies.ts';
+import type { Environment } from '../../config/environment.ts';
 import { createLogger } from '../../workers/logger.ts';
-import { TASK_QUEUE } from '../../workers/task-queues.ts';
+import { dependencies as dependenciesOf } from '../../workers/main.ts';
+import { SHARED_QUEUES, TASK_QUEUE } from '../../workers/task-queues.ts';
 import { loadWorkflowBundle } from '../../workers/workflow-bundle.ts';
 import type { TestServer } from './temporal-server.ts';
 import { SHARED_BUNDLES } from './workflow-bundle.ts';
@@ -59,4 +61,22 @@ export async function startActivityWorker(
     await run;
     await connection.close();
   };
+}
+
+/**
+ * A worker that merges and does nothing else. Its heartbeats, by whose answers it hears that it shall stop,
+ * are four a second.
+ *
+ * @returns a function that stops it
+ */
+export function startMerging(
+  server: TestServer,
+  environment: Environment,
+  options: Pick<ActivityWorkerOptions, 'holds'> = {},
+): Promise<() => Promise<void>> {
+  return startActivityWorker(server, dependenciesOf(environment), {
+    only: ['mergeShard'],
+    taskQueue: SHARED_QUEUES.merge,
+    ...options,
+  });
 }

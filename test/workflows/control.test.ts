@@ -5,8 +5,7 @@ import { WithStartWorkflowOperation } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ActivityProgress } from '../../activities/heartbeat.ts';
 import { mergeWorkspace } from '../../activities/workspace.ts';
-import { dependencies } from '../../workers/main.ts';
-import { SHARED_QUEUES, TASK_QUEUE } from '../../workers/task-queues.ts';
+import { TASK_QUEUE } from '../../workers/task-queues.ts';
 import {
   approveUpdate,
   pauseUpdate,
@@ -17,7 +16,7 @@ import {
   statusQuery,
 } from '../../workflows/messages.ts';
 import type { releaseModel } from '../../workflows/release-model.ts';
-import { startActivityWorker } from '../harness/activity-worker.ts';
+import { startMerging } from '../harness/activity-worker.ts';
 import { heavyModel } from '../harness/heavy-model.ts';
 import {
   type RecipeChanges,
@@ -86,11 +85,7 @@ describe('a merge that is paused', () => {
       variables: { WELDLINE_THREADS: '1' },
     });
     const workers = await startTestWorkers(server, heavy.environment, ['control']);
-    // Its heartbeats, by whose answers it hears of a pause, are four a second.
-    const stopMerging = await startActivityWorker(server, dependencies(heavy.environment), {
-      only: ['mergeShard'],
-      taskQueue: SHARED_QUEUES.merge,
-    });
+    const stopMerging = await startMerging(server, heavy.environment);
     stopHeavy = async () => {
       await stopMerging();
       await workers.stop();

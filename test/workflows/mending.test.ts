@@ -6,11 +6,10 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { mergeWorkspace } from '../../activities/workspace.ts';
 import { dependencies } from '../../workers/main.ts';
 import type { RunningWorkers } from '../../workers/run-workers.ts';
-import { SHARED_QUEUES } from '../../workers/task-queues.ts';
 import { mergeStatusQuery, resumeSignal, statusQuery } from '../../workflows/messages.ts';
 import { mergeDirectories, readFiles } from '../doubles/merge-directories.ts';
 import { adapterFiles, baseFiles, tinyAdapter, tinyBase } from '../doubles/tiny-model.ts';
-import { startActivityWorker } from '../harness/activity-worker.ts';
+import { startActivityWorker, startMerging } from '../harness/activity-worker.ts';
 import { heavyModel } from '../harness/heavy-model.ts';
 import {
   type ReleaseSetup,
@@ -110,10 +109,7 @@ describe('a full disk', () => {
       stages.some(({ stage, state }) => stage === 'merge' && state === 'running'),
     );
     const makeRoom = await fill(2 * 1024 * 1024);
-    stopMerging = await startActivityWorker(server, dependencies(setup.environment), {
-      taskQueue: SHARED_QUEUES.merge,
-      only: ['mergeShard'],
-    });
+    stopMerging = await startMerging(server, setup.environment);
     const { waiting } = await waitForStatus(handle, 'waiting', (s) => s.waiting !== undefined);
     expect(waiting).toMatchObject({ stage: 'merge', code: 'disk.full' });
     const failed = server.client.workflow.getHandle(mergeWorkflowId ?? '');
@@ -229,11 +225,7 @@ describe('cancelling in the middle of the merge', () => {
       variables: { WELDLINE_THREADS: '1' },
     });
     const workers = await startTestWorkers(server, setup.environment, ['control']);
-    // Its heartbeats, by whose answers it hears of the cancellation, are four a second.
-    const stopMerging = await startActivityWorker(server, dependencies(setup.environment), {
-      only: ['mergeShard'],
-      taskQueue: SHARED_QUEUES.merge,
-    });
+    const stopMerging = await startMerging(server, setup.environment);
     try {
       const handle = await startRelease(server.client, releaseInput(recipeOf(setup)));
       const beat = await waitFor('a heartbeat of the merge', async () => {
@@ -271,9 +263,7 @@ describe('a release that was terminated in the middle of the merge', () => {
     const setup = await setUpRelease(directory);
     const workers = await startTestWorkers(server, setup.environment, ['control']);
     let merges = 0;
-    const stopMerging = await startActivityWorker(server, dependencies(setup.environment), {
-      only: ['mergeShard'],
-      taskQueue: SHARED_QUEUES.merge,
+    const stopMerging = await startMerging(server, setup.environment, {
       holds: () => merges++ === 0,
     });
     try {
